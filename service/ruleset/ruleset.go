@@ -1,0 +1,195 @@
+// Package ruleset is the service's own form of its nftables rules: plain values
+// with no netlink, no process and no bus in them. Compile computes the rules of
+// one network, Base the part that all networks share, and Text prints either as
+// nft would list it. The nftables backend turns the same values into netlink.
+package ruleset
+
+import "net/netip"
+
+// TableName is the one table of the service, in the inet family. It is the
+// name that libvirt gives its own two tables (ip and ip6), so that an
+// administrator finds the rules where he looks for them.
+const TableName = "libvirt_network"
+
+// Names of the base chains.
+const (
+	ChainFromGuests = "from_guests" // forward hook, filter: the source's side
+	ChainToGuests   = "to_guests"   // forward hook, filter + 1: the destination's side
+	ChainNATGuests  = "nat_guests"  // postrouting hook, srcnat
+)
+
+// Names of the regular chains that networks share.
+const (
+	ChainRefuse     = "refuse"           // TCP reset, else port unreachable
+	ChainMasquerade = "masquerade_guest" // the default translation: ports 1024-65535
+)
+
+// Names of the maps and sets. Each is keyed by interface index ("id") or by
+// interface name; the two say the same.
+const (
+	SetSameID   = "same_bridge_id"
+	SetSameName = "same_bridge_name"
+	MapFromID   = "from_id"
+	MapFromName = "from_name"
+	MapToID     = "to_id"
+	MapToName   = "to_name"
+	MapNATID    = "nat_id"
+	MapNATName  = "nat_name"
+)
+
+// SetSize is the declared size of every map and set: twice the most networks
+// there may be, so that the kernel's hash tables never grow under traffic.
+const SetSize = 8192
+
+// Skeleton is what every network's rules hang on. It is made with the first
+// network and goes with the last.
+type Skeleton struct {
+	Sets   []Set
+	Chains []Chain
+}
+
+// Part is what belongs to one network, as a value that can be compared.
+type Part struct {
+	Network  string // the network's name
+	Counters []string
+	Chains   []Chain
+	Elements []Element
+}
+
+// Set is a named set, or with Verdicts a verdict map.
+type Set struct {
+	Name     string
+	Key      []KeyType // concatenated where there are several
+	Verdicts bool
+}
+
+// KeyType is the type of one field of a set's key.
+type KeyType string
+
+// The key types in use, by nft's names.
+const (
+	KeyIfIndex KeyType = "iface_index"
+	KeyIfName  KeyType = "ifname"
+)
+
+// Element is one element of a set or map. Its key is the bridge, by index or by
+// name as the set's type says, once for each field of the key.
+type Element struct {
+	Set     string
+	Index   int    // for sets keyed by index
+	Name    string // for sets keyed by name; beside Index the name to print
+	Goto    string // the chain, for maps
+	Comment string
+}
+
+// Chain is a base chain where Hook is set, else a regular one.
+type Chain struct {
+	Name  string
+	Hook  Hook
+	Rules []Rule
+}
+
+// Hook places a base chain. Its policy is always accept: what the service does
+// not know is none of its business.
+type Hook struct {
+	Type     string // filter | nat
+	Hook     string // forward | postrouting
+	Priority int    // 0 = filter, 100 = srcnat
+}
+
+// Rule is one rule: all Matches must hold, then Counter counts and Action acts.
+type Rule struct {
+	Matches []Match
+	Counter string // name of a counter; "" for none
+	Action  Action
+	Comment string
+}
+
+// Match is one condition of a rule: exactly one of the types below.
+type Match interface{ text() string }
+
+// Family matches packets of one family.
+type Family struct{ IPv6 bool }
+
+// OutDevice matches the output interface by name, now or when it appears.
+type OutDevice struct{ Name string }
+
+// InDevice matches the input interface by name.
+type InDevice struct{ Name string }
+
+// Source matches the source address.
+type Source struct{ Prefix netip.Prefix }
+
+// Destination matches the destination address, or with Not all others of the
+// same family.
+type Destination struct {
+	Prefix netip.Prefix
+	Not    bool
+}
+
+// Protocol matches the transport protocol.
+type Protocol struct{ UDP bool } // TCP otherwise
+
+// Replies matches packets of connections that are established or related to one.
+type Replies struct{}
+
+// SameBridge matches packets that leave by the bridge they came in by; Set is
+// SetSameID or SetSameName.
+type SameBridge struct{ Set string }
+
+// Action is what a rule does: exactly one of the types below, or nil to go on
+// with the next rule.
+type Action interface{ text() string }
+
+// Accept ends this base chain for the packet.
+type Accept struct{}
+
+// Drop discards the packet without an answer.
+type Drop struct{}
+
+// Goto goes on in another chain and does not come back.
+type Goto struct{ Chain string }
+
+// ResetTCP answers with a TCP reset.
+type ResetTCP struct{}
+
+// Unreachable answers with ICMP or ICMPv6 port unreachable.
+type Unreachable struct{}
+
+// Dispatch goes to the chain that a verdict map names for the packet's input
+// or, with Out, output interface. A packet that the map does not know goes on.
+type Dispatch struct {
+	Map string
+	Out bool
+	Key KeyType
+}
+
+// Masquerade gives the packet the outgoing interface's address, and with Ports
+// a source port of that range.
+type Masquerade struct{ Ports Ports }
+
+// SNAT gives the packet a source address of the range, and with Ports a source
+// port of that range.
+type SNAT struct {
+	First, Last netip.Addr
+	Ports       Ports
+}
+
+// Ports is an inclusive range; zero for none.
+type Ports struct{ First, Last uint16 }
+
+// Change is one transaction: networks that are added or whose rules are
+// replaced, and networks that go. Order does not matter; a name is in at most
+// one of the two.
+type Change struct {
+	Set    []Part
+	Remove []string
+}
+
+// Counters are a network's totals of forwarded packets.
+type Counters struct {
+	FromGuestPackets, FromGuestBytes uint64
+	ToGuestPackets, ToGuestBytes     uint64
+	RejectedFromGuestPackets         uint64
+	RejectedToGuestPackets           uint64
+}
