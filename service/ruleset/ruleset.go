@@ -139,7 +139,7 @@ type SameBridge struct{ Set string }
 
 // Action is what a rule does: exactly one of the types below, or nil to go on
 // with the next rule.
-type Action interface{ text() string }
+type Action interface{ verb() string }
 
 // Accept ends this base chain for the packet.
 type Accept struct{}

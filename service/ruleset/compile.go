@@ -1,0 +1,217 @@
+package ruleset
+
+import (
+	"net/netip"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+// Source ports of translated TCP and UDP where the network does not say.
+const (
+	defaultFirstPort = 1024
+	defaultLastPort  = 65535
+)
+
+// Compile computes the rules of one network. index is the interface index of
+// its bridge, 0 while there is none: then the rules hold by name alone. ok is
+// false for a network that has no rules (libvirt's open mode).
+func Compile(n network.Network, index int) (part Part, ok bool) {
+	if n.Mode == network.ModeOpen {
+		return Part{}, false
+	}
+	c := compiler{net: n, names: NamesOf(n.Name), subnets: n.Subnets()}
+	part = Part{
+		Network:  n.Name,
+		Counters: []string{c.names.From, c.names.To, c.names.RejectedFrom, c.names.RejectedTo},
+		Chains: []Chain{
+			{Name: c.names.From, Rules: c.from()},
+			{Name: c.names.To, Rules: c.to()},
+		},
+	}
+	if nat := c.nat(); len(nat) > 0 {
+		part.Chains = append(part.Chains, Chain{Name: c.names.NAT, Rules: nat})
+	}
+	part.Elements = c.elements(index, len(part.Chains) == 3)
+	return part, true
+}
+
+type compiler struct {
+	net     network.Network
+	names   Names
+	subnets []netip.Prefix
+}
+
+func (c compiler) comment(format string, args ...any) string {
+	return comment("%s: "+format, append([]any{c.net.Name}, args...)...)
+}
+
+// forwards says whether anything may leave or enter the network at all.
+func (c compiler) forwards() bool { return c.net.Mode != network.ModeIsolated }
+
+// translates says whether packets of this subnet get another source address.
+func (c compiler) translates(p netip.Prefix) bool {
+	return c.net.Mode == network.ModeNAT && (p.Addr().Is4() || c.net.NATIPv6)
+}
+
+// from is the source's side: what guests may send out. A source that is not
+// the network's is dropped without an answer, which would only go to whoever
+// owns the forged address.
+func (c compiler) from() []Rule {
+	var rules []Rule
+	restricted := !c.forwards() || len(c.net.Devices) > 0
+	for _, p := range c.subnets {
+		if c.forwards() {
+			for _, dev := range c.devices() {
+				rules = append(rules, Rule{
+					Matches: outThrough(dev, Source{Prefix: p}), Counter: c.names.From, Action: Accept{},
+					Comment: c.comment("guests of %s may go out", p),
+				})
+			}
+		}
+	}
+	for _, p := range c.subnets {
+		if restricted {
+			rules = append(rules, Rule{
+				Matches: []Match{Source{Prefix: p}}, Counter: c.names.RejectedFrom, Action: Goto{Chain: ChainRefuse},
+				Comment: c.comment("guests of %s may not go anywhere else", p),
+			})
+		}
+	}
+	return append(rules, c.strangers()...)
+}
+
+// strangers ends the source's side: forged sources in the families that the
+// network has, and then all of a family that it has not.
+func (c compiler) strangers() []Rule {
+	var has4, has6 bool
+	for _, p := range c.subnets {
+		has4, has6 = has4 || p.Addr().Is4(), has6 || p.Addr().Is6()
+	}
+	forged := Rule{Counter: c.names.RejectedFrom, Action: Drop{}, Comment: c.comment("no guest here has this source address")}
+	refused := Rule{Counter: c.names.RejectedFrom, Action: Goto{Chain: ChainRefuse}, Comment: c.comment("nothing else leaves")}
+	switch {
+	case has4 && has6:
+		return []Rule{forged}
+	case has4 || has6:
+		forged.Matches = []Match{Family{IPv6: has6}}
+		return []Rule{forged, refused}
+	}
+	return []Rule{refused}
+}
+
+// to is the destination's side: what may reach guests from elsewhere.
+func (c compiler) to() []Rule {
+	var rules []Rule
+	for _, p := range c.subnets {
+		if !c.forwards() {
+			continue
+		}
+		for _, dev := range c.devices() {
+			match, text := inThrough(dev, Destination{Prefix: p}), c.comment("anyone may reach guests of %s", p)
+			if c.translates(p) {
+				match, text = append(match, Replies{}), c.comment("replies reach guests of %s", p)
+			}
+			rules = append(rules, Rule{Matches: match, Counter: c.names.To, Action: Accept{}, Comment: text})
+		}
+	}
+	return append(rules, Rule{
+		Counter: c.names.RejectedTo, Action: Goto{Chain: ChainRefuse}, Comment: c.comment("nothing else gets in"),
+	})
+}
+
+// nat translates what leaves each subnet for somewhere else. Subnets behind a
+// guest (routes) belong to the network: between them and it nothing changes.
+func (c compiler) nat() []Rule {
+	var rules []Rule
+	for _, p := range c.subnets {
+		if !c.translates(p) {
+			continue
+		}
+		for _, r := range c.net.Routes {
+			if r.Masked() != p && r.Addr().Is4() == p.Addr().Is4() {
+				rules = append(rules, Rule{
+					Matches: []Match{Source{Prefix: p}, Destination{Prefix: r.Masked()}}, Action: Accept{},
+					Comment: c.comment("%s is behind a guest and sees real addresses", r.Masked()),
+				})
+			}
+		}
+		for _, dev := range c.devices() {
+			rules = append(rules, c.translate(p, dev)...)
+		}
+	}
+	return rules
+}
+
+// translate is the translation of one subnet out of one device, as libvirt
+// does it: ports apply to TCP and UDP alone.
+func (c compiler) translate(p netip.Prefix, dev string) []Rule {
+	match := func(more ...Match) []Match {
+		return append(outThrough(dev, Source{Prefix: p}, Destination{Prefix: p, Not: true}), more...)
+	}
+	text := c.comment("%s is translated", p)
+	pool := c.net.NATAddresses
+	if p.Addr().Is6() {
+		pool = c.net.NATAddresses6
+	}
+	ports := Ports{First: c.net.NATPorts.First, Last: c.net.NATPorts.Last}
+	standard := ports == Ports{} || ports == Ports{First: defaultFirstPort, Last: defaultLastPort}
+	if pool.IsZero() && standard {
+		return []Rule{{Matches: match(), Action: Goto{Chain: ChainMasquerade}, Comment: text}}
+	}
+	if standard {
+		ports = Ports{First: defaultFirstPort, Last: defaultLastPort}
+	}
+	action := func(ports Ports) Action {
+		if pool.IsZero() {
+			return Masquerade{Ports: ports}
+		}
+		return SNAT{First: pool.First, Last: pool.Last, Ports: ports}
+	}
+	return []Rule{
+		{Matches: match(Protocol{}), Action: action(ports), Comment: text},
+		{Matches: match(Protocol{UDP: true}), Action: action(ports), Comment: text},
+		{Matches: match(), Action: action(Ports{}), Comment: text},
+	}
+}
+
+// devices are the forward devices, or one "" for any.
+func (c compiler) devices() []string {
+	if len(c.net.Devices) == 0 {
+		return []string{""}
+	}
+	return c.net.Devices
+}
+
+func outThrough(dev string, m ...Match) []Match {
+	if dev == "" {
+		return m
+	}
+	return append([]Match{OutDevice{Name: dev}}, m...)
+}
+
+func inThrough(dev string, m ...Match) []Match {
+	if dev == "" {
+		return m
+	}
+	return append([]Match{InDevice{Name: dev}}, m...)
+}
+
+// elements put the bridge into the maps, by name always and by index while it
+// exists.
+func (c compiler) elements(index int, nat bool) []Element {
+	text := comment("network %s", c.net.Name)
+	var out []Element
+	add := func(byID, byName, chain string) {
+		if index != 0 {
+			out = append(out, Element{Set: byID, Index: index, Name: c.net.Bridge, Goto: chain, Comment: text})
+		}
+		out = append(out, Element{Set: byName, Name: c.net.Bridge, Goto: chain, Comment: text})
+	}
+	add(SetSameID, SetSameName, "")
+	add(MapFromID, MapFromName, c.names.From)
+	add(MapToID, MapToName, c.names.To)
+	if nat {
+		add(MapNATID, MapNATName, c.names.NAT)
+	}
+	return out
+}
