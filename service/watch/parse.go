@@ -1,0 +1,153 @@
+package watch
+
+import (
+	"encoding/binary"
+	"iter"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// attributes walks netlink attributes; it stops at one that does not fit.
+func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.SizeofRtAttr {
+			length := int(binary.NativeEndian.Uint16(b))
+			kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+			if length < unix.SizeofRtAttr || length > len(b) {
+				return
+			}
+			if !yield(kind, b[unix.SizeofRtAttr:length]) {
+				return
+			}
+			b = b[min(len(b), (length+3)&^3):]
+		}
+	}
+}
+
+// parseLink reads the body of a link message. ok is false for messages of
+// another family: when a port leaves a bridge, the kernel says so with an
+// RTM_DELLINK of the family AF_BRIDGE that carries the port's name.
+func parseLink(b []byte) (l Link, ok bool) {
+	if len(b) < unix.SizeofIfInfomsg || b[0] != unix.AF_UNSPEC {
+		return Link{}, false
+	}
+	l.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
+	l.Up = binary.NativeEndian.Uint32(b[8:])&unix.IFF_UP != 0
+	for kind, value := range attributes(b[unix.SizeofIfInfomsg:]) {
+		switch kind {
+		case unix.IFLA_IFNAME:
+			l.Name = unix.ByteSliceToString(value)
+		case unix.IFLA_LINKINFO:
+			for kind, value := range attributes(value) {
+				if kind == unix.IFLA_INFO_KIND {
+					l.Bridge = unix.ByteSliceToString(value) == "bridge"
+				}
+			}
+		}
+	}
+	return l, l.Index > 0 && l.Name != ""
+}
+
+// parseAddress reads the body of an address message.
+func parseAddress(b []byte) (a Address, ok bool) {
+	if len(b) < unix.SizeofIfAddrmsg || (b[0] != unix.AF_INET && b[0] != unix.AF_INET6) {
+		return Address{}, false
+	}
+	a.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
+	var own, other netip.Addr
+	for kind, value := range attributes(b[unix.SizeofIfAddrmsg:]) {
+		switch kind {
+		case unix.IFA_LOCAL:
+			own, _ = netip.AddrFromSlice(value)
+		case unix.IFA_ADDRESS:
+			other, _ = netip.AddrFromSlice(value)
+		}
+	}
+	if !own.IsValid() { // IPv6 without a peer has only this one
+		own = other
+	}
+	if a.Prefix = netip.PrefixFrom(own, int(b[1])); !a.Prefix.IsValid() {
+		return Address{}, false
+	}
+	if other.IsValid() && other != own {
+		a.Prefix, a.Peer = netip.PrefixFrom(own, own.BitLen()), netip.PrefixFrom(other, int(b[1]))
+	}
+	return a, true
+}
+
+// isDefaultRoute tells from the fixed part of a route message whether it is of
+// a default route in the main table.
+func isDefaultRoute(b []byte) bool {
+	const destinationLength, table = 1, 4
+	return len(b) >= unix.SizeofRtMsg && b[destinationLength] == 0 && b[table] == unix.RT_TABLE_MAIN
+}
+
+// parseDefaultRoute reads the body of a route message: one route for each next
+// hop of a default route, none for anything else.
+func parseDefaultRoute(b []byte) []Route {
+	const protocol, routeType = 5, 7
+	if !isDefaultRoute(b) || b[routeType] != unix.RTN_UNICAST {
+		return nil
+	}
+	base := Route{IPv6: b[0] == unix.AF_INET6, FromRA: b[protocol] == unix.RTPROT_RA}
+	single := base
+	var routes []Route
+	for kind, value := range attributes(b[unix.SizeofRtMsg:]) {
+		if kind == unix.RTA_MULTIPATH {
+			routes = append(routes, nextHops(base, value)...)
+		}
+		single.take(kind, value)
+	}
+	if single.Index > 0 {
+		routes = append(routes, single)
+	}
+	return routes
+}
+
+// take reads one attribute of a route or of a next hop.
+func (r *Route) take(kind uint16, value []byte) {
+	switch kind {
+	case unix.RTA_OIF:
+		if len(value) == 4 {
+			r.Index = int(binary.NativeEndian.Uint32(value))
+		}
+	case unix.RTA_GATEWAY:
+		r.Gateway, _ = netip.AddrFromSlice(value)
+	case unix.RTA_VIA: // IPv4 over an IPv6 gateway: family, address
+		if len(value) > 2 {
+			r.Gateway, _ = netip.AddrFromSlice(value[2:])
+		}
+	}
+}
+
+// nextHops reads the value of RTA_MULTIPATH: struct rtnexthop, each followed by
+// attributes.
+func nextHops(base Route, b []byte) []Route {
+	var routes []Route
+	for len(b) >= unix.SizeofRtNexthop {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < unix.SizeofRtNexthop || length > len(b) {
+			break
+		}
+		r := base
+		r.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
+		for kind, value := range attributes(b[unix.SizeofRtNexthop:length]) {
+			r.take(kind, value)
+		}
+		if r.Index > 0 {
+			routes = append(routes, r)
+		}
+		b = b[min(len(b), (length+3)&^3):]
+	}
+	return routes
+}
+
+// errorNumber reads what NLMSG_ERROR and NLMSG_DONE begin with; 0 is success.
+func errorNumber(b []byte) syscall.Errno {
+	if len(b) < 4 {
+		return 0
+	}
+	return syscall.Errno(-int32(binary.NativeEndian.Uint32(b)))
+}

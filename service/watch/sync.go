@@ -1,0 +1,107 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// waiter is one call of Sync. It is released by the answer to its marker, or
+// by the first whole picture of a later session.
+type waiter struct {
+	session  int
+	answered bool
+	done     chan struct{}
+}
+
+// Sync returns when all that the kernel had told before the call is in the
+// cache and in the queue of changes.
+func (m *Monitor) Sync(ctx context.Context) error {
+	req := barrierRequest()
+	w := waiter{done: make(chan struct{})}
+	m.mu.Lock()
+	if m.session != nil {
+		w.session = m.session.number
+		// The kernel answers after the messages that it has queued already. If
+		// sending fails the session is broken, and the next one releases w.
+		_ = m.session.sock.Send(req)
+	}
+	m.waiters[req.Seq] = w
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		delete(m.waiters, req.Seq)
+		m.mu.Unlock()
+	}()
+	select {
+	case <-w.done:
+		return nil
+	case <-m.ctx.Done():
+		return errClosed
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the link monitor: %w", context.Cause(ctx))
+	}
+}
+
+// answered takes the answer to a marker; quiet says that nothing is being read.
+func (m *Monitor) answered(seq uint32, quiet bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w, ok := m.waiters[seq]
+	if !ok || w.answered {
+		return
+	}
+	if w.answered = true; quiet {
+		close(w.done)
+		delete(m.waiters, seq)
+		return
+	}
+	m.waiters[seq] = w
+}
+
+// settled says that everything a session had to read is read.
+func (m *Monitor) settled(session int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for seq, w := range m.waiters {
+		if w.answered || w.session < session {
+			close(w.done)
+			delete(m.waiters, seq)
+		}
+	}
+	if !m.isSynced() {
+		close(m.synced)
+	}
+}
+
+// Query asks the kernel for one interface, past the cache: its answer is exact
+// at the time of the call. ok is false where there is none of that name.
+func (m *Monitor) Query(name string) (link Link, ok bool, err error) {
+	if name == "" || len(name) >= unix.IFNAMSIZ {
+		return Link{}, false, nil
+	}
+	if m.ctx.Err() != nil {
+		return Link{}, false, errClosed
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: m.query}
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStatistics)))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if errors.Is(err, unix.ENODEV) {
+		return Link{}, false, nil
+	}
+	if err != nil {
+		return Link{}, false, fmt.Errorf("asking the kernel for interface %s: %w", name, err)
+	}
+	for _, data := range replies {
+		if link, ok = parseLink(data); ok {
+			return link, true, nil
+		}
+	}
+	return Link{}, false, fmt.Errorf("asking the kernel for interface %s: its answer has no interface", name)
+}
