@@ -1,0 +1,74 @@
+package zones
+
+import (
+	"context"
+	"fmt"
+)
+
+// Bind puts an interface into a zone, out of whichever other one it is in,
+// until firewalld's next reload. The interface need not exist: firewalld
+// binds names. A zone that firewalld lacks is ErrZoneNotFound.
+func (c *Client) Bind(ctx context.Context, iface, zone string) (bound string, err error) {
+	err = c.call(ctx, rootPath, zoneInterface+".changeZoneOfInterface", []any{zone, iface}, &bound)
+	switch {
+	case err == nil:
+		return bound, nil
+	case hasCode(err, "ZONE_ALREADY_SET"):
+		return zone, nil
+	case hasCode(err, "INVALID_ZONE"):
+		err = ErrZoneNotFound{Zone: zone}
+	}
+	return "", fmt.Errorf("binding %s to zone %s: %w", iface, zone, err)
+}
+
+// Unbind takes an interface out of a zone, or out of whichever one it is in
+// for zone "". An interface that is not there is left where it is, and no
+// error; neither is one that no longer exists.
+func (c *Client) Unbind(ctx context.Context, zone, iface string) error {
+	var was string
+	err := c.call(ctx, rootPath, zoneInterface+".removeInterface", []any{zone, iface}, &was)
+	if hasCode(err, "UNKNOWN_INTERFACE", "NOT_ENABLED", "ZONE_CONFLICT", "INVALID_ZONE") {
+		return nil
+	}
+	return wrap("unbinding "+iface, err)
+}
+
+// ZoneOf is the zone that an interface is in, "" for none.
+func (c *Client) ZoneOf(ctx context.Context, iface string) (string, error) {
+	var zone string
+	err := c.call(ctx, rootPath, zoneInterface+".getZoneOfInterface", []any{iface}, &zone)
+	if hasCode(err, "UNKNOWN_INTERFACE") {
+		return "", nil
+	}
+	return zone, wrap("looking up the zone of "+iface, err)
+}
+
+// Interfaces are all interfaces that are in a zone, with the zone's name.
+func (c *Client) Interfaces(ctx context.Context) (map[string]string, error) {
+	var active map[string]map[string][]string
+	err := c.call(ctx, rootPath, zoneInterface+".getActiveZones", nil, &active)
+	if err != nil {
+		return nil, fmt.Errorf("listing bound interfaces: %w", err)
+	}
+	bound := make(map[string]string)
+	for zone, members := range active {
+		for _, iface := range members["interfaces"] {
+			bound[iface] = zone
+		}
+	}
+	return bound, nil
+}
+
+// Binding says that an interface belongs in a zone.
+type Binding struct{ Interface, Zone string }
+
+// BindAll binds many interfaces without waiting for each answer before the
+// next question. The errors are in the order of the bindings, nil for success.
+func (c *Client) BindAll(ctx context.Context, bindings []Binding) []error {
+	errs := make([]error, len(bindings))
+	_ = inParallel(len(bindings), func(i int) error { // each error is kept in errs
+		_, errs[i] = c.Bind(ctx, bindings[i].Interface, bindings[i].Zone)
+		return nil
+	})
+	return errs
+}

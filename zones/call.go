@@ -1,0 +1,145 @@
+package zones
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+const (
+	busInterface  = "org.freedesktop.DBus"
+	propertiesGet = "org.freedesktop.DBus.Properties.Get"
+	propertiesAll = "org.freedesktop.DBus.Properties.GetAll"
+
+	busName    = "org.fedoraproject.FirewallD1"
+	rootPath   = dbus.ObjectPath("/org/fedoraproject/FirewallD1")
+	configPath = rootPath + "/config"
+
+	rootInterface         = busName
+	zoneInterface         = busName + ".zone"
+	policyInterface       = busName + ".policy"
+	configInterface       = busName + ".config"
+	configZoneInterface   = configInterface + ".zone"
+	configPolicyInterface = configInterface + ".policy"
+)
+
+// call asks firewalld and stores the answer.
+func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, args []any, out ...any) error {
+	return c.callFor(ctx, c.timeout, path, method, args, out...)
+}
+
+func (c *Client) callFor(ctx context.Context, limit time.Duration, path dbus.ObjectPath, method string, args []any, out ...any) error {
+	inner, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	call := c.conn.Object(busName, path).CallWithContext(inner, method, dbus.FlagNoAutoStart, args...)
+	if call.Err == nil {
+		return call.Store(out...)
+	}
+	if inner.Err() != nil && ctx.Err() == nil && errors.Is(call.Err, context.DeadlineExceeded) {
+		return fmt.Errorf("firewalld did not answer within %s, see `systemctl status firewalld`: %w", limit, call.Err)
+	}
+	return explain(call.Err)
+}
+
+// refusal is an error that firewalld, or the bus for it, answered.
+type refusal struct {
+	name string // the D-Bus error's
+	code string // firewalld's own, such as INVALID_ZONE, or ""
+	text string
+}
+
+func (r refusal) Error() string { return "firewalld answered: " + r.text }
+
+// explain turns a D-Bus error into a refusal, or ErrNotRunning where nobody
+// answered. NoReply is what the bus says when the callee dies before it does.
+func explain(err error) error {
+	var e dbus.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	r := refusal{name: e.Name, text: e.Error()}
+	if code, _, _ := strings.Cut(r.text, ":"); isCode(code) {
+		r.code = code
+	}
+	switch strings.TrimPrefix(e.Name, busInterface+".Error.") {
+	case "ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected":
+		return ErrNotRunning
+	}
+	if r.code == "NOT_RUNNING" {
+		return ErrNotRunning
+	}
+	return r
+}
+
+func isCode(s string) bool {
+	return s != "" && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
+}
+
+// hasCode tells whether firewalld answered with one of these codes.
+func hasCode(err error, codes ...string) bool {
+	var r refusal
+	return errors.As(err, &r) && slices.Contains(codes, r.code)
+}
+
+func isUnknownMethod(err error) bool {
+	var r refusal
+	if !errors.As(err, &r) {
+		return false
+	}
+	switch strings.TrimPrefix(r.name, busInterface+".Error.") {
+	case "UnknownMethod", "UnknownInterface", "UnknownObject":
+		return true
+	}
+	return false
+}
+
+// isMissingProperty knows the standard names and firewalld's, whose name is
+// that of a Python exception.
+func isMissingProperty(err error) bool {
+	var r refusal
+	if !errors.As(err, &r) {
+		return false
+	}
+	return isUnknownMethod(err) ||
+		r.name == busInterface+".Error.UnknownProperty" ||
+		strings.Contains(r.text, "does not exist")
+}
+
+// inParallel runs f for 0 to n-1, a few at a time, and joins the errors.
+func inParallel(n int, f func(i int) error) error {
+	errs := make([]error, n)
+	slots := make(chan struct{}, inFlight)
+	var wg sync.WaitGroup
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = f(i)
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
+}

@@ -1,0 +1,175 @@
+package zones
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+const (
+	callTimeout = 5 * time.Second
+	// firewalld writes its whole ruleset anew in a reload, which took it
+	// minutes with hundreds of interfaces before its version 2.4.
+	reloadTimeout = 60 * time.Second
+	// inFlight calls at once keep firewalld, which answers one after another,
+	// busy, and keep the last of a batch far from its time-out.
+	inFlight = 8
+)
+
+// Client speaks to firewalld. Its methods may be called at any time from any
+// goroutine, and they never start a firewalld that does not run.
+type Client struct {
+	conn    *dbus.Conn
+	log     *slog.Logger
+	timeout time.Duration
+	reload  time.Duration
+
+	// changing is held while zones are installed or removed.
+	changing sync.Mutex
+
+	mu    sync.Mutex
+	known known
+}
+
+// known is what need not be asked again. It holds only while a watch runs:
+// without one, nobody would say that it is out of date.
+type known struct {
+	watches    int
+	generation int // grows with each thing that makes answers out of date
+	running    bool
+	installed  *Installed
+	backend    string
+}
+
+// New makes a client over a connection to the system bus.
+func New(conn *dbus.Conn, log *slog.Logger) *Client {
+	return &Client{conn: conn, log: log, timeout: callTimeout, reload: reloadTimeout}
+}
+
+// Running tells whether firewalld is on the bus.
+func (c *Client) Running(ctx context.Context) bool {
+	c.mu.Lock()
+	k := c.known
+	c.mu.Unlock()
+	if k.watches > 0 {
+		return k.running
+	}
+	owner, err := c.owner(ctx)
+	if err != nil {
+		c.log.Warn("cannot tell whether firewalld is running", "error", err)
+	}
+	return owner != ""
+}
+
+// owner is the unique name of firewalld on the bus, "" for none.
+func (c *Client) owner(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	var owner string
+	err := c.conn.BusObject().CallWithContext(ctx, busInterface+".GetNameOwner", 0, busName).Store(&owner)
+	var refused dbus.Error
+	if errors.As(err, &refused) && refused.Name == busInterface+".Error.NameHasNoOwner" {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("asking the bus for firewalld: %w", err)
+	}
+	return owner, nil
+}
+
+// Backend is firewalld's own backend, "nftables" or "iptables".
+func (c *Client) Backend(ctx context.Context) (string, error) {
+	c.mu.Lock()
+	k := c.known
+	c.mu.Unlock()
+	if k.watches > 0 && k.backend != "" {
+		return k.backend, nil
+	}
+	var v dbus.Variant
+	err := c.call(ctx, configPath, propertiesGet, []any{configInterface, "FirewallBackend"}, &v)
+	backend, _ := v.Value().(string)
+	switch {
+	case isMissingProperty(err):
+		// firewalld before 0.6 has but one backend, and does not name it.
+		backend = "iptables"
+	case err != nil:
+		return "", fmt.Errorf("reading firewalld's backend: %w", err)
+	}
+	c.learn(k.generation, func(k *known) { k.backend = backend })
+	return backend, nil
+}
+
+// Zones are the names of the zones in force.
+func (c *Client) Zones(ctx context.Context) ([]string, error) {
+	have, err := c.Installed(ctx)
+	if err == nil && !have.Running {
+		err = fmt.Errorf("listing zones: %w", ErrNotRunning)
+	}
+	return have.Zones, err
+}
+
+// Installed is what firewalld has in force. That it does not run is no error.
+func (c *Client) Installed(ctx context.Context) (Installed, error) {
+	c.mu.Lock()
+	k := c.known
+	c.mu.Unlock()
+	if k.watches > 0 && !k.running {
+		return Installed{}, nil
+	}
+	if k.watches > 0 && k.installed != nil {
+		return k.installed.clone(), nil
+	}
+	have, err := c.askInstalled(ctx)
+	if errors.Is(err, ErrNotRunning) {
+		return Installed{}, nil
+	}
+	if err != nil {
+		return Installed{}, err
+	}
+	c.learn(k.generation, func(k *known) { k.installed = &have })
+	return have.clone(), nil
+}
+
+func (c *Client) askInstalled(ctx context.Context) (Installed, error) {
+	have := Installed{Running: true}
+	err := inParallel(2, func(i int) error {
+		if i == 0 {
+			err := c.call(ctx, rootPath, zoneInterface+".getZones", nil, &have.Zones)
+			return wrap("listing zones", err)
+		}
+		err := c.call(ctx, rootPath, policyInterface+".getPolicies", nil, &have.Policies)
+		if isUnknownMethod(err) {
+			return nil
+		}
+		return wrap("listing policies", err)
+	})
+	return have, err
+}
+
+func (i Installed) clone() Installed {
+	i.Zones, i.Policies = slices.Clone(i.Zones), slices.Clone(i.Policies)
+	return i
+}
+
+// learn keeps an answer, unless it may have been out of date on arrival.
+func (c *Client) learn(generation int, keep func(*known)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known.watches > 0 && c.known.generation == generation {
+		keep(&c.known)
+	}
+}
+
+// forget drops all answers, those on their way too.
+func (c *Client) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known.generation++
+	c.known.installed, c.known.backend = nil, ""
+}

@@ -1,0 +1,171 @@
+package zones
+
+import (
+	"encoding/xml"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// kind tells firewalld's zones from its policies.
+type kind string
+
+const (
+	zoneKind   kind = "zone"
+	policyKind kind = "policy"
+)
+
+// provenance is the version attribute of what Install puts into firewalld.
+// The files that we ship do not carry it, nor do libvirt's: with it, Remove
+// tells what came through us from a copy that an administrator made.
+const provenance = "virtfirewalld"
+
+// definition is one zone or policy of ours.
+type definition struct {
+	kind kind
+	name string
+	doc  document
+}
+
+// document is the part of firewalld's file format that our files use.
+type document struct {
+	XMLName     xml.Name
+	Target      string   `xml:"target,attr"`
+	Short       string   `xml:"short"`
+	Description string   `xml:"description"`
+	Ingress     []named  `xml:"ingress-zone"`
+	Egress      []named  `xml:"egress-zone"`
+	Services    []named  `xml:"service"`
+	Protocols   []valued `xml:"protocol"`
+	Rules       []rule   `xml:"rule"`
+	// Unknown catches what this parser would otherwise overlook.
+	Unknown []anything `xml:",any"`
+}
+
+type named struct {
+	Name string `xml:"name,attr"`
+}
+
+type valued struct {
+	Value string `xml:"value,attr"`
+}
+
+type rule struct {
+	Priority int        `xml:"priority,attr"`
+	Reject   *struct{}  `xml:"reject"`
+	Unknown  []anything `xml:",any"`
+}
+
+type anything struct {
+	XMLName xml.Name
+}
+
+// definitions are our zones, then our policies, which name the zones.
+func definitions() ([]definition, error) {
+	var defs []definition
+	for _, dir := range []struct {
+		kind kind
+		name string
+	}{{zoneKind, "zones"}, {policyKind, "policies"}} {
+		entries, err := fs.ReadDir(Files(), dir.name)
+		if err != nil {
+			return nil, fmt.Errorf("listing the embedded %s: %w", dir.name, err)
+		}
+		for _, e := range entries {
+			text, err := fs.ReadFile(Files(), path.Join(dir.name, e.Name()))
+			if err != nil {
+				return nil, fmt.Errorf("reading the embedded %s: %w", e.Name(), err)
+			}
+			doc, err := parse(dir.kind, text)
+			if err != nil {
+				return nil, fmt.Errorf("parsing the embedded %s: %w", e.Name(), err)
+			}
+			name := strings.TrimSuffix(e.Name(), ".xml")
+			defs = append(defs, definition{dir.kind, name, doc})
+		}
+	}
+	return defs, nil
+}
+
+func parse(k kind, text []byte) (document, error) {
+	var d document
+	if err := xml.Unmarshal(text, &d); err != nil {
+		return d, err
+	}
+	if d.XMLName.Local != string(k) {
+		return d, fmt.Errorf("it is a %s, not a %s", d.XMLName.Local, k)
+	}
+	for _, u := range d.Unknown {
+		return d, fmt.Errorf("no meaning for the element %s", u.XMLName.Local)
+	}
+	for _, r := range d.Rules {
+		if r.Reject == nil || len(r.Unknown) > 0 {
+			return d, fmt.Errorf("no meaning for a rule other than reject")
+		}
+	}
+	return d, nil
+}
+
+// variants are the settings in the form that addZone2 and addPolicy take.
+// Absent keys have firewalld's defaults but for forward, which a new zone has
+// on and a file without the element has off: it is always said.
+func (d definition) variants() map[string]dbus.Variant {
+	v := map[string]dbus.Variant{
+		"version":     dbus.MakeVariant(provenance),
+		"short":       dbus.MakeVariant(d.doc.Short),
+		"description": dbus.MakeVariant(d.doc.Description),
+		"target":      dbus.MakeVariant(d.target()),
+	}
+	lists := map[string][]string{
+		"services":  names(d.doc.Services),
+		"protocols": values(d.doc.Protocols),
+	}
+	if d.kind == zoneKind {
+		v["forward"] = dbus.MakeVariant(false)
+		lists["rules_str"] = d.richRules()
+	} else {
+		lists["rich_rules"] = d.richRules()
+		lists["ingress_zones"] = names(d.doc.Ingress)
+		lists["egress_zones"] = names(d.doc.Egress)
+	}
+	for key, list := range lists {
+		if len(list) > 0 {
+			v[key] = dbus.MakeVariant(list)
+		}
+	}
+	return v
+}
+
+func (d definition) target() string {
+	if d.doc.Target == "" {
+		return "default"
+	}
+	return d.doc.Target
+}
+
+func (d definition) richRules() []string {
+	var rules []string
+	for _, r := range d.doc.Rules {
+		rules = append(rules, fmt.Sprintf(`rule priority="%d" reject`, r.Priority))
+	}
+	return rules
+}
+
+func names(in []named) []string {
+	var out []string
+	for _, n := range in {
+		out = append(out, n.Name)
+	}
+	return out
+}
+
+func values(in []valued) []string {
+	var out []string
+	for _, v := range in {
+		out = append(out, v.Value)
+	}
+	return out
+}

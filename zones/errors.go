@@ -1,0 +1,57 @@
+package zones
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// ErrNotRunning says that no firewalld is on the bus, or that it went away
+// before it answered.
+var ErrNotRunning = errors.New("firewalld is not running")
+
+// ErrZoneNotFound says that firewalld has no zone of the name asked for.
+type ErrZoneNotFound struct{ Zone string }
+
+func (e ErrZoneNotFound) Error() string {
+	return fmt.Sprintf("firewalld has no zone %q: choose one that `firewall-cmd --get-zones` lists, or make it and reload firewalld", e.Zone)
+}
+
+// ErrZoneMissing says that firewalld runs but lacks the zone that networks
+// without a zone of their own belong in.
+type ErrZoneMissing struct{ Zone string }
+
+func (e ErrZoneMissing) Error() string {
+	return fmt.Sprintf("firewalld has no zone %q, so it judges the bridge by its default zone: run `virtfirewallctl zones install`", e.Zone)
+}
+
+// ErrRuntimeChanges says that firewalld's reload would lose changes which are
+// not in its permanent configuration. Nothing was changed.
+type ErrRuntimeChanges struct{ Changes []string }
+
+func (e ErrRuntimeChanges) Error() string {
+	return fmt.Sprintf("reloading firewalld would lose %d runtime change(s): %s; keep them with `firewall-cmd --runtime-to-permanent`, lose them with `firewall-cmd --reload`, and then try again",
+		len(e.Changes), strings.Join(e.Changes, "; "))
+}
+
+// ErrInUse says what keeps zones of ours from being removed. Nothing was
+// changed.
+type ErrInUse struct {
+	Interfaces map[string]string // interface to the zone that it is bound to
+	Policies   []string          // policies of others that name a zone of ours
+}
+
+func (e ErrInUse) Error() string {
+	var uses []string
+	for _, iface := range sortedKeys(e.Interfaces) {
+		uses = append(uses, fmt.Sprintf("interface %s is in zone %s", iface, e.Interfaces[iface]))
+	}
+	for _, p := range e.Policies {
+		uses = append(uses, fmt.Sprintf("policy %s names it", p))
+	}
+	remedy := "take the interfaces out of the zones first (`virtfirewallctl zones remove --unbind` does it)"
+	if len(e.Policies) > 0 {
+		remedy = "remove or change the policies first"
+	}
+	return fmt.Sprintf("the zones are in use: %s; %s", strings.Join(uses, ", "), remedy)
+}
