@@ -1,0 +1,182 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/virtfirewalld/virtfirewalld/cmd/virtfirewallctl/client"
+)
+
+type added struct{ client.Network }
+
+func (n added) text(o *output) {
+	o.linef("%s added on %s: %s", printable(n.Name), printable(n.Bridge), state(n.Network))
+}
+
+// state is a network's state with its reason.
+func state(n client.Network) string {
+	if n.StateReason == "" {
+		return printable(n.State)
+	}
+	return printable(n.State + " (" + n.StateReason + ")")
+}
+
+type removed struct {
+	Removed string `json:"removed"`
+}
+
+func (r removed) text(o *output) { o.linef("%s removed", printable(r.Removed)) }
+
+type networkList []client.Network
+
+func (l networkList) text(o *output) {
+	if len(l) == 0 {
+		o.linef("no networks")
+		return
+	}
+	rows := [][]string{{"NAME", "BRIDGE", "MODE", "STATE", "ZONE", "ADDRESSES"}}
+	for _, n := range l {
+		rows = append(rows, []string{
+			n.Name, n.Bridge, n.ForwardMode, n.State, orElse(n.BoundZone, "-"), listed(n.Addresses, "-"),
+		})
+	}
+	o.table(rows)
+}
+
+type shown struct{ client.Network }
+
+func (n shown) text(o *output) {
+	bridge := n.Bridge + " (does not exist yet)"
+	if n.BridgeIndex != 0 {
+		bridge = fmt.Sprintf("%s (interface %d)", n.Bridge, n.BridgeIndex)
+	}
+	rows := [][]string{
+		{"Name:", n.Name},
+		{"UUID:", n.UUID},
+		{"Bridge:", bridge},
+		{"State:", n.State},
+	}
+	if n.StateReason != "" {
+		rows = append(rows, []string{"Reason:", n.StateReason})
+	}
+	rows = append(rows, [][]string{
+		{"Persistent:", yesNo(n.Persistent)},
+		{"Backend:", n.Backend},
+		{"Zone:", zone(n.Network)},
+		{"Forward:", n.ForwardMode},
+		{"Devices:", listed(n.ForwardDevices, "any")},
+		{"Addresses:", listed(n.Addresses, "none")},
+		{"Routes:", listed(n.Routes, "none")},
+		{"NAT:", translation(n.Network)},
+		{"IPv6 guests:", yesNo(n.IPv6Guests)},
+		{"Services:", listed(services(n.Network), "none")},
+	}...)
+	for _, f := range n.PortForwards {
+		rows = append(rows, []string{"Forwarded:", forward(f)})
+	}
+	o.fields(rows)
+}
+
+// zone says which zone the bridge is in, and which was asked for where that is
+// another.
+func zone(n client.Network) string {
+	switch {
+	case n.Zone == "" || n.Zone == n.BoundZone:
+		return orElse(n.BoundZone, "none")
+	case n.BoundZone == "":
+		return "none (" + n.Zone + " asked for)"
+	}
+	return n.BoundZone + " (" + n.Zone + " asked for)"
+}
+
+func translation(n client.Network) string {
+	if n.ForwardMode != "nat" {
+		return "none"
+	}
+	families := "IPv4"
+	if n.NATIPv6 {
+		families = "IPv4 and IPv6"
+	}
+	return fmt.Sprintf("%s, to %s, ports %s", families,
+		orElse(n.NATAddressRange, "the outgoing interface's address"),
+		orElse(n.NATPortRange, "1024-65535"))
+}
+
+func services(n client.Network) []string {
+	var s []string
+	for _, offered := range []struct {
+		on   bool
+		name string
+	}{{n.DHCP, "DHCP"}, {n.DNS, "DNS"}, {n.TFTP, "TFTP"}} {
+		if offered.on {
+			s = append(s, offered.name)
+		}
+	}
+	return s
+}
+
+func forward(f client.PortForward) string {
+	ports := strconv.Itoa(int(f.HostPort))
+	if f.HostPortEnd > f.HostPort {
+		ports += "-" + strconv.Itoa(int(f.HostPortEnd))
+	}
+	to := f.GuestPort
+	if to == 0 {
+		to = f.HostPort
+	}
+	return fmt.Sprintf("%d: %s %s port %s to %s port %d",
+		f.ID, f.Protocol, orElse(f.HostAddress, "any address"), ports, f.GuestAddress, to)
+}
+
+type rulesets []client.Ruleset
+
+func (l rulesets) text(o *output) {
+	for i, r := range l {
+		if len(l) > 1 {
+			if i > 0 {
+				o.linef("")
+			}
+			o.linef("# network %s", printable(r.Name))
+		}
+		o.write(endWithNewline(r.Ruleset))
+	}
+}
+
+type preview struct {
+	Ruleset string `json:"ruleset"`
+}
+
+func (p preview) text(o *output) { o.write(endWithNewline(p.Ruleset)) }
+
+// endWithNewline makes lines of rules fit for a terminal or a file. Rules have
+// tabs and newlines of their own.
+func endWithNewline(rules string) string {
+	lines := strings.Split(strings.TrimRight(rules, "\n"), "\n")
+	for i, line := range lines {
+		indent := len(line) - len(strings.TrimLeft(line, "\t"))
+		lines[i] = line[:indent] + printable(line[indent:])
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+type counters []client.Counters
+
+func (l counters) text(o *output) {
+	if len(l) == 0 {
+		o.linef("no networks")
+		return
+	}
+	rows := [][]string{{"NAME", "FROM GUESTS", "BYTES", "TO GUESTS", "BYTES", "REJECTED FROM", "TO"}}
+	for _, c := range l {
+		row := []string{c.Name}
+		for _, n := range []uint64{
+			c.FromGuestPackets, c.FromGuestBytes, c.ToGuestPackets, c.ToGuestBytes,
+			c.RejectedFromGuestPackets, c.RejectedToGuestPackets,
+		} {
+			row = append(row, strconv.FormatUint(n, 10))
+		}
+		rows = append(rows, row)
+	}
+	o.table(rows)
+}

@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// output collects what a command prints. On a terminal, lines of tables that
+// would wrap are cut; in a pipe nothing is ever left out.
+type output struct {
+	to    io.Writer
+	width int // of the terminal; 0 for none
+	err   error
+}
+
+func newOutput(to io.Writer) *output {
+	return &output{to: to, width: terminalWidth(to)}
+}
+
+func terminalWidth(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
+}
+
+// linef prints one line.
+func (o *output) linef(format string, args ...any) {
+	o.write(fmt.Sprintf(format, args...) + "\n")
+}
+
+// write prints text as it is.
+func (o *output) write(text string) {
+	if o.err == nil {
+		_, o.err = io.WriteString(o.to, text)
+	}
+}
+
+// flush gives the first error of all that was printed.
+func (o *output) flush() error {
+	if o.err != nil {
+		return fmt.Errorf("printing the result: %w", o.err)
+	}
+	return nil
+}
+
+func (o *output) json(v any) error {
+	e := json.NewEncoder(o.to)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return fmt.Errorf("printing the result: %w", err)
+	}
+	return nil
+}
+
+// table prints rows in columns, one line each on a terminal of any width.
+func (o *output) table(rows [][]string) { o.columns(rows, o.width) }
+
+// fields prints names and values, of which nothing may be cut.
+func (o *output) fields(rows [][]string) { o.columns(rows, 0) }
+
+func (o *output) columns(rows [][]string, width int) {
+	var text bytes.Buffer
+	w := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
+	for _, row := range rows {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = printable(cell)
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+	_ = w.Flush() // into memory
+	for line := range strings.Lines(text.String()) {
+		o.linef("%s", cut(strings.TrimRight(line, " \n"), width))
+	}
+}
+
+// cut shortens a line to width columns; 0 means any length.
+func cut(line string, width int) string {
+	if width <= 1 || utf8.RuneCountInString(line) <= width {
+		return line
+	}
+	runes := []rune(line)
+	return string(runes[:width-1]) + "…"
+}
+
+// printable replaces what could command a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\t' || r == '\n' {
+			return ' '
+		}
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
+
+// sentence makes an error one lower-case sentence on one line.
+func sentence(s string) string {
+	s = printable(strings.Join(strings.Fields(s), " "))
+	s = strings.TrimSuffix(s, ".")
+	first, size := utf8.DecodeRuneInString(s)
+	second, _ := utf8.DecodeRuneInString(s[size:])
+	if unicode.IsUpper(first) && unicode.IsLower(second) {
+		s = string(unicode.ToLower(first)) + s[size:]
+	}
+	return s
+}
+
+// listed joins a list, or says that it is empty.
+func listed(items []string, empty string) string {
+	if len(items) == 0 {
+		return empty
+	}
+	return strings.Join(items, ", ")
+}
+
+func orElse(s, empty string) string {
+	if s == "" {
+		return empty
+	}
+	return s
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

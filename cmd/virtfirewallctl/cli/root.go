@@ -1,0 +1,236 @@
+// Package cli is the command tree of virtfirewallctl: flags and arguments in,
+// text or JSON out. What is done on the bus is in package client.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/virtfirewalld/virtfirewalld/cmd/virtfirewallctl/client"
+)
+
+// The exit codes of the program.
+const (
+	ExitOK            = 0
+	ExitFailed        = 1
+	ExitUsage         = 2
+	ExitNotFound      = 3
+	ExitNotAuthorised = 4
+	ExitUnreachable   = 5
+)
+
+const longHelp = `virtfirewallctl hands virtual networks to virtfirewalld, the service that keeps
+the host's firewall right for them, and shows what it made of them.
+
+Networks are libvirt <network> documents, as virsh net-dumpxml prints them.
+Every command takes --json; its keys do not change. The bus is
+$DBUS_SYSTEM_BUS_ADDRESS where that is set, else the system bus.
+
+Exit codes:
+  0  done
+  1  failed
+  2  the command line is wrong
+  3  no such network, zone or object
+  4  not authorised
+  5  the bus or the service cannot be reached`
+
+const examples = `  virsh net-dumpxml default | virtfirewallctl add - --persistent
+  virtfirewallctl list
+  virtfirewallctl rules default
+  virtfirewallctl monitor --json`
+
+// app is what all commands share.
+type app struct {
+	version string
+	json    bool
+	timeout time.Duration
+	ran     bool // the command line was understood, and a command began
+	stdin   io.Reader
+	out     *output
+}
+
+// Main runs one command line and gives the program's exit code.
+func Main(version string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &app{version: version, stdin: stdin, out: newOutput(stdout)}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return ExitOK
+	}
+	code := exitCode(err, a.ran)
+	text := sentence(err.Error())
+	if code == ExitUsage {
+		text += "; see virtfirewallctl --help"
+	}
+	fmt.Fprintf(stderr, "virtfirewallctl: %s\n", text)
+	return code
+}
+
+// exitCode tells a mistake on the command line from a failure by whether a
+// command began: cobra gives its own errors no type.
+func exitCode(err error, ran bool) int {
+	switch {
+	case !ran || errors.Is(err, errUsage):
+		return ExitUsage
+	case errors.Is(err, client.ErrNotFound):
+		return ExitNotFound
+	case errors.Is(err, client.ErrNotAuthorised):
+		return ExitNotAuthorised
+	case errors.Is(err, client.ErrUnreachable):
+		return ExitUnreachable
+	}
+	return ExitFailed
+}
+
+// Root is the whole command tree, for those who document it.
+func Root(version string) *cobra.Command {
+	a := &app{version: version, stdin: os.Stdin, out: newOutput(os.Stdout)}
+	return a.root()
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "virtfirewallctl",
+		Short:         "Control the firewall of virtual networks",
+		Long:          longHelp,
+		Example:       examples,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          needsVerb,
+		PersistentPreRun: func(*cobra.Command, []string) {
+			a.ran = true
+		},
+	}
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
+	root.PersistentFlags().DurationVar(&a.timeout, "timeout", 0,
+		"longest time to wait for an answer, such as 10s (default 25s to read, 3m to change)")
+	root.AddCommand(
+		a.addCommand(), a.removeCommand(), a.listCommand(), a.showCommand(),
+		a.rulesCommand(), a.previewCommand(), a.countersCommand(),
+		a.bindCommand(), a.unbindCommand(), a.zonesCommand(),
+		a.monitorCommand(), a.reloadCommand(), a.reapplyCommand(),
+		a.backendCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+var errUsage = errors.New("usage")
+
+// usageError is a mistake on the command line that only the command itself sees.
+func usageError(format string, args ...any) error {
+	return usageMistake{fmt.Sprintf(format, args...)}
+}
+
+type usageMistake struct{ text string }
+
+func (u usageMistake) Error() string { return u.text }
+func (u usageMistake) Unwrap() error { return errUsage }
+
+func needsVerb(cmd *cobra.Command, _ []string) error {
+	return usageError("%s needs a command", cmd.CommandPath())
+}
+
+// between wants a number of arguments and says the usage where it is not met.
+func between(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return fmt.Errorf("wrong number of arguments: the usage is %q", cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// action is what a command does with a client; it prints nothing.
+type action func(ctx context.Context, c *client.Client, args []string) (result, error)
+
+// result is what a command has to say, in both forms.
+type result interface {
+	// text writes the form for people.
+	text(o *output)
+}
+
+// do makes a command's RunE out of an action: connect, act, print.
+func (a *app) do(act action) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := client.Dial(cmd.Context(), client.Options{Timeout: a.timeout})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		r, err := act(cmd.Context(), c, args)
+		if err != nil {
+			return err
+		}
+		return a.print(r)
+	}
+}
+
+func (a *app) print(r result) error {
+	if a.json {
+		return a.out.json(r)
+	}
+	r.text(a.out)
+	return a.out.flush()
+}
+
+const completionTimeout = 500 * time.Millisecond
+
+// completeNetworks offers the names of networks. A shell must not hang or print
+// errors because somebody pressed tab, nor may that start the service.
+func (a *app) completeNetworks(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	networks := a.networksQuietly(cmd.Context())
+	names := make([]string, len(networks))
+	for i, n := range networks {
+		names[i] = n.Name
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeBridges offers the bridges of networks.
+func (a *app) completeBridges(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	networks := a.networksQuietly(cmd.Context())
+	bridges := make([]string, len(networks))
+	for i, n := range networks {
+		bridges[i] = n.Bridge
+	}
+	return bridges, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (a *app) networksQuietly(ctx context.Context) []client.Network {
+	if ctx == nil { // cobra sets none when it completes
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
+	defer cancel()
+	c, err := client.Dial(ctx, client.Options{Timeout: completionTimeout, NoAutoStart: true})
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	networks, err := c.Networks(ctx)
+	if err != nil {
+		return nil
+	}
+	return networks
+}

@@ -1,0 +1,151 @@
+// Package client calls the service over the system bus. It holds no state of
+// its own beside the connection, prints nothing and knows nothing of command
+// lines: what it gives back are plain values.
+package client
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// Names of the service on the bus.
+const (
+	BusName          = "org.virtfirewall.NetworkFirewall1"
+	ManagerPath      = dbus.ObjectPath("/org/virtfirewall/NetworkFirewall1")
+	ManagerInterface = "org.virtfirewall.NetworkFirewall1"
+	NetworkInterface = "org.virtfirewall.NetworkFirewall1.Network"
+	errorPrefix      = "org.virtfirewall.NetworkFirewall1.Error."
+	propertiesIface  = "org.freedesktop.DBus.Properties"
+)
+
+// How long calls may last. A change may wait for a person to authenticate, so
+// it gets far longer than the 25 seconds that are the custom on D-Bus.
+const (
+	ReadTimeout   = 25 * time.Second
+	ChangeTimeout = 3 * time.Minute
+)
+
+// MaxXMLBytes is the longest document that the service takes.
+const MaxXMLBytes = 1 << 20
+
+// Options say how a Client connects and calls.
+type Options struct {
+	// Timeout replaces ReadTimeout and ChangeTimeout where it is not zero.
+	Timeout time.Duration
+	// NoAutoStart keeps calls from starting the service.
+	NoAutoStart bool
+}
+
+// Client is a connection to the bus on which the service lives.
+type Client struct {
+	conn    *dbus.Conn
+	options Options
+}
+
+// Dial connects to $DBUS_SYSTEM_BUS_ADDRESS, or to the system bus where that is
+// not set. The connection lasts until Close or until ctx ends.
+func Dial(ctx context.Context, o Options) (*Client, error) {
+	type dialled struct {
+		conn *dbus.Conn
+		err  error
+	}
+	// A bus that hangs can hold connect(2) for ever, which no context reaches.
+	// The goroutine is then left behind; the connection that it may yet make is
+	// closed by its context.
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan dialled, 1)
+	go func() {
+		conn, err := dbus.ConnectSystemBus(dbus.WithContext(ctx), dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+		done <- dialled{conn, err}
+	}()
+	timer := time.NewTimer(o.limit(ReadTimeout))
+	defer timer.Stop()
+	select {
+	case d := <-done:
+		if d.err != nil {
+			cancel()
+			return nil, unreachable("connecting to the system bus: %v", d.err)
+		}
+		context.AfterFunc(d.conn.Context(), cancel)
+		return &Client{conn: d.conn, options: o}, nil
+	case <-timer.C:
+		cancel()
+		return nil, unreachable("connecting to the system bus: it did not answer in time")
+	case <-ctx.Done():
+		cancel()
+		return nil, unreachable("connecting to the system bus: %v", context.Cause(ctx))
+	}
+}
+
+// Close ends the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+func (o Options) limit(usual time.Duration) time.Duration {
+	if o.Timeout > 0 {
+		return o.Timeout
+	}
+	return usual
+}
+
+// read calls a method that changes nothing and stores what it returns.
+func (c *Client) read(ctx context.Context, path dbus.ObjectPath, method string, args []any, out ...any) error {
+	return c.call(ctx, path, method, 0, c.options.limit(ReadTimeout), args, out)
+}
+
+// change calls a method that changes something. The caller is at hand to
+// authenticate himself, so the service may ask him to.
+func (c *Client) change(ctx context.Context, path dbus.ObjectPath, method string, args []any, out ...any) error {
+	limit := c.options.limit(ChangeTimeout)
+	return c.call(ctx, path, method, dbus.FlagAllowInteractiveAuthorization, limit, args, out)
+}
+
+// call builds the message itself because godbus's own Object.Call drops the
+// flag that allows interactive authorisation.
+func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, flags dbus.Flags,
+	limit time.Duration, args, out []any) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if c.options.NoAutoStart {
+		flags |= dbus.FlagNoAutoStart
+	}
+	dot := strings.LastIndex(method, ".")
+	msg := &dbus.Message{
+		Type:  dbus.TypeMethodCall,
+		Flags: flags,
+		Headers: map[dbus.HeaderField]dbus.Variant{
+			dbus.FieldPath:        dbus.MakeVariant(path),
+			dbus.FieldDestination: dbus.MakeVariant(BusName),
+			dbus.FieldInterface:   dbus.MakeVariant(method[:dot]),
+			dbus.FieldMember:      dbus.MakeVariant(method[dot+1:]),
+		},
+		Body: args,
+	}
+	if len(args) > 0 {
+		msg.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(args...))
+	}
+	call := <-c.conn.SendWithContext(ctx, msg, make(chan *dbus.Call, 1)).Done
+	if call.Err != nil {
+		return explain(method[dot+1:], call.Err)
+	}
+	if err := call.Store(out...); err != nil {
+		return fmt.Errorf("reading the answer to %s: %w", method[dot+1:], err)
+	}
+	return nil
+}
+
+// text refuses what cannot travel as a D-Bus string: the bus would answer such
+// a message by closing the connection.
+func text(what, s string) error {
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("%s is not UTF-8 text", what)
+	}
+	if strings.ContainsRune(s, 0) {
+		return fmt.Errorf("%s contains a NUL byte", what)
+	}
+	return nil
+}
