@@ -1,0 +1,282 @@
+// Package nftables puts rules into the kernel through netlink, in one table of
+// the service's own, inet libvirt_network. A change is in force whole or not at
+// all, and counters keep their values through it. The table is made with the
+// first network and deleted with the last; in between it is changed in place,
+// because deleting and making it again loses packets and lets untranslated
+// ones out.
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"runtime/debug"
+	"sync"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// Config says how a Backend works.
+type Config struct {
+	// Owned asks for a table that other processes can neither change nor
+	// flush (NFT_TABLE_F_OWNER), and that outlives this process
+	// (NFT_TABLE_F_PERSIST). It holds where Probe or Sync finds that the
+	// kernel has both.
+	Owned bool
+	// NetNS is a descriptor of the network namespace; 0 is the current one.
+	NetNS int
+	// StartValues are what a network's counters begin at when they are made,
+	// so that totals never go back; nil for zero.
+	StartValues func(network string) ruleset.Counters
+	// Log takes what an administrator may want to know; nil for silence.
+	Log *slog.Logger
+}
+
+// Backend is the table of the service. All methods may be called from any
+// goroutine; changes are made one after the other. Parts that it is given are
+// kept and must not be changed afterwards.
+type Backend struct {
+	config  Config
+	log     *slog.Logger
+	planner planner
+	reader  *reader
+
+	// writing lets one change at a time through.
+	writing  sync.Mutex
+	wire     wire
+	flags    nftables.TableFlags // of the table, repeated in each batch
+	possible nftables.TableFlags // of a new table, once probed
+	probed   bool
+	dirty    bool // installed may differ from the kernel
+	closed   bool
+
+	// state guards installed, so that counters can be read during a change.
+	state     sync.RWMutex
+	installed map[string]installed
+}
+
+// installed is one network as it was put into the kernel.
+type installed struct {
+	part   ruleset.Part
+	suffix string // of the chains' names
+	names  ruleset.Names
+}
+
+// Open connects to the kernel. It changes nothing: Sync does, and should be the
+// first call, since an earlier process may have left its table.
+func Open(cfg Config) (*Backend, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	w, err := dial(cfg.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	r, err := openReader(cfg.NetNS)
+	if err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	return newBackend(cfg, w, r), nil
+}
+
+func newBackend(cfg Config, w wire, r *reader) *Backend {
+	return &Backend{
+		config: cfg, log: cfg.Log, planner: newPlanner(cfg.StartValues), reader: r,
+		wire: w, dirty: true, installed: make(map[string]installed),
+	}
+}
+
+// Close gives the connections up. The rules stay in force.
+func (b *Backend) Close() error {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	return errors.Join(b.wire.close(), b.reader.close())
+}
+
+// PortID is the netlink address that the backend's changes come from. A monitor
+// knows them by it, in the header of each event.
+func (b *Backend) PortID() uint32 { return b.wire.portID() }
+
+// Owned says whether the table is, or with the first network will be,
+// protected from other processes.
+func (b *Backend) Owned() bool {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	flags := b.flags
+	if len(b.installed) == 0 {
+		flags = b.possible
+	}
+	return flags&nftables.TableFlagOwner != 0
+}
+
+var errClosed = errors.New("the nftables backend is closed")
+
+// Apply makes a change in one transaction. A network whose rules are the same
+// costs nothing, and one where only elements differ (a new interface index)
+// keeps its chains. After an error nothing has changed, with one exception:
+// where the kernel's answer was lost, the next call finds out first.
+func (b *Backend) Apply(ctx context.Context, change ruleset.Change) error {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	if err := b.ready(ctx); err != nil {
+		return err
+	}
+	if b.dirty {
+		if _, err := b.sync(ctx, b.parts()); err != nil {
+			return fmt.Errorf("bringing table %s back to what is known: %w", ruleset.TableName, err)
+		}
+	}
+	err := b.apply(change)
+	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	// Something that should be there is not, or the reverse: it may be that
+	// another program has been at the table.
+	report, syncErr := b.sync(ctx, b.parts())
+	if syncErr != nil || !report.Damaged() {
+		return errors.Join(err, syncErr)
+	}
+	return b.apply(change)
+}
+
+func (b *Backend) ready(ctx context.Context) error {
+	if b.closed {
+		return errClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !b.probed {
+		return b.probeFlags()
+	}
+	return nil
+}
+
+// apply plans and commits a change, and then remembers it.
+func (b *Backend) apply(change ruleset.Change) error {
+	t, set, err := b.plan(change)
+	if err != nil {
+		return err
+	}
+	if len(b.installed) == 0 {
+		b.flags = b.possible
+	}
+	if err := b.commit(t); err != nil {
+		return fmt.Errorf("changing table %s: %w", ruleset.TableName, err)
+	}
+	b.state.Lock()
+	defer b.state.Unlock()
+	for _, name := range change.Remove {
+		delete(b.installed, name)
+	}
+	for _, in := range set {
+		b.installed[in.part.Network] = in
+	}
+	return nil
+}
+
+// plan computes the transaction for a change, and what is installed after it.
+func (b *Backend) plan(change ruleset.Change) (*transaction, []installed, error) {
+	t := &transaction{}
+	left := len(b.installed)
+	for _, name := range change.Remove {
+		in, ok := b.installed[name]
+		if !ok {
+			continue
+		}
+		left--
+		now, err := b.presentOf(in)
+		if err != nil {
+			return nil, nil, err
+		}
+		b.planner.remove(t, now)
+	}
+	if left == 0 && len(change.Set) == 0 {
+		return &transaction{drop: len(b.installed) > 0}, nil, nil
+	}
+	if len(b.installed) == 0 {
+		b.planner.skeleton(t)
+	}
+	set := make([]installed, 0, len(change.Set))
+	for _, part := range change.Set {
+		in, err := b.planPart(t, part)
+		if err != nil {
+			return nil, nil, err
+		}
+		set = append(set, in)
+	}
+	return t, set, nil
+}
+
+func (b *Backend) planPart(t *transaction, part ruleset.Part) (installed, error) {
+	old, known := b.installed[part.Network]
+	if known && reflect.DeepEqual(old.part, part) {
+		return old, nil
+	}
+	var now present
+	if known {
+		var err error
+		if now, err = b.presentOf(old); err != nil {
+			return installed{}, err
+		}
+		now.right = reflect.DeepEqual(old.part.Chains, part.Chains)
+	}
+	suffix, gone, err := b.planner.converge(t, now, part)
+	t.delChains = append(t.delChains, gone...)
+	return installed{part: part, suffix: suffix, names: ruleset.NamesOf(part.Network)}, err
+}
+
+// presentOf is what the kernel holds of a network that was put there.
+func (b *Backend) presentOf(in installed) (present, error) {
+	part := withSuffix(in.part, in.suffix)
+	elements, err := b.planner.elements(part)
+	now := present{suffix: in.suffix, elements: elements, counters: make(map[string]bool)}
+	for _, c := range part.Chains {
+		now.chains = append(now.chains, c.Name)
+	}
+	for _, name := range part.Counters {
+		now.counters[name] = true
+	}
+	return now, err
+}
+
+// commit sends one transaction. It leaves no doubt behind: where the kernel's
+// answer was lost, the state is marked as unknown.
+func (b *Backend) commit(t *transaction) error {
+	if t.empty() {
+		return nil
+	}
+	err := transact(b.wire, func(c *nftables.Conn) error { return t.queue(c, b.table()) })
+	if errors.Is(err, errUnknown) {
+		b.dirty = true
+	}
+	if t.big() {
+		// A batch of a thousand networks weighs some 40 MiB, which Go would
+		// keep for minutes.
+		*t = transaction{}
+		debug.FreeOSMemory()
+	}
+	return err
+}
+
+func (b *Backend) table() nftables.Table {
+	return nftables.Table{Family: nftables.TableFamilyINet, Name: ruleset.TableName, Flags: b.flags}
+}
+
+// parts are all parts that should be in the kernel.
+func (b *Backend) parts() []ruleset.Part {
+	out := make([]ruleset.Part, 0, len(b.installed))
+	for _, in := range b.installed {
+		out = append(out, in.part)
+	}
+	return out
+}

@@ -1,0 +1,64 @@
+package nftables
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// specifyMasqueradePorts adds NF_NAT_RANGE_PROTO_SPECIFIED to masquerade
+// expressions that carry ports. The library sends the registers without it:
+// such a rule is listed as if it were right, and the kernel ignores its ports.
+func specifyMasqueradePorts(m netlink.Message) ([]byte, error) {
+	if m.Header.Type != kind(unix.NFT_MSG_NEWRULE) || !bytes.Contains(m.Data, []byte("masq\x00")) {
+		return m.Data, nil
+	}
+	body, err := rewrite(m.Data[genHeader:], unix.NFTA_RULE_EXPRESSIONS, func(list []byte) ([]byte, error) {
+		return rewrite(list, unix.NFTA_LIST_ELEM, specifyPorts)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("completing a masquerade rule: %w", err)
+	}
+	return append(m.Data[:genHeader:genHeader], body...), nil
+}
+
+// specifyPorts adds the flags to one expression, if it is that one.
+func specifyPorts(expression []byte) ([]byte, error) {
+	if name, _ := find(expression, unix.NFTA_EXPR_NAME); string(name) != "masq\x00" {
+		return expression, nil
+	}
+	return rewrite(expression, unix.NFTA_EXPR_DATA, func(data []byte) ([]byte, error) {
+		_, ports := find(data, unix.NFTA_MASQ_REG_PROTO_MIN)
+		_, flags := find(data, unix.NFTA_MASQ_FLAGS)
+		if !ports || flags {
+			return data, nil
+		}
+		flag, err := netlink.MarshalAttributes([]netlink.Attribute{{
+			Type: unix.NFTA_MASQ_FLAGS,
+			Data: binary.BigEndian.AppendUint32(nil, unix.NF_NAT_RANGE_PROTO_SPECIFIED),
+		}})
+		return append(data[:len(data):len(data)], flag...), err
+	})
+}
+
+// rewrite puts attributes together again with change applied to the data of
+// each one of the type.
+func rewrite(data []byte, typ uint16, change func([]byte) ([]byte, error)) ([]byte, error) {
+	attrs, err := netlink.UnmarshalAttributes(data)
+	if err != nil {
+		return nil, err
+	}
+	for i := range attrs {
+		attrs[i].Length = 0
+		if attrs[i].Type&attributeType != typ {
+			continue
+		}
+		if attrs[i].Data, err = change(attrs[i].Data); err != nil {
+			return nil, err
+		}
+	}
+	return netlink.MarshalAttributes(attrs)
+}

@@ -1,0 +1,207 @@
+package nftables
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+const (
+	// maxComment leaves room for the fingerprint in the 256 bytes that the
+	// kernel allows (NFT_USERDATA_MAXLEN), and for the length in one byte.
+	maxComment = 200
+	// fingerprintType is the type of our own triple in a rule's user data.
+	// nft skips types that it does not know, and drops them when it edits.
+	fingerprintType userdata.Type = 0xf1
+	// encoding is changed whenever the same rule gives other expressions, so
+	// that a newer version of the service replaces rules of an older one.
+	encoding = "1"
+)
+
+// fingerprint sums up a rule as it stands in the kernel.
+func fingerprint(r ruleset.Rule) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(encoding))
+	h.Write([]byte(r.String()))
+	return h.Sum64()
+}
+
+// ruleData is what is kept beside a rule: the comment for nft, then the
+// fingerprint for us.
+func ruleData(r ruleset.Rule) []byte {
+	var out []byte
+	if r.Comment != "" {
+		out = userdata.AppendString(out, userdata.TypeComment, cut(r.Comment))
+	}
+	return userdata.Append(out, fingerprintType, binary.BigEndian.AppendUint64(nil, fingerprint(r)))
+}
+
+// fingerprintOf is the fingerprint in a rule's user data; ok is false for rules
+// that are not ours, or not any more.
+func fingerprintOf(data []byte) (sum uint64, ok bool) {
+	for typ, value := range userData(data) {
+		if typ == byte(fingerprintType) && len(value) == 8 {
+			return binary.BigEndian.Uint64(value), true
+		}
+	}
+	return 0, false
+}
+
+// commentOf is the comment in a rule's or an element's user data.
+func commentOf(data []byte) string {
+	for typ, value := range userData(data) {
+		if typ == byte(userdata.TypeComment) {
+			return text(value)
+		}
+	}
+	return ""
+}
+
+func cut(comment string) string { return comment[:min(len(comment), maxComment)] }
+
+// digest sums up a chain: its rules' fingerprints in their order.
+type digest uint64
+
+func (d digest) add(sum uint64) digest {
+	const prime = 0x100000001b3 // FNV-1a, by whole words
+	return (d ^ digest(sum)) * prime
+}
+
+func digestOf(rules []ruleset.Rule) digest {
+	var d digest
+	for _, r := range rules {
+		d = d.add(fingerprint(r))
+	}
+	return d
+}
+
+// place is where an element stands: a key in a set, of which there is one.
+type place struct{ set, key string }
+
+// content is what an element says beside its key.
+type content struct{ target, comment string }
+
+// element is one element as the kernel holds it.
+type element struct {
+	place
+	content
+}
+
+// String names the element by its key and verdict.
+func (e element) String() string {
+	var fields []string
+	key := []byte(e.key)
+	for len(key) > 0 {
+		if len(e.key)%ifNameSize == 0 {
+			fields = append(fields, fmt.Sprintf("%q", bytes.TrimRight(key[:ifNameSize], "\x00")))
+			key = key[ifNameSize:]
+			continue
+		}
+		n := min(4, len(key))
+		fields = append(fields, fmt.Sprint(binaryutil.NativeEndian.Uint32(append(key[:n:n], 0, 0, 0, 0))))
+		key = key[n:]
+	}
+	out := strings.Join(fields, " . ")
+	if e.target != "" {
+		out += " : goto " + e.target
+	}
+	return out
+}
+
+// keyOf encodes an element's key for a set: native byte order for indexes, 16
+// bytes for names, and the same again for each further field.
+func keyOf(s ruleset.Set, e ruleset.Element) (string, error) {
+	var field []byte
+	for i, k := range s.Key {
+		switch {
+		case k != s.Key[0]:
+			return "", fmt.Errorf("set %s mixes key types", s.Name)
+		case i > 0:
+		case k == ruleset.KeyIfIndex && e.Index > 0:
+			field = binary.NativeEndian.AppendUint32(nil, uint32(e.Index))
+		case k == ruleset.KeyIfName && e.Name != "" && len(e.Name) < ifNameSize:
+			field = interfaceName(e.Name)
+		default:
+			return "", fmt.Errorf("element %q (%d) does not fit set %s of type %s", e.Name, e.Index, s.Name, k)
+		}
+	}
+	return string(bytes.Repeat(field, len(s.Key))), nil
+}
+
+func encodeElement(e element) nftables.SetElement {
+	out := nftables.SetElement{Key: []byte(e.key), Comment: cut(e.comment)}
+	if e.target != "" {
+		out.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: e.target}
+	}
+	return out
+}
+
+// setType is what the kernel calls a set's kind.
+func setType(s ruleset.Set) (nftables.SetDatatype, error) {
+	types := make([]nftables.SetDatatype, len(s.Key))
+	for i, k := range s.Key {
+		switch k {
+		case ruleset.KeyIfIndex:
+			types[i] = nftables.TypeIFIndex
+		case ruleset.KeyIfName:
+			types[i] = nftables.TypeIFName
+		default:
+			return nftables.SetDatatype{}, fmt.Errorf("unknown key type %q of set %s", k, s.Name)
+		}
+	}
+	return nftables.ConcatSetType(types...)
+}
+
+// encodeSet gives a set for the library. Sets are named and never constant:
+// only then does nft print names (key byte order), and the size is what keeps
+// the kernel's hash table from growing under traffic.
+func encodeSet(t *nftables.Table, s ruleset.Set) (*nftables.Set, error) {
+	typ, err := setType(s)
+	if err != nil {
+		return nil, err
+	}
+	out := &nftables.Set{
+		Table: t, Name: s.Name, KeyType: typ, KeyByteOrder: binaryutil.NativeEndian,
+		Size: ruleset.SetSize, Concatenation: len(s.Key) > 1,
+	}
+	if s.Verdicts {
+		out.IsMap, out.DataType = true, nftables.TypeVerdict
+	}
+	return out, nil
+}
+
+func encodeChain(t *nftables.Table, c ruleset.Chain) (*nftables.Chain, error) {
+	out := &nftables.Chain{Table: t, Name: c.Name}
+	if c.Hook == (ruleset.Hook{}) {
+		return out, nil
+	}
+	hook, err := hookNumber(c.Hook.Hook)
+	if err != nil {
+		return nil, fmt.Errorf("encoding chain %s: %w", c.Name, err)
+	}
+	policy := nftables.ChainPolicyAccept
+	out.Type = nftables.ChainType(c.Hook.Type)
+	out.Hooknum = hook
+	out.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(c.Hook.Priority))
+	out.Policy = &policy
+	return out, nil
+}
+
+func hookNumber(name string) (*nftables.ChainHook, error) {
+	switch name {
+	case "forward":
+		return nftables.ChainHookForward, nil
+	case "postrouting":
+		return nftables.ChainHookPostrouting, nil
+	}
+	return nil, fmt.Errorf("unknown hook %q", name)
+}

@@ -1,0 +1,166 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// tableOwner is NFTA_TABLE_OWNER, which x/sys does not have.
+const tableOwner = 7
+
+// observed is the table as the kernel holds it.
+type observed struct {
+	exists   bool
+	flags    uint32
+	owner    uint32 // netlink port, 0 for nobody
+	chains   map[string]*observedChain
+	named    map[string][]string // the names of chains, by name without suffix
+	sets     map[string]observedSet
+	elements map[place]content
+	counters map[string]counter
+}
+
+type observedChain struct {
+	rules    digest
+	foreign  bool // holds a rule that the service did not make
+	base     bool
+	typ      string
+	hook     uint32
+	priority int32
+	policy   uint32
+}
+
+type observedSet struct {
+	flags, keyType, keyLength, dataType uint32
+}
+
+// observe reads the whole table.
+func (r *reader) observe(ctx context.Context) (*observed, error) {
+	var o *observed
+	err := r.steady(ctx, func() error {
+		o = &observed{
+			chains: make(map[string]*observedChain), sets: make(map[string]observedSet),
+			elements: make(map[place]content), counters: make(map[string]counter),
+			named: make(map[string][]string),
+		}
+		return r.fill(o)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading table %s: %w", ruleset.TableName, err)
+	}
+	return o, nil
+}
+
+func (r *reader) fill(o *observed) error {
+	err := r.get(unix.NFT_MSG_GETTABLE, unix.NFPROTO_INET, []netlink.Attribute{named(unix.NFTA_TABLE_NAME, ruleset.TableName)}, o.table)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// The kernel gives chains of all tables of the family.
+	if err := r.dump(unix.NFT_MSG_GETCHAIN, nil, o.chain); err != nil {
+		return err
+	}
+	inTable := []netlink.Attribute{named(unix.NFTA_RULE_TABLE, ruleset.TableName)}
+	if err := r.dump(unix.NFT_MSG_GETRULE, inTable, o.rule); err != nil {
+		return err
+	}
+	if err := r.dump(unix.NFT_MSG_GETSET, inTable, o.set); err != nil {
+		return err
+	}
+	for name := range o.sets {
+		attrs := []netlink.Attribute{named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.TableName), named(unix.NFTA_SET_ELEM_LIST_SET, name)}
+		if err := r.dump(unix.NFT_MSG_GETSETELEM, attrs, func(body []byte) { o.elementsOf(name, body) }); err != nil {
+			return err
+		}
+	}
+	return r.counters(func(name string, packets, bytes uint64) {
+		o.counters[name] = counter{name, packets, bytes}
+	})
+}
+
+func (o *observed) table(body []byte) {
+	o.exists = true
+	flags, _ := find(body, unix.NFTA_TABLE_FLAGS)
+	owner, _ := find(body, tableOwner)
+	o.flags, o.owner = number32(flags), number32(owner)
+}
+
+func (o *observed) chain(body []byte) {
+	if findText(body, unix.NFTA_CHAIN_TABLE) != ruleset.TableName {
+		return
+	}
+	c := &observedChain{typ: findText(body, unix.NFTA_CHAIN_TYPE)}
+	if hook, ok := find(body, unix.NFTA_CHAIN_HOOK); ok {
+		number, _ := find(hook, unix.NFTA_HOOK_HOOKNUM)
+		priority, _ := find(hook, unix.NFTA_HOOK_PRIORITY)
+		policy, _ := find(body, unix.NFTA_CHAIN_POLICY)
+		c.base, c.hook, c.priority, c.policy = true, number32(number), int32(number32(priority)), number32(policy)
+	}
+	name := findText(body, unix.NFTA_CHAIN_NAME)
+	plain, _ := splitSuffix(name)
+	o.chains[name] = c
+	o.named[plain] = append(o.named[plain], name)
+}
+
+func (o *observed) rule(body []byte) {
+	c := o.chains[findText(body, unix.NFTA_RULE_CHAIN)]
+	if c == nil || findText(body, unix.NFTA_RULE_TABLE) != ruleset.TableName {
+		return
+	}
+	data, _ := find(body, unix.NFTA_RULE_USERDATA)
+	sum, ok := fingerprintOf(data)
+	c.foreign = c.foreign || !ok
+	c.rules = c.rules.add(sum)
+}
+
+// set notes named sets; anonymous ones go with their rules.
+func (o *observed) set(body []byte) {
+	value := func(typ uint16) uint32 {
+		data, _ := find(body, typ)
+		return number32(data)
+	}
+	s := observedSet{value(unix.NFTA_SET_FLAGS), value(unix.NFTA_SET_KEY_TYPE), value(unix.NFTA_SET_KEY_LEN), value(unix.NFTA_SET_DATA_TYPE)}
+	if findText(body, unix.NFTA_SET_TABLE) == ruleset.TableName && s.flags&unix.NFT_SET_ANONYMOUS == 0 {
+		o.sets[findText(body, unix.NFTA_SET_NAME)] = s
+	}
+}
+
+func (o *observed) elementsOf(set string, body []byte) {
+	list, _ := find(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	for _, item := range attributes(list) {
+		e := parseElement(item)
+		o.elements[place{set, e.key}] = e.content
+	}
+}
+
+// parseElement reads an element. A verdict that is no goto is named in a way
+// that no chain is.
+func parseElement(item []byte) element {
+	var e element
+	for typ, value := range attributes(item) {
+		switch typ {
+		case unix.NFTA_SET_ELEM_KEY:
+			key, _ := find(value, unix.NFTA_DATA_VALUE)
+			e.key = string(key)
+		case unix.NFTA_SET_ELEM_DATA:
+			verdict, _ := find(value, unix.NFTA_DATA_VERDICT)
+			code, _ := find(verdict, unix.NFTA_VERDICT_CODE)
+			e.target = findText(verdict, unix.NFTA_VERDICT_CHAIN)
+			if v := int32(number32(code)); v != unix.NFT_GOTO {
+				e.target = fmt.Sprintf("verdict %d %s", v, e.target)
+			}
+		case unix.NFTA_SET_ELEM_USERDATA:
+			e.comment = commentOf(value)
+		}
+	}
+	return e
+}

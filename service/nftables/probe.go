@@ -1,0 +1,148 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// owned are the flags of a protected table that outlives its owner. Only both
+// together are of use: with the first alone the rules would go with us.
+const owned = nftables.TableFlagOwner | nftables.TableFlagPersist
+
+// scratch is a table of this connection alone.
+func (b *Backend) scratch(flags nftables.TableFlags) nftables.Table {
+	return nftables.Table{
+		Family: nftables.TableFamilyINet, Flags: flags,
+		Name: fmt.Sprintf("libvirt_network_probe_%d", b.PortID()),
+	}
+}
+
+// Probe finds out by doing whether the kernel can hold the rules: a scratch
+// table with all expressions in use is made and deleted again. A kernel without
+// the module for an expression says ENOENT, as for a missing table.
+func (b *Backend) Probe(ctx context.Context) error {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	if err := b.ready(ctx); err != nil {
+		return err
+	}
+	if err := checkRelease(); err != nil {
+		return err
+	}
+	t, err := b.probeTransaction()
+	if err != nil {
+		return err
+	}
+	// A table with an owner and nothing else vanishes should we die now.
+	tab := b.scratch(b.possible & nftables.TableFlagOwner)
+	err = transact(b.wire, func(c *nftables.Conn) error { return t.queue(c, tab) })
+	if err != nil && !errors.Is(err, errUnknown) {
+		return fmt.Errorf("probing nf_tables: %w", err)
+	}
+	drop := &transaction{drop: true}
+	return errors.Join(err, transact(b.wire, func(c *nftables.Conn) error { return drop.queue(c, tab) }))
+}
+
+// checkRelease refuses kernels that show postrouting chains no input interface:
+// they take the rules and never translate. That cannot be probed without
+// packets (Linux 5.7, commit 28f715b9e6c5).
+func checkRelease() error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fmt.Errorf("asking for the kernel's release: %w", err)
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		return fmt.Errorf("reading the kernel's release %q: %w", release, err)
+	}
+	if major < 5 || major == 5 && minor < 7 {
+		return fmt.Errorf("kernel %s is too old for the nftables backend, which needs 5.7: set firewall_backend = \"iptables\"", release)
+	}
+	return nil
+}
+
+// probeFlags finds out whether a table can be owned and persistent.
+func (b *Backend) probeFlags() error {
+	if !b.config.Owned {
+		b.probed = true
+		return nil
+	}
+	tab := b.scratch(owned)
+	err := transact(b.wire, func(c *nftables.Conn) error {
+		c.AddTable(&tab)
+		c.DelTable(&tab)
+		return nil
+	})
+	switch {
+	case err == nil:
+		b.possible = owned
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL):
+		b.log.Info("The kernel cannot protect the table from other programs (it takes Linux 6.9); damage is repaired instead.")
+	default:
+		return fmt.Errorf("probing whether a table can be owned: %w", err)
+	}
+	b.probed = true
+	return nil
+}
+
+// chooseFlags decides what to say of a table in each batch. What it was made
+// with cannot be changed except that an orphan may be owned again.
+func (b *Backend) chooseFlags(o *observed) {
+	persistent := o.flags & uint32(nftables.TableFlagPersist)
+	switch {
+	case !o.exists:
+		b.flags = b.possible
+	case persistent != 0 && b.possible != 0:
+		b.flags = owned
+	default:
+		b.flags = nftables.TableFlags(persistent)
+		if b.possible != 0 {
+			b.log.Info("The table is not protected from other programs until it is made anew, with the first network after the last has gone.")
+		}
+	}
+}
+
+// probeTransaction is the skeleton with one network that uses everything.
+func (b *Backend) probeTransaction() (*transaction, error) {
+	t := &transaction{}
+	b.planner.skeleton(t)
+	_, _, err := planner{base: b.planner.base, sets: b.planner.sets}.converge(t, present{}, probePart())
+	return t, err
+}
+
+func probePart() ruleset.Part {
+	names := ruleset.NamesOf("probe")
+	net4, net6 := netip.MustParsePrefix("192.0.2.0/25"), netip.MustParsePrefix("2001:db8::/64")
+	first, last := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	ports := ruleset.Ports{First: 1024, Last: 65535}
+	bridge := func(set, chain string) ruleset.Element {
+		return ruleset.Element{Set: set, Name: "probe", Goto: chain}
+	}
+	return ruleset.Part{
+		Network:  "probe",
+		Counters: []string{names.From},
+		Chains: []ruleset.Chain{
+			{Name: names.From, Rules: []ruleset.Rule{
+				{Matches: []ruleset.Match{ruleset.OutDevice{Name: "probe"}, ruleset.Source{Prefix: net4}}, Counter: names.From, Action: ruleset.Accept{}},
+				{Matches: []ruleset.Match{ruleset.Family{IPv6: true}}, Action: ruleset.Drop{}},
+				{Matches: []ruleset.Match{ruleset.InDevice{Name: "probe"}, ruleset.Replies{}}, Action: ruleset.Goto{Chain: ruleset.ChainRefuse}},
+			}},
+			{Name: names.NAT, Rules: []ruleset.Rule{
+				{Matches: []ruleset.Match{ruleset.Source{Prefix: net6}, ruleset.Protocol{}}, Action: ruleset.Masquerade{Ports: ports}},
+				{Matches: []ruleset.Match{ruleset.Source{Prefix: net4}, ruleset.Protocol{UDP: true}}, Action: ruleset.SNAT{First: first, Last: last, Ports: ports}},
+			}},
+		},
+		Elements: []ruleset.Element{
+			bridge(ruleset.SetSameName, ""), bridge(ruleset.MapFromName, names.From), bridge(ruleset.MapNATName, names.NAT),
+			{Set: ruleset.MapFromID, Index: 1 << 30, Goto: names.From},
+		},
+	}
+}

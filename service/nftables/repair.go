@@ -1,0 +1,135 @@
+package nftables
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// shared says whether a chain is part of the skeleton.
+func (p planner) shared(chain string) bool {
+	return slices.ContainsFunc(p.base.Chains, func(c ruleset.Chain) bool { return c.Name == chain })
+}
+
+// repair is converge for a network that is only known by what was observed.
+func (p planner) repair(t *transaction, o *observed, part ruleset.Part) (suffix string, old []string, err error) {
+	now := present{counters: make(map[string]bool)}
+	suffixes := make(map[string]bool)
+	for _, c := range part.Chains {
+		for _, name := range o.named[c.Name] {
+			now.chains = append(now.chains, name)
+			_, suffix := splitSuffix(name)
+			suffixes[suffix] = true
+		}
+	}
+	for _, suffix := range slices.Sorted(maps.Keys(suffixes)) {
+		if o.hasChains(withSuffix(part, suffix)) {
+			now.right, now.suffix = true, suffix
+			break
+		}
+	}
+	elements, err := p.elements(part)
+	if err != nil {
+		return "", nil, fmt.Errorf("planning network %s: %w", part.Network, err)
+	}
+	for _, e := range elements {
+		if c, ok := o.elements[e.place]; ok {
+			now.elements = append(now.elements, element{e.place, c})
+		}
+	}
+	for _, name := range part.Counters {
+		if _, ok := o.counters[name]; ok {
+			now.counters[name] = true
+		}
+	}
+	return p.converge(t, now, part)
+}
+
+// hasChains says whether all chains of the part are there, rule for rule.
+func (o *observed) hasChains(part ruleset.Part) bool {
+	for _, c := range part.Chains {
+		have := o.chains[c.Name]
+		if have == nil || have.base || have.foreign || have.rules != digestOf(c.Rules) {
+			return false
+		}
+	}
+	return true
+}
+
+// broken is what is wrong with what all networks share.
+type broken struct {
+	unusable bool // something is of another make, and cannot be changed
+	sets     []ruleset.Set
+	chains   []ruleset.Chain
+	refill   []ruleset.Chain
+}
+
+func (b broken) any() bool {
+	return b.unusable || len(b.sets)+len(b.chains)+len(b.refill) > 0
+}
+
+func (p planner) brokenSkeleton(o *observed) (broken, error) {
+	var out broken
+	for _, s := range p.base.Sets {
+		have, ok := o.sets[s.Name]
+		same, err := have.is(s)
+		switch {
+		case err != nil:
+			return out, err
+		case !ok:
+			out.sets = append(out.sets, s)
+		case !same:
+			out.unusable = true
+		}
+	}
+	for _, c := range p.base.Chains {
+		have, ok := o.chains[c.Name]
+		if !ok {
+			out.chains = append(out.chains, c)
+			continue
+		}
+		same, err := have.is(c)
+		if err != nil {
+			return out, err
+		}
+		if !same {
+			out.unusable = true
+		} else if have.foreign || have.rules != digestOf(c.Rules) || have.base && have.policy != uint32(nftables.ChainPolicyAccept) {
+			out.refill = append(out.refill, c)
+		}
+	}
+	return out, nil
+}
+
+// is compares what cannot be changed while a set exists.
+func (o observedSet) is(s ruleset.Set) (bool, error) {
+	want, err := encodeSet(nil, s)
+	if err != nil {
+		return false, err
+	}
+	var flags, data uint32
+	if want.IsMap {
+		flags, data = unix.NFT_SET_MAP, unix.NFT_DATA_VERDICT
+	}
+	if want.Concatenation {
+		flags |= nftables.NFT_SET_CONCAT
+	}
+	return o == observedSet{flags, want.KeyType.GetNFTMagic(), want.KeyType.Bytes, data}, nil
+}
+
+// is compares what cannot be changed while a chain exists.
+func (o *observedChain) is(c ruleset.Chain) (bool, error) {
+	if c.Hook == (ruleset.Hook{}) {
+		return !o.base, nil
+	}
+	hook, err := hookNumber(c.Hook.Hook)
+	if err != nil {
+		return false, err
+	}
+	return o.base && o.typ == c.Hook.Type && o.hook == uint32(*hook) && int(o.priority) == c.Hook.Priority, nil
+}

@@ -1,0 +1,259 @@
+package nftables
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// slice is how many networks one transaction of Sync takes on. It bounds memory
+// (12 MiB where one batch of 1,000 takes 50) and costs next to no time.
+const slice = 50
+
+// SyncReport says what Sync found.
+type SyncReport struct {
+	TableMissing bool     // there was none
+	Rebuilt      bool     // the table could not be repaired in place
+	Skeleton     bool     // what all networks share was damaged
+	Repaired     []string // networks whose own rules were missing or damaged, sorted
+	Leftovers    int      // chains, sets, counters and elements that belonged to nothing
+}
+
+// Damaged says whether anything was not as it should be.
+func (r SyncReport) Damaged() bool {
+	return r.TableMissing || r.Rebuilt || r.Skeleton || len(r.Repaired) > 0 || r.Leftovers > 0
+}
+
+// Sync makes the table exactly that of the parts, whatever it was: missing,
+// kept from an earlier process, changed by others. It works in place, with
+// counters kept, and touches only what is wrong; only a table whose base chains
+// or sets are of another make is built anew. With no parts there is no table.
+func (b *Backend) Sync(ctx context.Context, parts []ruleset.Part) (SyncReport, error) {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	if err := b.ready(ctx); err != nil {
+		return SyncReport{}, err
+	}
+	report, err := b.sync(ctx, parts)
+	if len(parts) > slice {
+		debug.FreeOSMemory()
+	}
+	return report, err
+}
+
+// Verify reads the table and names the networks whose rules are not in force
+// as they should be: all, if what they share is damaged. It changes nothing.
+func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	o, err := b.reader.observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	broken, err := b.planner.brokenSkeleton(o)
+	if err != nil {
+		return nil, err
+	}
+	for name, in := range b.installed {
+		t := &transaction{}
+		if _, _, err := b.planner.repair(t, o, in.part); err != nil {
+			return nil, err
+		}
+		if broken.any() || !t.empty() {
+			damaged = append(damaged, name)
+		}
+	}
+	slices.Sort(damaged)
+	return damaged, nil
+}
+
+// sync observes and repairs. Whatever happens, a failure leaves the state
+// marked as unknown.
+func (b *Backend) sync(ctx context.Context, parts []ruleset.Part) (SyncReport, error) {
+	o, err := b.reader.observe(ctx)
+	if err != nil {
+		return SyncReport{}, err
+	}
+	b.dirty = true
+	s := syncer{b: b, o: o, parts: parts, next: make(map[string]installed, len(parts))}
+	b.chooseFlags(o)
+	if err := s.run(ctx); err != nil {
+		return s.report, fmt.Errorf("bringing table %s in order: %w", ruleset.TableName, err)
+	}
+	slices.Sort(s.report.Repaired)
+	b.state.Lock()
+	b.installed = s.next
+	b.state.Unlock()
+	b.dirty = false
+	return s.report, nil
+}
+
+// syncer is one run of Sync.
+type syncer struct {
+	b      *Backend
+	o      *observed
+	parts  []ruleset.Part
+	next   map[string]installed
+	used   map[string]bool // chains that stay or are new
+	old    []string        // chains that are replaced
+	report SyncReport
+}
+
+func (s *syncer) run(ctx context.Context) error {
+	s.used = make(map[string]bool)
+	if len(s.parts) == 0 {
+		s.report.Leftovers = len(s.o.chains) + len(s.o.sets) + len(s.o.counters) + len(s.o.elements)
+		return s.b.commit(&transaction{drop: s.o.exists})
+	}
+	s.report.TableMissing = !s.o.exists
+	broken, err := s.b.planner.brokenSkeleton(s.o)
+	if err != nil {
+		return err
+	}
+	if s.o.exists && broken.unusable {
+		return s.rebuild()
+	}
+	t := &transaction{}
+	if s.o.exists {
+		s.report.Skeleton = broken.any()
+		t.sets, t.chains, t.refill = broken.sets, broken.chains, broken.refill
+	} else {
+		s.b.planner.skeleton(t)
+	}
+	if err := s.repairAll(ctx, t); err != nil {
+		return err
+	}
+	return s.sweep()
+}
+
+// rebuild deletes the table and makes it again in one transaction: the last
+// resort, since packets are lost. Totals are carried over.
+func (s *syncer) rebuild() error {
+	s.report.Rebuilt = true
+	t := &transaction{rebuild: true}
+	totals := s.o.counters
+	s.o = &observed{}
+	s.b.planner.skeleton(t)
+	for _, part := range s.parts {
+		if err := s.add(t, part); err != nil {
+			return err
+		}
+	}
+	for i, c := range t.counters {
+		if had, ok := totals[c.name]; ok {
+			t.counters[i] = had
+		}
+	}
+	s.b.flags = s.b.possible
+	return s.b.commit(t)
+}
+
+// repairAll brings all networks in order, some at a time. The first
+// transaction, with what they share, is sent even when it is empty if the
+// table has to be taken over.
+func (s *syncer) repairAll(ctx context.Context, t *transaction) error {
+	takeOver := s.o.exists && s.b.flags&nftables.TableFlagOwner != 0 && s.o.owner != s.b.PortID()
+	for group := range slices.Chunk(s.parts, slice) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for _, part := range group {
+			if err := s.add(t, part); err != nil {
+				return err
+			}
+		}
+		t.takeOver, takeOver = takeOver, false
+		if err := s.b.commit(t); err != nil {
+			return err
+		}
+		t = &transaction{}
+	}
+	return nil
+}
+
+// add plans one network and notes what becomes of it.
+func (s *syncer) add(t *transaction, part ruleset.Part) error {
+	if _, twice := s.next[part.Network]; twice {
+		return fmt.Errorf("network %s is there twice", part.Network)
+	}
+	own := &transaction{}
+	suffix, old, err := s.b.planner.repair(own, s.o, part)
+	if err != nil {
+		return err
+	}
+	if s.o.exists && (!own.empty() || len(old) > 0) {
+		s.report.Repaired = append(s.report.Repaired, part.Network)
+	}
+	t.add(own)
+	s.old = append(s.old, old...)
+	s.next[part.Network] = installed{part: part, suffix: suffix, names: ruleset.NamesOf(part.Network)}
+	for _, c := range part.Chains {
+		s.used[c.Name+suffix] = true
+	}
+	return nil
+}
+
+// sweep takes out what belongs to nothing. It comes last, and all at once: only
+// then does nothing lead to an old chain any more, not even by a foreign hand.
+func (s *syncer) sweep() error {
+	t := &transaction{delChains: s.old}
+	want, err := s.wanted()
+	if err != nil {
+		return err
+	}
+	for at, what := range s.o.elements {
+		if _, known := s.b.planner.sets[at.set]; known && !want.places[at] {
+			t.delElements = append(t.delElements, element{at, what})
+		}
+	}
+	gone := make(map[string]bool, len(s.old))
+	for _, name := range s.old {
+		gone[name] = true
+	}
+	for name := range s.o.chains {
+		if !s.used[name] && !gone[name] && !s.b.planner.shared(name) {
+			t.delChains = append(t.delChains, name)
+		}
+	}
+	for name := range s.o.sets {
+		if _, known := s.b.planner.sets[name]; !known {
+			t.delSets = append(t.delSets, name)
+		}
+	}
+	for name := range s.o.counters {
+		if !want.counters[name] {
+			t.delCounters = append(t.delCounters, name)
+		}
+	}
+	s.report.Leftovers = len(t.delElements) + len(t.delChains) - len(s.old) + len(t.delSets) + len(t.delCounters)
+	return s.b.commit(t)
+}
+
+type wanted struct {
+	places   map[place]bool
+	counters map[string]bool
+}
+
+func (s *syncer) wanted() (wanted, error) {
+	w := wanted{places: make(map[place]bool), counters: make(map[string]bool)}
+	for _, in := range s.next {
+		elements, err := s.b.planner.elements(in.part)
+		if err != nil {
+			return w, err
+		}
+		for _, e := range elements {
+			w.places[e.place] = true
+		}
+		for _, name := range in.part.Counters {
+			w.counters[name] = true
+		}
+	}
+	return w, nil
+}

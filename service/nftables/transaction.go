@@ -1,0 +1,173 @@
+package nftables
+
+import (
+	"fmt"
+
+	"github.com/google/nftables"
+
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// transaction is what one batch does. The kernel takes it whole or not at all.
+type transaction struct {
+	rebuild  bool // the table is deleted first, with all that is in it
+	drop     bool // the table is deleted, and that is all
+	takeOver bool // the table becomes ours, even if nothing else is to do
+
+	sets        []ruleset.Set
+	counters    []counter
+	chains      []ruleset.Chain // new ones, with their rules
+	refill      []ruleset.Chain // ones that are there, emptied first
+	delElements []element
+	addElements []element
+	delChains   []string
+	delSets     []string
+	delCounters []string
+}
+
+// counter is a named counter with the value that it begins at.
+type counter struct {
+	name           string
+	packets, bytes uint64
+}
+
+// empty says that the kernel need not be asked.
+func (t *transaction) empty() bool {
+	return !t.rebuild && !t.drop && !t.takeOver && len(t.sets)+len(t.counters)+len(t.chains)+len(t.refill)+
+		len(t.delElements)+len(t.addElements)+len(t.delChains)+len(t.delSets)+len(t.delCounters) == 0
+}
+
+// add puts what another transaction does into this one.
+func (t *transaction) add(o *transaction) {
+	t.sets = append(t.sets, o.sets...)
+	t.counters = append(t.counters, o.counters...)
+	t.chains = append(t.chains, o.chains...)
+	t.refill = append(t.refill, o.refill...)
+	t.delElements = append(t.delElements, o.delElements...)
+	t.addElements = append(t.addElements, o.addElements...)
+	t.delChains = append(t.delChains, o.delChains...)
+	t.delSets = append(t.delSets, o.delSets...)
+	t.delCounters = append(t.delCounters, o.delCounters...)
+}
+
+// big says that the batch was worth giving its memory back for.
+func (t *transaction) big() bool {
+	const networks, chains = 25, 3
+	return len(t.chains) > networks*chains || len(t.delChains) > networks*chains
+}
+
+// queue puts the transaction into messages. What is named must exist before,
+// and what is deleted must not be named any more: so elements go before the
+// chains that they lead to, and counters last.
+func (t *transaction) queue(c *nftables.Conn, table nftables.Table) error {
+	// Flags are repeated in each batch: the owner of a table that says less
+	// than it did gets EOPNOTSUPP.
+	tab := &table
+	c.AddTable(tab)
+	if t.drop {
+		c.DelTable(tab)
+		return nil
+	}
+	if t.rebuild {
+		c.DelTable(tab)
+		c.AddTable(tab)
+	}
+	if err := t.queueNew(c, tab); err != nil {
+		return err
+	}
+	if err := queueElements(t.delElements, tab, c.SetDeleteElements); err != nil {
+		return err
+	}
+	if err := queueElements(t.addElements, tab, c.SetAddElements); err != nil {
+		return err
+	}
+	t.queueOld(c, tab)
+	return nil
+}
+
+func (t *transaction) queueNew(c *nftables.Conn, tab *nftables.Table) error {
+	for _, n := range t.counters {
+		c.AddObj(&nftables.CounterObj{Table: tab, Name: n.name, Packets: n.packets, Bytes: n.bytes})
+	}
+	for _, s := range t.sets {
+		set, err := encodeSet(tab, s)
+		if err != nil {
+			return err
+		}
+		if err := c.AddSet(set, nil); err != nil {
+			return fmt.Errorf("encoding set %s: %w", s.Name, err)
+		}
+	}
+	for _, ch := range t.chains {
+		chain, err := encodeChain(tab, ch)
+		if err != nil {
+			return err
+		}
+		c.AddChain(chain)
+	}
+	for _, ch := range t.chains {
+		if err := queueRules(c, tab, ch); err != nil {
+			return err
+		}
+	}
+	for _, ch := range t.refill {
+		chain, err := encodeChain(tab, ch)
+		if err != nil {
+			return err
+		}
+		c.AddChain(chain) // puts a base chain's policy right
+		c.FlushChain(chain)
+		if err := queueRules(c, tab, ch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func queueRules(c *nftables.Conn, tab *nftables.Table, ch ruleset.Chain) error {
+	chain := &nftables.Chain{Table: tab, Name: ch.Name}
+	for _, r := range ch.Rules {
+		exprs, err := encodeRule(r)
+		if err != nil {
+			return fmt.Errorf("encoding chain %s: %w", ch.Name, err)
+		}
+		c.AddRule(&nftables.Rule{Table: tab, Chain: chain, Exprs: exprs, UserData: ruleData(r)})
+	}
+	return nil
+}
+
+// queueElements sends the elements of each set together: fewer messages, and
+// one look-up of the set for all.
+func queueElements(elements []element, tab *nftables.Table, do func(*nftables.Set, []nftables.SetElement) error) error {
+	var order []string
+	bySet := make(map[string][]nftables.SetElement)
+	for _, e := range elements {
+		if _, ok := bySet[e.set]; !ok {
+			order = append(order, e.set)
+		}
+		bySet[e.set] = append(bySet[e.set], encodeElement(e))
+	}
+	for _, name := range order {
+		if err := do(&nftables.Set{Table: tab, Name: name}, bySet[name]); err != nil {
+			return fmt.Errorf("encoding elements of set %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// queueOld empties all chains before it deletes any, since they may lead to
+// one another, and kernels before 6.2 may count rules of the same batch.
+func (t *transaction) queueOld(c *nftables.Conn, tab *nftables.Table) {
+	for _, name := range t.delChains {
+		c.FlushChain(&nftables.Chain{Table: tab, Name: name})
+	}
+	for _, name := range t.delChains {
+		c.DelChain(&nftables.Chain{Table: tab, Name: name})
+	}
+	for _, name := range t.delSets {
+		c.DelSet(&nftables.Set{Table: tab, Name: name})
+	}
+	for _, name := range t.delCounters {
+		c.DeleteObject(&nftables.CounterObj{Table: tab, Name: name})
+	}
+}
