@@ -112,7 +112,7 @@ func isMissingProperty(err error) bool {
 		strings.Contains(r.text, "does not exist")
 }
 
-// inParallel runs f for 0 to n-1, a few at a time, and joins the errors.
+// inParallel runs f for 0 to n-1, a few at a time, and gives the first error.
 func inParallel(n int, f func(i int) error) error {
 	errs := make([]error, n)
 	slots := make(chan struct{}, inFlight)

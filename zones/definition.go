@@ -23,6 +23,9 @@ const (
 // tells what came through us from a copy that an administrator made.
 const provenance = "virtfirewalld"
 
+// defaultPriority is what firewalld gives a policy whose file has none.
+const defaultPriority = int32(-1)
+
 // definition is one zone or policy of ours.
 type definition struct {
 	kind kind
@@ -127,6 +130,7 @@ func (d definition) variants() map[string]dbus.Variant {
 		v["forward"] = dbus.MakeVariant(false)
 		lists["rules_str"] = d.richRules()
 	} else {
+		v["priority"] = dbus.MakeVariant(defaultPriority)
 		lists["rich_rules"] = d.richRules()
 		lists["ingress_zones"] = names(d.doc.Ingress)
 		lists["egress_zones"] = names(d.doc.Egress)

@@ -1,0 +1,164 @@
+package zones
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// undoTimeout bounds what is done to take a failed change back, which has to
+// happen also when the caller has gone.
+const undoTimeout = 90 * time.Second
+
+// Install puts those of our zones and policies that firewalld lacks into its
+// permanent configuration, and reloads it once if there were any; it gives
+// the names of what came into force, none where all was there. What somebody
+// else installed under such a name stays as it is.
+//
+// The reload drops runtime changes. Where there are such, but for the
+// bindings of the managed interfaces, which the caller puts back, and those
+// that firewalld restores, the error is ErrRuntimeChanges, unless force. A
+// call that fails changed nothing.
+func (c *Client) Install(ctx context.Context, force bool, managed []string) ([]string, error) {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	have, err := c.askInstalled(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("installing zones: %w", err)
+	}
+	objects, err := c.permanentObjects(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("installing zones: %w", err)
+	}
+	missing, arriving, err := c.missing(ctx, have, objects)
+	if err != nil {
+		return nil, fmt.Errorf("installing zones: %w", err)
+	}
+	if len(arriving) == 0 {
+		return nil, nil
+	}
+	if !force {
+		if err := c.refuseRuntimeChanges(ctx, objects, managed); err != nil {
+			return nil, fmt.Errorf("installing zones: %w", err)
+		}
+	}
+	if err := c.addAndReload(ctx, missing); err != nil {
+		return nil, fmt.Errorf("installing zones: %w", err)
+	}
+	c.log.Info("installed firewalld zones and policies, and reloaded firewalld", "names", arriving)
+	return arriving, nil
+}
+
+// missing are the definitions that the permanent configuration lacks.
+// arriving are the names that a reload brings into force: theirs, and what is
+// permanent but was not loaded yet.
+func (c *Client) missing(ctx context.Context, have Installed, objects []permanent) (missing []definition, arriving []string, err error) {
+	defs, err := definitions()
+	if err != nil {
+		return nil, nil, err
+	}
+	withPolicies, err := c.hasPolicies(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, d := range defs {
+		inForce := slices.Contains(have.Zones, d.name)
+		if d.kind == policyKind {
+			if !withPolicies {
+				continue
+			}
+			inForce = slices.Contains(have.Policies, d.name)
+		}
+		stored := slices.ContainsFunc(objects, func(p permanent) bool { return p.kind == d.kind && p.name == d.name })
+		if !stored {
+			missing = append(missing, d)
+		}
+		if !stored || !inForce {
+			arriving = append(arriving, d.name)
+		}
+	}
+	return missing, arriving, nil
+}
+
+func (c *Client) hasPolicies(ctx context.Context) (bool, error) {
+	var names []string
+	err := c.call(ctx, configPath, configInterface+".getPolicyNames", nil, &names)
+	if isUnknownMethod(err) {
+		return false, nil
+	}
+	return err == nil, wrap("listing permanent policies", err)
+}
+
+func (c *Client) refuseRuntimeChanges(ctx context.Context, objects []permanent, managed []string) error {
+	changes, err := c.runtimeChanges(ctx, objects, managed)
+	if err != nil {
+		return err
+	}
+	if len(changes) > 0 {
+		return ErrRuntimeChanges{Changes: changes}
+	}
+	return nil
+}
+
+func (c *Client) addAndReload(ctx context.Context, missing []definition) error {
+	var added []permanent
+	for _, d := range missing {
+		path, err := c.add(ctx, d.kind, d.name, d.variants())
+		if err != nil {
+			// The last one may be there though its answer did not come.
+			return c.takeBack(ctx, append(added, permanent{kind: d.kind, name: d.name}), err)
+		}
+		added = append(added, permanent{kind: d.kind, name: d.name, path: path})
+	}
+	if err := c.reloadFirewalld(ctx); err != nil {
+		return c.takeBack(ctx, added, err)
+	}
+	return nil
+}
+
+// reloadFirewalld is firewall-cmd --reload, which established connections
+// survive, as they would not a complete reload.
+func (c *Client) reloadFirewalld(ctx context.Context) error {
+	defer c.forget()
+	err := c.callFor(ctx, c.reload, rootPath, rootInterface+".reload", nil)
+	return wrap("reloading firewalld", err)
+}
+
+// takeBack removes what a failed installation added, and gives the cause,
+// with what could not be taken back.
+func (c *Client) takeBack(ctx context.Context, added []permanent, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	objects, err := c.permanentObjects(ctx)
+	if err != nil {
+		return errors.Join(cause, fmt.Errorf("taking the added zones back: %w", err))
+	}
+	errs := []error{cause}
+	// The policies come last in added, and name the zones: they go first.
+	for _, a := range slices.Backward(added) {
+		i := slices.IndexFunc(objects, func(p permanent) bool {
+			return p.kind == a.kind && p.name == a.name && !p.builtin && isMarked(p.raw)
+		})
+		if i >= 0 {
+			errs = append(errs, c.remove(ctx, objects[i]))
+		}
+	}
+	have, err := c.askInstalled(ctx)
+	for _, a := range added {
+		if err == nil && slices.Contains(append(have.Zones, have.Policies...), a.name) {
+			// firewalld reloaded, only its answer did not come.
+			err = c.reloadFirewalld(ctx)
+			break
+		}
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+func isMarked(raw map[string]dbus.Variant) bool {
+	version, _ := raw["version"].Value().(string)
+	return version == provenance
+}

@@ -1,0 +1,178 @@
+package zones
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Remove takes out of firewalld's permanent configuration the zones and
+// policies that Install put there and nobody changed since, reloads firewalld
+// once if there were any, and gives their names.
+//
+// Where interfaces are bound to such a zone the error is ErrInUse, unless
+// unbind, which takes them out first; it is always where somebody else's
+// policy names the zone. Runtime changes are treated as Install does, without
+// a way to force it. A call that fails changed nothing.
+func (c *Client) Remove(ctx context.Context, unbind bool, managed []string) ([]string, error) {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	removed, err := c.removeOurs(ctx, unbind, managed)
+	if err != nil {
+		return nil, fmt.Errorf("removing zones: %w", err)
+	}
+	if len(removed) > 0 {
+		c.log.Info("removed firewalld zones and policies, and reloaded firewalld", "names", removed)
+	}
+	return removed, nil
+}
+
+func (c *Client) removeOurs(ctx context.Context, unbind bool, managed []string) ([]string, error) {
+	objects, err := c.permanentObjects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ours, err := findOurs(objects)
+	if err != nil || len(ours) == 0 {
+		return nil, err
+	}
+	bound, err := c.boundTo(ctx, ours)
+	if err != nil {
+		return nil, err
+	}
+	policies := policiesNaming(objects, ours)
+	if len(policies) > 0 || (len(bound.all) > 0 && !unbind) {
+		return nil, ErrInUse{Interfaces: bound.all, Policies: policies}
+	}
+	excused := append(slices.Clone(managed), sortedKeys(bound.all)...)
+	if err := c.refuseRuntimeChanges(ctx, objects, excused); err != nil {
+		return nil, err
+	}
+	if err := c.unbindAndRemove(ctx, ours, bound.atRuntime); err != nil {
+		return nil, err
+	}
+	var removed []string
+	for _, p := range ours {
+		removed = append(removed, p.name)
+	}
+	slices.Sort(removed)
+	return removed, nil
+}
+
+// findOurs gives what Install made, policies first: they name the zones, and
+// firewalld refuses a policy that names a zone which is not there.
+func findOurs(objects []permanent) ([]permanent, error) {
+	defs, err := definitions()
+	if err != nil {
+		return nil, err
+	}
+	var ours []permanent
+	for _, d := range slices.Backward(defs) {
+		for _, p := range objects {
+			if p.ours(d) {
+				ours = append(ours, p)
+			}
+		}
+	}
+	return keepNamed(defs, objects, ours), nil
+}
+
+// keepNamed leaves the zones out that a policy of our name keeps, one which
+// somebody else installed or changed and which therefore stays.
+func keepNamed(defs []definition, objects, ours []permanent) []permanent {
+	return slices.DeleteFunc(ours, func(z permanent) bool {
+		return z.kind == zoneKind && slices.ContainsFunc(objects, func(p permanent) bool {
+			isOurName := slices.ContainsFunc(defs, func(d definition) bool { return d.kind == p.kind && d.name == p.name })
+			stays := !slices.ContainsFunc(ours, func(o permanent) bool { return o.path == p.path })
+			return p.kind == policyKind && isOurName && stays && p.names(z.name)
+		})
+	})
+}
+
+// names tells whether a policy has the zone on either side.
+func (p permanent) names(zone string) bool {
+	return slices.Contains(p.settings["ingress_zones"], zone) || slices.Contains(p.settings["egress_zones"], zone)
+}
+
+func policiesNaming(objects, ours []permanent) []string {
+	var names []string
+	for _, p := range objects {
+		going := slices.ContainsFunc(ours, func(o permanent) bool { return o.path == p.path })
+		named := slices.ContainsFunc(ours, func(o permanent) bool { return o.kind == zoneKind && p.names(o.name) })
+		if p.kind == policyKind && !going && named {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
+// bindings are interfaces with their zones.
+type bindings struct {
+	atRuntime map[string]string
+	all       map[string]string // permanent ones too
+}
+
+func (c *Client) boundTo(ctx context.Context, ours []permanent) (bindings, error) {
+	b := bindings{atRuntime: make(map[string]string), all: make(map[string]string)}
+	now, err := c.Interfaces(ctx)
+	if err != nil {
+		return b, err
+	}
+	for _, p := range ours {
+		if p.kind != zoneKind {
+			continue
+		}
+		for _, iface := range p.settings["interfaces"] {
+			b.all[iface] = p.name
+		}
+		for iface, zone := range now {
+			if zone == p.name {
+				b.atRuntime[iface], b.all[iface] = zone, zone
+			}
+		}
+	}
+	return b, nil
+}
+
+func (c *Client) unbindAndRemove(ctx context.Context, ours []permanent, bound map[string]string) error {
+	var unbound []Binding
+	for _, iface := range sortedKeys(bound) {
+		unbound = append(unbound, Binding{iface, bound[iface]})
+		if err := c.Unbind(ctx, bound[iface], iface); err != nil {
+			return c.putBack(ctx, nil, unbound, err)
+		}
+	}
+	for i, p := range ours {
+		if err := c.remove(ctx, p); err != nil {
+			return c.putBack(ctx, ours[:i+1], unbound, err)
+		}
+	}
+	if err := c.reloadFirewalld(ctx); err != nil {
+		return c.putBack(ctx, ours, unbound, err)
+	}
+	return nil
+}
+
+// putBack restores what a failed removal took out, and gives the cause, with
+// what could not be restored.
+func (c *Client) putBack(ctx context.Context, removed []permanent, unbound []Binding, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	errs := []error{cause}
+	for _, p := range slices.Backward(removed) { // zones before the policies that name them
+		if err := c.restore(ctx, p); err != nil && !hasCode(err, "NAME_CONFLICT") {
+			errs = append(errs, err)
+		}
+	}
+	have, err := c.askInstalled(ctx)
+	for _, p := range removed {
+		if err == nil && !slices.Contains(append(have.Zones, have.Policies...), p.name) {
+			// firewalld reloaded, only its answer did not come.
+			err = c.reloadFirewalld(ctx)
+			break
+		}
+	}
+	errs = append(errs, err)
+	return errors.Join(append(errs, c.BindAll(ctx, unbound)...)...)
+}
