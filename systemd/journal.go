@@ -1,0 +1,72 @@
+package systemd
+
+import (
+	"log/slog"
+	"strings"
+
+	"github.com/coreos/go-systemd/v22/journal"
+)
+
+const (
+	fieldPrefix = "VIRTFIREWALL_"
+	identifier  = "virtfirewalld"
+	messageID   = "message_id"
+	// maxFieldName is journald's own limit; it drops longer fields.
+	maxFieldName = 64
+)
+
+// The kinds of entry that an administrator may want to be told of, for
+// journalctl MESSAGE_ID=... and for alerts. They never change.
+const (
+	MessageRepaired         = "3c7362406c8d428db845bc58cc78b3f8"
+	MessageNetworkDegraded  = "862f593cfcde4b11a0f5029b01c49517"
+	MessageNetworkFailed    = "493e3321267d4f089b32e6e441329817"
+	MessageBackendChanged   = "83f61cc868e14d498ebcdf9cc02fd509"
+	MessageFirewalldMissing = "1277769130df4256848d3c3c6cc1cf07"
+)
+
+// MessageID marks a log record as one of the kinds above.
+func MessageID(id string) slog.Attr { return slog.String(messageID, id) }
+
+// journalSink writes native entries: journalctl VIRTFIREWALL_NETWORK=default
+// finds what concerns one network.
+type journalSink struct {
+	send     func(message string, p journal.Priority, fields map[string]string) error
+	fallback sink
+}
+
+func (s *journalSink) put(level slog.Level, message string, fields []field) error {
+	entry := map[string]string{"SYSLOG_IDENTIFIER": identifier}
+	for _, f := range fields {
+		if f.name == messageID {
+			entry["MESSAGE_ID"] = f.value
+			continue
+		}
+		if name := fieldName(f.name); name != "" {
+			entry[name] = f.value
+		}
+	}
+	// Most people read MESSAGE only, so the fields stand in it as well.
+	if err := s.send(sentence(message, fields), priority(level), entry); err != nil {
+		return s.fallback.put(level, message, fields)
+	}
+	return nil
+}
+
+// fieldName makes a field's name of an attribute's. journald drops an entry's
+// field, and go-systemd only complains, where it is not of [A-Z0-9_].
+func fieldName(attribute string) string {
+	if attribute == "" {
+		return ""
+	}
+	name := fieldPrefix + strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z':
+			return r - 'a' + 'A'
+		case r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+			return r
+		}
+		return '_'
+	}, attribute)
+	return name[:min(len(name), maxFieldName)]
+}
