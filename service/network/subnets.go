@@ -1,0 +1,119 @@
+package network
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// reserved are the addresses that no guest may have, and that would take
+// traffic of the host itself if a network's rules covered them.
+var reserved = []struct {
+	prefix netip.Prefix
+	what   string
+	pool   bool // translated packets cannot have them as source either
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "unspecified", true},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback", true},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local", false},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast", true},
+	{netip.MustParsePrefix("255.255.255.255/32"), "broadcast", true},
+	{netip.MustParsePrefix("::/128"), "unspecified", true},
+	{netip.MustParsePrefix("::1/128"), "loopback", true},
+	{netip.MustParsePrefix("::ffff:0:0/96"), "IPv4-mapped", true},
+	{netip.MustParsePrefix("fe80::/10"), "link-local", false},
+	{netip.MustParsePrefix("ff00::/8"), "multicast", true},
+}
+
+// The largest subnets that one network may claim.
+const (
+	minBits4 = 8
+	minBits6 = 16
+)
+
+// validateSubnets checks addresses and routes, and that no two of their
+// subnets overlap without being the same: which of the two would speak for a
+// packet then would depend on the order of rules.
+func validateSubnets(n Network) error {
+	for i, p := range n.Addresses {
+		if err := validateSubnet("Addresses", p); err != nil {
+			return err
+		}
+		for _, q := range n.Addresses[:i] {
+			if p == q {
+				return invalid("Addresses", "%s is given twice: remove one", p)
+			}
+		}
+	}
+	for _, p := range n.Routes {
+		if err := validateSubnet("Routes", p); err != nil {
+			return err
+		}
+		if p != p.Masked() {
+			return invalid("Routes", "%s is an address inside a subnet: write the subnet, %s", p, p.Masked())
+		}
+	}
+	return validateOverlap(n)
+}
+
+func validateSubnet(field string, p netip.Prefix) error {
+	if !p.IsValid() {
+		return invalid(field, `an address without a subnet is given: write "192.168.122.1/24"`)
+	}
+	least := minBits4
+	if p.Addr().Is6() {
+		least = minBits6
+	}
+	if p.Bits() < least {
+		return invalid(field, "%s is larger than a /%d, the largest subnet that a network may have: use a longer prefix", p, least)
+	}
+	for _, r := range reserved {
+		if p.Overlaps(r.prefix) {
+			return invalid(field, "%s covers %s addresses (%s), which guests cannot have: use another subnet", p, r.what, r.prefix)
+		}
+	}
+	return nil
+}
+
+func validateOverlap(n Network) error {
+	subnets := n.Subnets()
+	for i, p := range subnets {
+		for _, q := range subnets[:i] {
+			if p.Overlaps(q) {
+				field := "Addresses"
+				if slices.Contains(n.Routes, p) {
+					field = "Routes"
+				}
+				return invalid(field, "the subnets %s and %s overlap: use one prefix for both, or separate ones", q, p)
+			}
+		}
+	}
+	return nil
+}
+
+// validatePool checks a range of source addresses for translation.
+func validatePool(field string, r AddrRange, family func(netip.Addr) bool, want string) error {
+	if r.IsZero() && !r.Last.IsValid() {
+		return nil
+	}
+	for _, a := range []netip.Addr{r.First, r.Last} {
+		if !a.IsValid() || !family(a) || a.Zone() != "" {
+			return invalid(field, "%s is not %s: correct it", quote(a.String()), want)
+		}
+	}
+	if r.Last.Less(r.First) {
+		return invalid(field, "%s ends before it starts: swap the addresses", r)
+	}
+	for _, p := range reserved {
+		if p.pool && rangeOverlaps(r, p.prefix) {
+			return invalid(field, "%s covers %s addresses (%s), which no packet may come from: use another range", r, p.what, p.prefix)
+		}
+	}
+	return nil
+}
+
+func rangeOverlaps(r AddrRange, p netip.Prefix) bool {
+	if p.Addr().Is4() != r.First.Is4() {
+		return false
+	}
+	return p.Contains(r.First) || p.Contains(r.Last) || !p.Addr().Less(r.First) && !r.Last.Less(p.Addr())
+}

@@ -1,0 +1,108 @@
+package network
+
+// attrKind is what an attribute's value must look like.
+type attrKind int
+
+const (
+	anyText  attrKind = iota
+	yesNo             // yes or no
+	number            // decimal digits
+	positive          // a number above 0
+)
+
+// element is what a schema defines inside one element.
+type element struct {
+	attrs    map[string]attrKind
+	children map[string]*element
+	// once: the schema allows one such element in its parent, and two would
+	// leave open which of them holds.
+	once bool
+	// text: the element has text for content.
+	text bool
+	// loose: what the schema does not define is passed over, since it says
+	// nothing about a firewall.
+	loose bool
+}
+
+// libvirtNetwork is the part of libvirt's schema (network.rng and
+// networkcommon.rng of libvirt 11.3) that concerns a firewall.
+var libvirtNetwork = &element{
+	loose: true,
+	attrs: map[string]attrKind{"ipv6": yesNo},
+	children: map[string]*element{
+		"name":    {once: true, text: true},
+		"uuid":    {once: true, text: true},
+		"forward": libvirtForward,
+		"bridge": {once: true, attrs: map[string]attrKind{
+			"name": anyText, "zone": anyText, "stp": anyText, "delay": anyText, "macTableManager": anyText}},
+		"dns": {once: true, loose: true, attrs: map[string]attrKind{"enable": yesNo}},
+		"ip":  libvirtIP,
+		"route": {attrs: map[string]attrKind{
+			"family": anyText, "address": anyText, "netmask": anyText, "prefix": positive,
+			"gateway": anyText, "metric": positive}},
+	},
+}
+
+var libvirtForward = &element{
+	once:  true,
+	attrs: map[string]attrKind{"mode": anyText, "dev": anyText, "managed": anyText},
+	children: map[string]*element{
+		"nat":       natElement,
+		"interface": {attrs: map[string]attrKind{"dev": anyText, "connections": anyText}},
+		"driver":    {once: true, attrs: map[string]attrKind{"name": anyText, "model": anyText}},
+		"pf":        {once: true, attrs: map[string]attrKind{"dev": anyText}},
+		"address": {attrs: map[string]attrKind{
+			"type": anyText, "domain": anyText, "bus": anyText, "slot": anyText, "function": anyText,
+			"multifunction": anyText, "connections": anyText}},
+	},
+}
+
+var natElement = &element{
+	once:  true,
+	attrs: map[string]attrKind{"ipv6": yesNo},
+	children: map[string]*element{
+		"address": {attrs: map[string]attrKind{"start": anyText, "end": anyText}},
+		"port":    {once: true, attrs: map[string]attrKind{"start": positive, "end": positive}},
+	},
+}
+
+var libvirtIP = &element{
+	attrs: map[string]attrKind{
+		"family": anyText, "address": anyText, "netmask": anyText, "prefix": positive, "localPtr": yesNo},
+	children: map[string]*element{
+		"tftp": {once: true, attrs: map[string]attrKind{"root": anyText}},
+		"dhcp": {once: true, children: map[string]*element{
+			"range": {
+				attrs:    map[string]attrKind{"start": anyText, "end": anyText},
+				children: map[string]*element{"lease": leaseElement},
+			},
+			"host": {
+				attrs:    map[string]attrKind{"id": anyText, "mac": anyText, "name": anyText, "ip": anyText},
+				children: map[string]*element{"lease": leaseElement},
+			},
+			"bootp": {attrs: map[string]attrKind{"file": anyText, "server": anyText}},
+		}},
+	},
+}
+
+var leaseElement = &element{once: true, attrs: map[string]attrKind{"expiry": number, "unit": anyText}}
+
+// ownNetwork is the schema of our element in <metadata>, the same as
+// docs/network-metadata.rng.
+var ownNetwork = &element{
+	children: map[string]*element{
+		"forward": {
+			once:  true,
+			attrs: map[string]attrKind{"mode": anyText},
+			children: map[string]*element{
+				"nat":       natElement,
+				"interface": {attrs: map[string]attrKind{"dev": anyText}},
+			},
+		},
+		"nat": {once: true, children: map[string]*element{
+			"address": {attrs: map[string]attrKind{"start": anyText, "end": anyText}},
+		}},
+		"route": {attrs: map[string]attrKind{"address": anyText, "prefix": positive}},
+		"serve": {once: true, attrs: map[string]attrKind{"dhcp": yesNo, "dns": yesNo, "tftp": yesNo}},
+	},
+}
