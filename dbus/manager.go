@@ -1,0 +1,158 @@
+package dbus
+
+import (
+	"context"
+
+	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+func (s *Server) addNetwork(c *call) (work, error) {
+	settings, err := settingsOf(argument[map[string]godbus.Variant](c, 1))
+	if err != nil {
+		return work{}, err
+	}
+	o, err := changeOptions(argument[map[string]godbus.Variant](c, 2), "Persistent", "Replace")
+	if err != nil {
+		return work{}, err
+	}
+	name, err := text("name", argument[string](c, 0))
+	if err != nil {
+		return work{}, err
+	}
+	n, err := network.FromSettings(name, settings)
+	if err != nil {
+		return work{}, err
+	}
+	return s.add(n, o), nil
+}
+
+func (s *Server) addNetworkFromXML(c *call) (work, error) {
+	doc := argument[string](c, 0)
+	o, err := changeOptions(argument[map[string]godbus.Variant](c, 1), "Persistent", "Replace")
+	if err != nil {
+		return work{}, err
+	}
+	n, err := networkFromXML(doc)
+	if err != nil {
+		return work{}, err
+	}
+	o.Source = []byte(doc)
+	return s.add(n, o), nil
+}
+
+func (s *Server) add(n network.Network, o service.ChangeOptions) work {
+	return work{details: networkDetails(n), do: func(ctx context.Context) ([]any, error) {
+		if err := s.api.AddNetwork(ctx, n, o); err != nil {
+			return nil, err
+		}
+		return []any{NetworkPath(n.Name)}, nil
+	}}
+}
+
+func networkFromXML(doc string) (network.Network, error) {
+	if len(doc) > network.MaxXMLBytes {
+		return network.Network{}, invalid(service.LimitExceeded,
+			"the document has %d bytes and may have %d: leave out what does not concern the network", len(doc), network.MaxXMLBytes)
+	}
+	return network.FromXML([]byte(doc))
+}
+
+func (s *Server) removeNetwork(c *call) (work, error) {
+	name, err := text("name", argument[string](c, 0))
+	if err != nil {
+		return work{}, err
+	}
+	o, err := changeOptions(argument[map[string]godbus.Variant](c, 1), "Persistent")
+	if err != nil {
+		return work{}, err
+	}
+	return work{details: s.detailsByName(name), do: func(ctx context.Context) ([]any, error) {
+		return nil, s.api.RemoveNetwork(ctx, name, o)
+	}}, nil
+}
+
+func (s *Server) getNetwork(c *call) (work, error) {
+	name := argument[string](c, 0)
+	return work{do: func(context.Context) ([]any, error) {
+		if _, ok := s.api.NetworkStatus(name); !ok {
+			return nil, invalid(service.NetworkNotFound, "there is no network %.128q: ListNetworks gives those that there are", name)
+		}
+		return []any{NetworkPath(name)}, nil
+	}}, nil
+}
+
+func (s *Server) getNetworkByBridge(c *call) (work, error) {
+	bridge := argument[string](c, 0)
+	return work{do: func(context.Context) ([]any, error) {
+		st, ok := s.byBridge(bridge)
+		if !ok {
+			return nil, invalid(service.NetworkNotFound, "no network has the bridge %.128q: ListNetworks gives those that there are", bridge)
+		}
+		return []any{NetworkPath(st.Network.Name)}, nil
+	}}, nil
+}
+
+func (s *Server) byBridge(bridge string) (service.Status, bool) {
+	for _, st := range s.api.AllNetworks() {
+		if st.Network.Bridge == bridge {
+			return st, true
+		}
+	}
+	return service.Status{}, false
+}
+
+func (s *Server) listNetworks(*call) (work, error) {
+	return work{do: func(context.Context) ([]any, error) {
+		all := s.api.AllNetworks()
+		paths := make([]godbus.ObjectPath, len(all))
+		for i, st := range all {
+			paths[i] = NetworkPath(st.Network.Name)
+		}
+		return []any{paths}, nil
+	}}, nil
+}
+
+func (s *Server) preview(c *call) (work, error) {
+	backend := argument[string](c, 1)
+	if backend != "" && backend != "nftables" && backend != "iptables" {
+		return work{}, invalid(service.InvalidArgument, "backend %.64q: use nftables, iptables, or nothing for the active one", backend)
+	}
+	n, err := networkFromXML(argument[string](c, 0))
+	if err != nil {
+		return work{}, err
+	}
+	return work{do: func(ctx context.Context) ([]any, error) {
+		text, err := s.api.Preview(ctx, n, backend)
+		return []any{clean(text)}, err
+	}}, nil
+}
+
+func (s *Server) setBackend(c *call) (work, error) {
+	backend := argument[string](c, 0)
+	if backend != "auto" && backend != "nftables" && backend != "iptables" {
+		return work{}, invalid(service.InvalidArgument, "backend %.64q: use auto, nftables or iptables", backend)
+	}
+	o, err := changeOptions(argument[map[string]godbus.Variant](c, 1), "Persistent")
+	if err != nil {
+		return work{}, err
+	}
+	return work{details: map[string]string{"backend": backend}, do: func(ctx context.Context) ([]any, error) {
+		return nil, s.api.SetBackend(ctx, backend, o)
+	}}, nil
+}
+
+func (s *Server) reload(*call) (work, error) {
+	return work{do: func(ctx context.Context) ([]any, error) {
+		return nil, s.api.Reload(ctx)
+	}}, nil
+}
+
+func (s *Server) reapply(*call) (work, error) {
+	return work{do: func(ctx context.Context) ([]any, error) {
+		n, err := s.api.Reapply(ctx)
+		return []any{uint32(n)}, err
+	}}, nil
+}

@@ -1,0 +1,91 @@
+package dbus
+
+import (
+	"context"
+	"fmt"
+
+	godbus "github.com/godbus/dbus/v5"
+)
+
+// handlers are the methods that are served, by interface and name. Which
+// arguments they have is the introspection data's to say.
+func (s *Server) handlers() map[string]map[string]method {
+	return map[string]map[string]method{
+		managerInterface: {
+			"AddNetwork":         {action: ActionManageNetworks, prepare: s.addNetwork},
+			"AddNetworkFromXML":  {action: ActionManageNetworks, prepare: s.addNetworkFromXML},
+			"RemoveNetwork":      {action: ActionManageNetworks, prepare: s.removeNetwork},
+			"GetNetwork":         {state: true, prepare: s.getNetwork},
+			"GetNetworkByBridge": {state: true, prepare: s.getNetworkByBridge},
+			"ListNetworks":       {state: true, prepare: s.listNetworks},
+			"Preview":            {prepare: s.preview},
+			"SetBackend":         {action: ActionChooseBackend, prepare: s.setBackend},
+			"Reload":             {action: ActionReload, prepare: s.reload},
+			"Reapply":            {action: ActionReload, prepare: s.reapply},
+			"InstallZones":       {action: ActionManageZones, prepare: s.installZones},
+			"RemoveZones":        {action: ActionManageZones, prepare: s.removeZones},
+			"BindInterface":      {action: ActionManageZones, prepare: s.bindInterface},
+			"UnbindInterface":    {action: ActionManageZones, prepare: s.unbindInterface},
+			"Diagnose":           {action: ActionDiagnose, prepare: notYet("Diagnose")},
+		},
+		networkInterface: {
+			"Update":            {action: ActionManageNetworks, prepare: s.update},
+			"GetRuleset":        {prepare: s.getRuleset},
+			"GetCounters":       {prepare: s.getCounters},
+			"AddPortForward":    {action: ActionManagePortForwards, prepare: notYet("AddPortForward")},
+			"RemovePortForward": {action: ActionManagePortForwards, prepare: notYet("RemovePortForward")},
+		},
+		propertiesInterface: {
+			"Get":    {state: true, prepare: s.getProperty},
+			"GetAll": {state: true, prepare: s.getAllProperties},
+			"Set":    {prepare: s.setProperty},
+		},
+		objectManagerInterface: {
+			"GetManagedObjects": {state: true, prepare: s.getManagedObjects},
+		},
+		introspectableInterface: {
+			"Introspect": {prepare: s.introspectCall},
+		},
+		peerInterface: {
+			"Ping":         {prepare: ping},
+			"GetMachineId": {prepare: getMachineID},
+		},
+	}
+}
+
+// bind gives each handler the signatures of its method. Handlers and
+// introspection data must name the same methods.
+func bind(handlers map[string]map[string]method, spec interfaces) (map[string]map[string]method, error) {
+	bound := make(map[string]map[string]method, len(spec))
+	for name, iface := range spec {
+		bound[name] = make(map[string]method, len(iface.Methods))
+		if len(iface.Methods) != len(handlers[name]) {
+			return nil, fmt.Errorf("interface %s: %d methods are described and %d served", name, len(iface.Methods), len(handlers[name]))
+		}
+		for _, x := range iface.Methods {
+			m, ok := handlers[name][x.Name]
+			if !ok {
+				return nil, fmt.Errorf("interface %s: method %s is described and not served", name, x.Name)
+			}
+			out, err := godbus.ParseSignature(x.signature("out"))
+			if err != nil {
+				return nil, fmt.Errorf("interface %s: method %s: %w", name, x.Name, err)
+			}
+			m.in, m.out = x.signature("in"), out
+			bound[name][x.Name] = m
+		}
+	}
+	if len(bound) != len(handlers) {
+		return nil, fmt.Errorf("%d interfaces are described and %d served", len(bound), len(handlers))
+	}
+	return bound, nil
+}
+
+// notYet serves a method of the contract that this version does not have.
+func notYet(name string) func(*call) (work, error) {
+	return func(*call) (work, error) {
+		return work{do: func(context.Context) ([]any, error) {
+			return nil, refuse(errNotSupported, "%s is not part of this version of the service yet: use a later one", name)
+		}}, nil
+	}
+}
