@@ -1,0 +1,189 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+// AddNetwork puts a network in force, or with Replace puts it in the place of
+// the one of that name.
+func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOptions) error {
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
+	before, _ := s.known(n.Name)
+	if !o.Replace {
+		if err := s.unknown(n.Name, before); err != nil {
+			return err
+		}
+	}
+	next, err := s.prepare(ctx, n, before)
+	if err != nil {
+		return err
+	}
+	next.persistent = o.Persistent || s.stored(n.Name)
+	doc, err := document(n, o.Source)
+	if err != nil {
+		return err
+	}
+	ts := []transition{{old: before, next: next, zoneAsked: asksZone(n, before)}}
+	if err := s.commit(ctx, ts, func() (func() error, error) { return s.Files.Put(n.Name, doc, o.Persistent) }); err != nil {
+		return err
+	}
+	if before != nil {
+		s.restartCounters(ctx, n.Name)
+	}
+	return nil
+}
+
+// unknown fails for a name that is taken, also by a persistent network that
+// was removed until the next Reload.
+func (s *Service) unknown(name string, before *managed) error {
+	if before != nil {
+		return errorf(NetworkExists, "network %q exists: update it, or add it with Replace", name)
+	}
+	if s.stored(name) {
+		return errorf(NetworkExists, "network %q is stored and was removed until the next reload: reload, or add it with Replace", name)
+	}
+	return nil
+}
+
+// stored says whether a file in the persistent directory speaks of the name.
+func (s *Service) stored(name string) bool { return s.Files.Persistent(name) }
+
+// document is what is stored of a network: the client's own text where there
+// is one, which says more than the service reads in it.
+func document(n network.Network, source []byte) ([]byte, error) {
+	if source != nil {
+		return source, nil
+	}
+	doc, err := n.XML()
+	if err != nil {
+		return nil, errorf(ApplyFailed, "writing network %q as XML: %w", n.Name, err)
+	}
+	return doc, nil
+}
+
+// prepare makes the value that the network will be, or says why not.
+func (s *Service) prepare(ctx context.Context, n network.Network, before *managed) (*managed, error) {
+	b, err := s.admit(n, before)
+	if err != nil {
+		return nil, err
+	}
+	if asksZone(n, before) {
+		if err := s.requireZone(ctx, n); err != nil {
+			return nil, err
+		}
+	}
+	next := managed{net: n, subnets: n.Subnets(), bridge: b}
+	if before != nil {
+		next.persistent = before.persistent
+		if before.net.Bridge == n.Bridge && before.net.Zone == n.Zone {
+			next.zone = before.zone
+		}
+	}
+	return next.compiled(), nil
+}
+
+// asksZone says whether the network names a zone that it did not name before.
+func asksZone(n network.Network, before *managed) bool {
+	return n.Zone != "" && (before == nil || before.net.Zone != n.Zone || before.net.Bridge != n.Bridge)
+}
+
+// restartCounters begins a network's totals anew, as Replace means to.
+func (s *Service) restartCounters(ctx context.Context, name string) {
+	s.counters.forget()
+	if err := s.Rules.ResetCounters(ctx, name); err != nil {
+		s.Log.Warn("the replaced network's counters go on", "network", name, "error", err)
+	}
+}
+
+// RemoveNetwork ends the service's say over a network.
+func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOptions) error {
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
+	before, err := s.known(name)
+	if err != nil {
+		if o.Persistent && s.stored(name) {
+			_, err = s.Files.Remove(name, true)
+		}
+		return err
+	}
+	return s.commit(ctx, []transition{{old: before}}, func() (func() error, error) { return s.Files.Remove(name, o.Persistent) })
+}
+
+// UpdateNetwork changes some settings of a network, in one step.
+func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[string]any, o ChangeOptions) error {
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
+	before, err := s.known(name)
+	if err != nil {
+		return err
+	}
+	n, err := before.net.With(settings)
+	if err != nil {
+		return invalid(err)
+	}
+	next, err := s.prepare(ctx, n, before)
+	if err != nil {
+		return err
+	}
+	next.persistent = before.persistent || o.Persistent
+	doc, err := document(n, nil)
+	if err != nil {
+		return err
+	}
+	ts := []transition{{old: before, next: next, zoneAsked: asksZone(n, before)}}
+	return s.commit(ctx, ts, func() (func() error, error) { return s.Files.Put(name, doc, o.Persistent) })
+}
+
+// invalid gives an error of package network its kind.
+func invalid(err error) error {
+	switch {
+	case errors.Is(err, network.ErrLimit):
+		return &Error{Kind: LimitExceeded, Err: err}
+	case errors.Is(err, network.ErrNotSupported):
+		return &Error{Kind: NotSupported, Err: err}
+	}
+	return &Error{Kind: InvalidArgument, Err: err}
+}
+
+// NetworkStatus is the network of that name.
+func (s *Service) NetworkStatus(name string) (Status, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	m, ok := s.networks[name]
+	if !ok {
+		return Status{}, false
+	}
+	return m.status(), true
+}
+
+// NetworkByBridge is the name of the network that has the bridge.
+func (s *Service) NetworkByBridge(bridge string) (string, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	name, ok := s.bridges[bridge]
+	return name, ok
+}
+
+// AllNetworks are all networks, by name.
+func (s *Service) AllNetworks() []Status {
+	s.mu.RLock()
+	out := make([]Status, 0, len(s.networks))
+	for _, m := range s.networks {
+		out = append(out, m.status())
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.Network.Name, b.Network.Name) })
+	return out
+}

@@ -1,0 +1,134 @@
+package service
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/zones"
+)
+
+// admit checks a network against the others and against the host, and looks at
+// its bridge. before is the network that it takes the place of, or nil.
+func (s *Service) admit(n network.Network, before *managed) (bridge, error) {
+	if err := s.admitBeside(n); err != nil {
+		return bridge{}, err
+	}
+	index := 0
+	if before != nil && before.net.Bridge == n.Bridge {
+		index = before.bridge.index
+	}
+	b, err := s.look(n.Bridge, index)
+	if err != nil {
+		return bridge{}, err
+	}
+	if b.refused != "" {
+		return bridge{}, errorf(InvalidArgument, "%s", b.refused)
+	}
+	return b, s.admitOnHost(n, b)
+}
+
+// admitBeside compares with the other managed networks.
+func (s *Service) admitBeside(n network.Network) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if owner, taken := s.bridges[n.Bridge]; taken && owner != n.Name {
+		return errorf(BridgeInUse, "bridge %s belongs to network %q: remove that one first, or use another bridge", n.Bridge, owner)
+	}
+	if _, known := s.networks[n.Name]; !known && len(s.networks) >= network.MaxNetworks {
+		return errorf(LimitExceeded, "%d networks are the most there may be: remove one first", network.MaxNetworks)
+	}
+	subnets := n.Subnets()
+	for name, other := range s.networks {
+		if name == n.Name {
+			continue
+		}
+		for _, p := range other.subnets {
+			if mine, overlaps := overlap(subnets, p); overlaps {
+				return errorf(SubnetOverlap, "subnet %s overlaps %s of network %q: choose another subnet", mine, p, name)
+			}
+		}
+	}
+	return nil
+}
+
+// admitOnHost compares with the subnets of the host's other interfaces.
+func (s *Service) admitOnHost(n network.Network, b bridge) error {
+	subnets := n.Subnets()
+	for _, a := range s.Links.Addresses() {
+		if (b.index != 0 && a.Index == b.index) || a.Prefix.Bits() == 0 {
+			continue
+		}
+		if mine, overlaps := overlap(subnets, a.Prefix.Masked()); overlaps {
+			name := "another interface"
+			if l, ok := s.Links.LinkByIndex(a.Index); ok {
+				if l.Name == n.Bridge {
+					continue
+				}
+				name = "interface " + l.Name
+			}
+			return errorf(SubnetOverlap, "subnet %s overlaps %s of the host's %s: choose another subnet", mine, a.Prefix, name)
+		}
+	}
+	return nil
+}
+
+func overlap(subnets []netip.Prefix, p netip.Prefix) (netip.Prefix, bool) {
+	for _, mine := range subnets {
+		if mine.Overlaps(p) {
+			return mine, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// look finds what stands under a bridge's name. known is the index that the
+// network's bridge had, so that a renamed bridge is not lost.
+func (s *Service) look(name string, known int) (bridge, error) {
+	l, ok, err := s.Links.Query(name)
+	if err != nil {
+		return bridge{}, errorf(ApplyFailed, "looking at bridge %s: %w", name, err)
+	}
+	if !ok {
+		if l, ok := s.Links.LinkByIndex(known); known != 0 && ok && l.Bridge && l.Name != name {
+			return bridge{index: known, renamed: l.Name}, nil
+		}
+		return bridge{}, nil
+	}
+	return bridge{index: l.Index, refused: s.refusal(l.Name, l.Index, l.Bridge)}, nil
+}
+
+// refusal says why an interface may not be governed; "" when it may.
+func (s *Service) refusal(name string, index int, isBridge bool) string {
+	if !isBridge {
+		return name + " exists and is not a bridge: only Linux bridges can be networks; name another bridge or remove the interface"
+	}
+	for _, r := range s.Links.DefaultRoutes() {
+		if r.Index == index {
+			return name + " carries the host's default route: rules for guests would cut the host off; use a bridge of the guests' own"
+		}
+	}
+	return ""
+}
+
+// known gives the network of that name or the error that there is none.
+func (s *Service) known(name string) (*managed, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if m := s.networks[name]; m != nil {
+		return m, nil
+	}
+	return nil, errorf(NetworkNotFound, "there is no network %q: `virtfirewallctl list` shows those there are", name)
+}
+
+// requireZone fails where a zone is asked for by name that cannot be had.
+func (s *Service) requireZone(ctx context.Context, n network.Network) error {
+	have, err := s.Zones.Installed(ctx)
+	if err == nil {
+		_, err = zones.Choose(n.Zone, string(n.Mode), have)
+	}
+	if err != nil {
+		return zoneError("", "", err)
+	}
+	return nil
+}

@@ -1,0 +1,226 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// transition is one network's way from what was to what shall be: old is nil
+// for a new network, next for one that goes.
+type transition struct {
+	old, next *managed
+	// zoneAsked says that the caller named a zone just now, so that a bridge
+	// which cannot enter it fails the change.
+	zoneAsked bool
+}
+
+func (t transition) name() string {
+	if t.next != nil {
+		return t.next.net.Name
+	}
+	return t.old.net.Name
+}
+
+// undoStack takes back what was done, last first.
+type undoStack []func() error
+
+func (u *undoStack) add(f func() error) { *u = append(*u, f) }
+
+func (u undoStack) run() (err error) {
+	for _, f := range slices.Backward(u) {
+		err = errors.Join(err, f())
+	}
+	return err
+}
+
+// commit makes transitions real, all or none: files first, so that a crash at
+// any later point ends in the new state at the next start; then the kernel in
+// one transaction; then zones. A bridge leaves its zone before its rules go
+// and enters one after its rules are there, because the zones accept what only
+// the rules keep apart. The caller holds the lock.
+func (s *Service) commit(ctx context.Context, ts []transition, files func() (func() error, error)) error {
+	var undo undoStack
+	err := s.commitSteps(ctx, ts, files, &undo)
+	if err == nil {
+		s.publish(ts)
+		s.follow(ctx, ts)
+		return nil
+	}
+	// The caller's time may be over, but taking back must not fail for that.
+	if back := undo.run(); back != nil {
+		s.Log.Error("taking back a failed change left something behind; reapply mends it", "error", back)
+		s.kick()
+	}
+	return err
+}
+
+func (s *Service) commitSteps(ctx context.Context, ts []transition, files func() (func() error, error), undo *undoStack) error {
+	if files != nil {
+		back, err := files()
+		if err != nil {
+			return errorf(ApplyFailed, "storing the change: %w", err)
+		}
+		undo.add(back)
+	}
+	for _, t := range ts {
+		if err := s.leaveZone(ctx, t, undo); err != nil {
+			return err
+		}
+	}
+	change := changeOf(ts)
+	if len(change.Set)+len(change.Remove) > 0 {
+		if err := s.Rules.Apply(ctx, change); err != nil {
+			return errorf(ApplyFailed, "changing the kernel's rules: %w", err)
+		}
+		undo.add(func() error { return s.Rules.Apply(context.WithoutCancel(ctx), changeOf(reversed(ts))) })
+	}
+	for _, t := range ts {
+		if err := s.enterZone(ctx, t, undo); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changeOf is the kernel's share of transitions.
+func changeOf(ts []transition) ruleset.Change {
+	var c ruleset.Change
+	for _, t := range ts {
+		switch {
+		case t.next != nil && t.next.hasRules:
+			c.Set = append(c.Set, t.next.part)
+		case t.old != nil && t.old.hasRules:
+			c.Remove = append(c.Remove, t.name())
+		}
+	}
+	return c
+}
+
+func reversed(ts []transition) []transition {
+	out := make([]transition, len(ts))
+	for i, t := range ts {
+		out[i] = transition{old: t.next, next: t.old}
+	}
+	return out
+}
+
+// publish makes transitions visible and tells of them.
+func (s *Service) publish(ts []transition) {
+	s.mu.Lock()
+	var events []Event
+	for _, t := range ts {
+		if t.old != nil {
+			delete(s.networks, t.old.net.Name)
+			delete(s.bridges, t.old.net.Bridge)
+		}
+	}
+	for _, t := range ts {
+		if t.next != nil {
+			s.networks[t.next.net.Name] = t.next
+			s.bridges[t.next.net.Bridge] = t.next.net.Name
+		}
+		if e := eventOf(t); e != nil {
+			events = append(events, e)
+		}
+	}
+	s.mu.Unlock()
+	for _, e := range events {
+		s.Notify(e)
+	}
+}
+
+func eventOf(t transition) Event {
+	switch {
+	case t.old == nil:
+		return NetworkAdded{Status: t.next.status()}
+	case t.next == nil:
+		return NetworkRemoved{Status: t.old.status()}
+	}
+	old, next := t.old.status(), t.next.status()
+	if equalStatus(old, next) {
+		return nil
+	}
+	return NetworkChanged{Old: old, New: next}
+}
+
+func equalStatus(a, b Status) bool {
+	return a.Network.Equal(b.Network) && a.Persistent == b.Persistent && a.Backend == b.Backend &&
+		a.BridgeIndex == b.BridgeIndex && a.State == b.State && a.StateReason == b.StateReason && a.BoundZone == b.BoundZone
+}
+
+// follow does what rests on the rules and cannot fail a call: forwarding,
+// checksums, and connections that began before their translation was there.
+func (s *Service) follow(ctx context.Context, ts []transition) {
+	var fresh []network.Network
+	for _, t := range ts {
+		if t.next == nil {
+			continue
+		}
+		if t.next.translates() && (t.old == nil || !t.old.translates() || !slices.Equal(t.old.net.Subnets(), t.next.net.Subnets())) {
+			fresh = append(fresh, t.next.net)
+		}
+		s.switchForwarding(ctx, t.next)
+	}
+	s.retranslate(ctx, fresh)
+	poke(s.dhcp)
+}
+
+// retranslate forgets connections that began before their translation was
+// there, so that their next packet begins them anew.
+func (s *Service) retranslate(ctx context.Context, nets []network.Network) {
+	if len(nets) == 0 {
+		return
+	}
+	if err := s.Host.Retranslate(ctx, nets); err != nil {
+		s.Log.Warn("connections that began before their translation may go on untranslated", "error", err)
+	}
+}
+
+// switchForwarding turns on what the network needs, once its bridge is there.
+func (s *Service) switchForwarding(ctx context.Context, m *managed) {
+	if !m.present() {
+		return
+	}
+	v4, v6 := m.forwards()
+	if !v4 && !v6 {
+		return
+	}
+	problem, err := s.Host.Forward(ctx, v4, v6)
+	if err != nil {
+		problem = fmt.Sprintf("switching forwarding on: %v; set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1 as needed, then reapply", err)
+	}
+	if problem != m.forward {
+		next := *m
+		next.forward = problem
+		s.publish([]transition{{old: m, next: &next}})
+	}
+}
+
+// dhcpBridges are the bridges that DHCP replies leave by, with their networks.
+func (s *Service) dhcpBridges() map[string]string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	want := make(map[string]string)
+	for name, m := range s.networks {
+		if m.present() && m.servesDHCPv4() {
+			want[m.net.Bridge] = name
+		}
+	}
+	return want
+}
+
+// kick asks the run loop for a full comparison.
+func (s *Service) kick() { poke(s.wake) }
+
+// poke leaves a note in a channel of one place.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,69 @@
+package service
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestParseConfig(t *testing.T) {
+	for _, c := range []struct{ text, backend, source string }{
+		{"", "auto", "nothing configured"},
+		{"# firewall_backend = \"iptables\"\n", "auto", "nothing configured"},
+		{"firewall_backend = \"nftables\"\n", "nftables", "virtfirewalld.conf, line 1"},
+		{"\n  firewall_backend='iptables'  # why\n", "iptables", "line 2"},
+		{"firewall_backend=auto#x", "auto", "line 1"},
+		{"own_table = false\nfirewall_backend = nftables", "nftables", "line 2"},
+	} {
+		got, err := ParseConfig([]byte(c.text), "virtfirewalld.conf")
+		if err != nil || got.Backend != c.backend || !strings.Contains(got.Source, c.source) {
+			t.Errorf("%q: got %+v, %v", c.text, got, err)
+		}
+	}
+}
+
+func TestParseConfigErrorsNameFileAndLine(t *testing.T) {
+	for _, text := range []string{
+		"firewall_backend = \"pf\"", "firewall_backend = \"nftables", "firewall_backend nftables",
+		"nonsense = 1", "own_table = maybe", "firewall_backend = \"nftables\" x",
+	} {
+		_, err := ParseConfig([]byte("# first\n"+text+"\n"), "/etc/x.conf")
+		if err == nil || !strings.Contains(err.Error(), "/etc/x.conf, line 2: ") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestSetBackendKeepsTheRest(t *testing.T) {
+	dir := ConfigDir(t.TempDir())
+	file := filepath.Join(string(dir), ConfigFile)
+	for _, c := range []struct{ before, after string }{
+		{"", "firewall_backend = \"nftables\"\n"},
+		{"# mine\nown_table = false\n", "# mine\nown_table = false\nfirewall_backend = \"nftables\"\n"},
+		{"# a\nfirewall_backend = 'auto' # b\nown_table = 1\n", "# a\nfirewall_backend = \"nftables\"\nown_table = 1\n"},
+	} {
+		if err := os.WriteFile(file, []byte(c.before), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := dir.SetBackend("nftables"); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(file); string(got) != c.after {
+			t.Errorf("after %q: %q", c.before, got)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(string(dir), ".new-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add("firewall_backend = \"nftables\" # x\nown_table=0\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := ParseConfig([]byte(text), "f")
+		if err == nil && c.Backend != "auto" && c.Backend != "nftables" && c.Backend != "iptables" {
+			t.Errorf("accepted backend %q", c.Backend)
+		}
+	})
+}

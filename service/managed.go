@@ -1,0 +1,105 @@
+package service
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// managed is one network and how far it is in force. Values are replaced, not
+// changed, so that a failed change can put the old one back.
+type managed struct {
+	net        network.Network
+	subnets    []netip.Prefix // of net, kept for comparisons
+	persistent bool
+
+	bridge   bridge
+	part     ruleset.Part
+	hasRules bool // open networks have none, and neither has what is no bridge
+
+	zone    zoneState
+	forward string // why forwarding is not on; "" when it is
+}
+
+// bridge is what stands under a network's bridge name on the host.
+type bridge struct {
+	index   int    // the bridge's interface index; 0 while there is none
+	renamed string // the name that the bridge of that index has now
+	refused string // why what stands there is not governed
+}
+
+// zoneState is what a network wants of firewalld and what it has.
+type zoneState struct {
+	byHand  *string // set by BindInterface ("" = unbound by hand); nil: as the mode calls for
+	bound   string
+	problem string // why it is not in the zone that it should be in
+}
+
+// compiled gives the network its rules for the bridge as it is.
+func (m managed) compiled() *managed {
+	m.part, m.hasRules = ruleset.Part{}, false
+	if m.bridge.refused == "" {
+		m.part, m.hasRules = ruleset.Compile(m.net, m.bridge.index)
+	}
+	return &m
+}
+
+// present says that the network's bridge is there under its own name.
+func (m *managed) present() bool {
+	return m.bridge.index != 0 && m.bridge.renamed == "" && m.bridge.refused == ""
+}
+
+// status is the network as clients see it.
+func (m *managed) status() Status {
+	st := Status{
+		Network: m.net, Persistent: m.persistent, Backend: backendName,
+		BridgeIndex: m.bridge.index, BoundZone: m.zone.bound,
+	}
+	st.State, st.StateReason = m.state()
+	return st
+}
+
+func (m *managed) state() (State, string) {
+	switch b := m.bridge; {
+	case b.refused != "":
+		return StateFailed, b.refused
+	case b.renamed != "":
+		return StateWaiting, fmt.Sprintf("bridge %s is now called %s: its rules follow it; rename it back, or update the network's bridge", m.net.Bridge, b.renamed)
+	case b.index == 0:
+		return StateWaiting, fmt.Sprintf("bridge %s does not exist yet: its rules hold by name and it becomes active as soon as it appears", m.net.Bridge)
+	case m.forward != "":
+		return StateDegraded, m.forward
+	case m.zone.problem != "":
+		return StateDegraded, m.zone.problem
+	}
+	return StateActive, ""
+}
+
+// forwards says which families the network needs the host to forward.
+func (m *managed) forwards() (v4, v6 bool) {
+	if m.net.Mode == network.ModeIsolated {
+		return false, false
+	}
+	for _, p := range m.net.Subnets() {
+		v4, v6 = v4 || p.Addr().Is4(), v6 || p.Addr().Is6()
+	}
+	return v4, v6
+}
+
+// servesDHCPv4 says whether DHCP replies leave by the bridge.
+func (m *managed) servesDHCPv4() bool {
+	if !m.net.DHCP || m.net.Mode == network.ModeOpen {
+		return false
+	}
+	for _, p := range m.net.Addresses {
+		if p.Addr().Is4() {
+			return true
+		}
+	}
+	return false
+}
+
+// translates says whether the network has NAT.
+func (m *managed) translates() bool { return m.net.Mode == network.ModeNAT && m.hasRules }

@@ -1,0 +1,241 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/nftables"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+	"github.com/virtfirewalld/virtfirewalld/service/store"
+)
+
+// takeOver loads what is stored and brings the kernel to it, whatever an
+// earlier run left there.
+func (s *Service) takeOver(ctx context.Context) error {
+	state, broken, err := s.Files.Load()
+	if err != nil {
+		return fmt.Errorf("loading the stored networks: %w", err)
+	}
+	for _, b := range broken {
+		s.Log.Error("a stored network is left out until its file is right", "file", b.Path, "error", b.Err)
+	}
+	var ts []transition
+	for _, e := range state.Current() {
+		m, err := s.restored(e)
+		if err != nil {
+			s.Log.Error("a stored network is left out", "network", e.Network.Name, "error", err)
+			continue
+		}
+		ts = append(ts, transition{next: m})
+		s.adopt(m)
+	}
+	var parts []ruleset.Part
+	for _, t := range ts {
+		if t.next.hasRules {
+			parts = append(parts, t.next.part)
+		}
+	}
+	report, err := s.Rules.Sync(ctx, parts)
+	if err != nil {
+		return errorf(BackendUnavailable, "putting %d networks in force: %w", len(parts), err)
+	}
+	s.followTakeOver(ctx, report)
+	return nil
+}
+
+// followTakeOver does what follows rules that were not there before the start.
+// After a mere restart that is nothing: the rules held all the time.
+func (s *Service) followTakeOver(ctx context.Context, report nftables.SyncReport) {
+	var fresh []network.Network
+	for _, m := range s.all() {
+		s.switchForwarding(ctx, m)
+		if _, repaired := slices.BinarySearch(report.Repaired, m.net.Name); repaired && m.translates() {
+			fresh = append(fresh, m.net)
+		}
+	}
+	s.retranslate(ctx, fresh)
+	poke(s.dhcp)
+}
+
+// restored is a stored network as it will be. What the host has under its
+// bridge's name does not keep it from loading: its state says so.
+func (s *Service) restored(e store.Entry) (*managed, error) {
+	if err := s.admitBeside(e.Network); err != nil {
+		return nil, err
+	}
+	b, err := s.look(e.Network.Bridge, 0)
+	if err != nil {
+		return nil, err
+	}
+	m := managed{net: e.Network, subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
+	return m.compiled(), nil
+}
+
+// adopt makes a network known without telling anybody.
+func (s *Service) adopt(m *managed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.networks[m.net.Name] = m
+	s.bridges[m.net.Bridge] = m.net.Name
+}
+
+// Reload reads configuration and files again. Runtime networks stay; runtime
+// changes to persistent ones end. All of it is one transaction.
+func (s *Service) Reload(ctx context.Context) error {
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
+	if err := s.readSettings(); err != nil {
+		return err
+	}
+	state, broken, err := s.Files.Load()
+	if err != nil {
+		return errorf(ApplyFailed, "loading the stored networks: %w", err)
+	}
+	if len(broken) > 0 {
+		return errorf(InvalidArgument, "reading %s: %w; mend the file and reload again", broken[0].Path, broken[0].Err)
+	}
+	ts, err := s.reloaded(state)
+	if err != nil {
+		return err
+	}
+	if err := s.commit(ctx, ts, s.Files.ForgetRuntimeChanges); err != nil {
+		return err
+	}
+	s.refreshHost(ctx)
+	return nil
+}
+
+// reloaded is the way from what is in force to what the files say.
+func (s *Service) reloaded(state store.State) ([]transition, error) {
+	want := map[string]store.Entry{}
+	for _, e := range state.AfterReload() {
+		want[e.Network.Name] = e
+	}
+	if err := distinct(want); err != nil {
+		return nil, err
+	}
+	var ts []transition
+	for _, old := range s.all() {
+		if _, stays := want[old.net.Name]; !stays {
+			ts = append(ts, transition{old: old})
+		}
+	}
+	for name, e := range want {
+		old, _ := s.known(name)
+		if old != nil && old.net.Equal(e.Network) && old.persistent == e.Persistent && old.zone.byHand == nil {
+			continue
+		}
+		next, err := s.reloadedOne(e, old)
+		if err != nil {
+			return nil, err
+		}
+		ts = append(ts, transition{old: old, next: next})
+	}
+	return ts, nil
+}
+
+func (s *Service) reloadedOne(e store.Entry, old *managed) (*managed, error) {
+	index := 0
+	if old != nil && old.net.Bridge == e.Network.Bridge {
+		index = old.bridge.index
+	}
+	b, err := s.look(e.Network.Bridge, index)
+	if err != nil {
+		return nil, err
+	}
+	next := managed{net: e.Network, subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
+	if old == nil || !slices.Equal(old.subnets, next.subnets) {
+		if err := s.admitOnHost(e.Network, b); err != nil {
+			return nil, fmt.Errorf("network %q: %w", e.Network.Name, err)
+		}
+	}
+	if old != nil && old.net.Bridge == e.Network.Bridge {
+		next.zone.bound = old.zone.bound
+	}
+	return next.compiled(), nil
+}
+
+// distinct checks networks that come together against one another.
+func distinct(want map[string]store.Entry) error {
+	if len(want) > network.MaxNetworks {
+		return errorf(LimitExceeded, "%d networks are stored, %d are the most there may be", len(want), network.MaxNetworks)
+	}
+	bridges := map[string]string{}
+	var all []owned
+	for name, e := range want {
+		if other, taken := bridges[e.Network.Bridge]; taken {
+			return errorf(BridgeInUse, "networks %q and %q both have bridge %s: give one another bridge", name, other, e.Network.Bridge)
+		}
+		bridges[e.Network.Bridge] = name
+		for _, p := range e.Network.Subnets() {
+			all = append(all, owned{p, name})
+		}
+	}
+	if a, b, overlaps := firstOverlap(all); overlaps {
+		return errorf(SubnetOverlap, "subnet %s of network %q overlaps %s of network %q: change one of them", a.prefix, a.network, b.prefix, b.network)
+	}
+	return nil
+}
+
+// Reapply compares kernel and zones with what should be there and mends the
+// difference. repairs counts the networks that needed it.
+func (s *Service) Reapply(ctx context.Context) (repairs int, err error) {
+	if err := s.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer s.unlock()
+	mended := map[string]string{}
+	var ts []transition
+	for _, m := range s.all() {
+		if t, changed := s.relinked(m.net.Name); changed {
+			ts = append(ts, t)
+			mended[m.net.Name] = "its bridge had changed"
+		}
+	}
+	s.applyLinks(ctx, ts)
+	report, err := s.Rules.Sync(ctx, s.parts())
+	if err != nil {
+		return 0, errorf(ApplyFailed, "mending the kernel's rules: %w", err)
+	}
+	for _, name := range report.Repaired {
+		mended[name] = "its rules had been changed"
+	}
+	for _, name := range s.rebindAll(ctx) {
+		mended[name] = "its bridge was not in its zone"
+	}
+	s.refreshHost(ctx)
+	s.afterRepair(ctx, mended)
+	return len(mended), nil
+}
+
+// afterRepair does what follows rules that came back, and tells of it.
+func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
+	var nets []network.Network
+	for _, m := range s.all() {
+		s.switchForwarding(ctx, m)
+		if _, ok := mended[m.net.Name]; ok && m.translates() {
+			nets = append(nets, m.net)
+		}
+	}
+	s.retranslate(ctx, nets)
+	poke(s.dhcp)
+	for name, cause := range mended {
+		s.Log.Info("repaired a network", "network", name, "cause", cause)
+		s.Notify(Repaired{Name: name, Cause: cause})
+	}
+}
+
+// parts are the rules of all networks that have any.
+func (s *Service) parts() []ruleset.Part {
+	var out []ruleset.Part
+	for _, m := range s.all() {
+		if m.hasRules {
+			out = append(out, m.part)
+		}
+	}
+	return out
+}

@@ -1,0 +1,144 @@
+// Package service keeps the firewall of every network as it should be. It holds
+// the networks, turns them into rules, and brings kernel, zones and files in
+// line with them, whatever the cause of a change: a call, a bridge that
+// appeared, firewalld's return, a restart. It knows nothing of D-Bus messages
+// and of netlink: both are other packages' work.
+package service
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// Deps are what the service works with; all are required.
+type Deps struct {
+	Rules     Rules
+	Links     Links
+	Zones     Zones
+	ZoneFiles ZoneFiles
+	Files     Files
+	Host      HostNeeds
+	Settings  Settings
+	Log       *slog.Logger
+	// Notify is told of every event, in order. It must not block.
+	Notify func(Event)
+}
+
+// Service is the reconciler. Its methods may be called from any goroutine.
+type Service struct {
+	Deps
+	version string
+
+	// changing is held, as its one token, by whoever changes anything: a
+	// channel, so that waiting for it ends with the caller's context.
+	changing chan struct{}
+
+	// mu guards what readers see; it is held for moments only.
+	mu       sync.RWMutex
+	networks map[string]*managed
+	bridges  map[string]string // bridge -> network
+	host     Host
+
+	counters counterCache
+	wake     chan struct{} // asks the run loop for a full comparison
+	dhcp     chan struct{} // says that bridges may serve DHCP that did not, or the reverse
+	loops    sync.WaitGroup
+	stop     context.CancelFunc
+}
+
+// New makes a service that does nothing until Start.
+func New(version string, d Deps) *Service {
+	s := &Service{
+		Deps: d, version: version,
+		changing: make(chan struct{}, 1),
+		networks: map[string]*managed{},
+		bridges:  map[string]string{},
+		wake:     make(chan struct{}, 1),
+		dhcp:     make(chan struct{}, 1),
+	}
+	s.host = Host{Version: version, Backend: backendName, AvailableBackends: []string{backendName}}
+	return s
+}
+
+// backendName is the one backend of this version.
+const backendName = "nftables"
+
+// lock takes the right to change things, or gives up with the context.
+func (s *Service) lock(ctx context.Context) error {
+	select {
+	case s.changing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for another change to end: %w", ctx.Err())
+	}
+}
+
+func (s *Service) unlock() { <-s.changing }
+
+// Start loads the stored networks, puts them in force and begins to follow the
+// host. The rules are in the kernel when it returns; zones follow at once.
+func (s *Service) Start(ctx context.Context) error {
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
+	if err := s.readSettings(); err != nil {
+		return err
+	}
+	if err := s.takeOver(ctx); err != nil {
+		return err
+	}
+	loop, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	firewalld, err := s.ZoneFiles.Watch(loop)
+	if err != nil {
+		cancel()
+		return fmt.Errorf("following firewalld: %w", err)
+	}
+	s.loops.Go(func() { s.run(loop, firewalld) })
+	s.loops.Go(func() { s.helpDHCP(loop) })
+	return nil
+}
+
+// Close stops following the host and leaves all rules in place.
+func (s *Service) Close() error {
+	if s.stop != nil {
+		s.stop()
+		s.loops.Wait()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
+	totals, err := s.Rules.Counters(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the counters to keep them: %w", err)
+	}
+	return s.Files.SaveCounters(totals)
+}
+
+// counterCache spares the kernel a dump of all counters for each of many
+// questions that come together: one counter costs as much as all of them.
+type counterCache struct {
+	sync.Mutex
+	at    time.Time
+	value map[string]ruleset.Counters
+}
+
+const counterCacheFor = 20 * time.Millisecond
+
+// Alive says whether changes can still be made within the context's time.
+func (s *Service) Alive(ctx context.Context) bool {
+	if s.lock(ctx) != nil {
+		return false
+	}
+	s.unlock()
+	return true
+}
