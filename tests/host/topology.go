@@ -88,6 +88,9 @@ func (h *Host) addGuest(bridge, name string, addrs []string) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := h.settle(portName(name), bridge); err != nil {
+		return nil, err
+	}
 	return p, h.routeBack(masked(prefixes))
 }
 
@@ -150,6 +153,9 @@ func (h *Host) addUplink(v4, v6 uplink) (*Peer, error) {
 		return addRoute(nl, v6.device, netip.Prefix{}, v6.other.Addr())
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := h.settle(v4.device, ""); err != nil {
 		return nil, err
 	}
 	return p, p.routesVia(subnets)
