@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -54,10 +55,15 @@ const maxQuoted = 48
 // UTF-8 without control characters, which D-Bus demands.
 func quote(s string) string { return strconv.Quote(shorten(s, maxQuoted)) }
 
-// plain is quote without the quotation marks, for texts of other packages.
+// plain is quote without the quotation marks, for names and for texts of
+// other packages.
 func plain(s string) string {
-	s = strings.ReplaceAll(strings.ToValidUTF8(s, "?"), "\x00", "?")
-	return shorten(s, 4*maxQuoted)
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(shorten(s, 4*maxQuoted), "?"))
 }
 
 func shorten(s string, limit int) string {
