@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/dbus"
+	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/nftables"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+	"github.com/virtfirewalld/virtfirewalld/service/store"
+	"github.com/virtfirewalld/virtfirewalld/service/watch"
+	"github.com/virtfirewalld/virtfirewalld/systemd"
+	"github.com/virtfirewalld/virtfirewalld/zones"
+)
+
+const (
+	connectTimeout = 10 * time.Second
+	startTimeout   = 90 * time.Second // systemd's own default for a start
+	reloadTimeout  = 60 * time.Second
+)
+
+// daemon is everything that runs, in the order in which it is closed last.
+type daemon struct {
+	log     *slog.Logger
+	bus     *dbus.Bus
+	links   *watch.Monitor
+	rules   *nftables.Backend
+	service *service.Service
+	server  *dbus.Server
+}
+
+// start brings all up: the rules are in force before the first call is served.
+func start(ctx context.Context, o options, log *slog.Logger) (*daemon, error) {
+	d := &daemon{log: log}
+	if err := d.assemble(ctx, o); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := d.service.Start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting: %w", err), d.close())
+	}
+	if err := d.server.Start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("serving the bus: %w", err), d.close())
+	}
+	return d, nil
+}
+
+func (d *daemon) assemble(ctx context.Context, o options) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	// The lasting netlink sockets come first: the library that encodes the
+	// rules cannot use file descriptors of 1,024 and more.
+	config := service.ConfigDir(o.configDir)
+	settings, err := config.Read()
+	if err != nil {
+		return err
+	}
+	files, err := store.Open(store.Config{PersistentDir: filepath.Join(o.configDir, "networks"), RuntimeDir: o.runtimeDir, Parse: network.FromXML})
+	if err != nil {
+		return err
+	}
+	totals, err := files.LoadCounters()
+	if err != nil {
+		d.log.Warn("counters begin anew", "error", err)
+	}
+	if d.rules, err = nftables.Open(nftables.Config{
+		Owned: settings.OwnTable, Log: d.log,
+		StartValues: func(network string) ruleset.Counters { return totals[network] },
+	}); err != nil {
+		return err
+	}
+	if d.bus, err = dbus.Connect(ctx, os.Getenv("DBUS_SYSTEM_BUS_ADDRESS")); err != nil {
+		return err
+	}
+	if err := d.alone(ctx); err != nil {
+		return err
+	}
+	// The monitor lives as long as its context: until close.
+	if d.links, err = watch.Start(context.Background(), watch.Config{Log: d.log}); err != nil {
+		return err
+	}
+	firewalld := zones.New(d.bus.Conn(), d.log)
+	d.service = service.New(version, service.Deps{
+		Rules: d.rules, Links: d.links, Zones: firewalld, ZoneFiles: firewalld, Files: files,
+		Host: service.NewNeeds(d.links, d.log), Settings: config, Log: d.log,
+	})
+	d.server, err = dbus.New(d.bus, d.service, dbus.NewRootOnly(d.bus.Conn()), d.log)
+	if err != nil {
+		return err
+	}
+	d.service.Notify = d.server.Notify
+	return nil
+}
+
+// alone fails where another instance serves this bus, before anything is
+// touched that is its own.
+func (d *daemon) alone(ctx context.Context) error {
+	var taken bool
+	call := d.bus.Conn().BusObject().CallWithContext(ctx, "org.freedesktop.DBus.NameHasOwner", 0, dbus.BusName)
+	if err := call.Store(&taken); err != nil {
+		return fmt.Errorf("asking the bus who has %s: %w", dbus.BusName, err)
+	}
+	if taken {
+		return fmt.Errorf("%s is on the bus already: stop the other virtfirewalld first", dbus.BusName)
+	}
+	return nil
+}
+
+// serve works until it is told to stop or loses the bus.
+func (d *daemon) serve(signals <-chan os.Signal) error {
+	d.tell(systemd.Ready(d.status()))
+	alive, stop := context.WithCancel(context.Background())
+	defer stop()
+	watchdog := make(chan error, 1)
+	go func() { watchdog <- systemd.Watchdog(alive, d.alive) }()
+	defer func() { stop(); d.tell(<-watchdog) }()
+	for {
+		select {
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				d.tell(systemd.Stopping())
+				return nil
+			}
+			d.reload()
+		case <-d.bus.Conn().Context().Done():
+			// godbus does not reconnect; the rules stay, and systemd starts
+			// the service again with the bus.
+			return errors.New("the connection to the bus was lost")
+		}
+	}
+}
+
+func (d *daemon) reload() {
+	d.tell(systemd.Reloading())
+	ctx, cancel := context.WithTimeout(context.Background(), reloadTimeout)
+	defer cancel()
+	if err := d.service.Reload(ctx); err != nil {
+		d.log.Error("reloading", "error", err)
+	}
+	d.tell(systemd.Ready(d.status()))
+}
+
+// alive proves that the part which makes changes is not stuck.
+func (d *daemon) alive() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), reloadTimeout)
+	defer cancel()
+	return d.service.Alive(ctx)
+}
+
+func (d *daemon) status() string {
+	return fmt.Sprintf("%d networks in force with %s", len(d.service.AllNetworks()), d.service.HostStatus().Backend)
+}
+
+// tell notes what systemd could not be told: no reason to stop.
+func (d *daemon) tell(err error) {
+	if err != nil {
+		d.log.Warn("talking to systemd", "error", err)
+	}
+}
+
+// close ends everything in reverse and leaves the rules in force.
+func (d *daemon) close() error {
+	var errs []error
+	if d.server != nil {
+		d.server.Close()
+	}
+	if d.service != nil {
+		errs = append(errs, d.service.Close())
+	}
+	if d.links != nil {
+		errs = append(errs, d.links.Close())
+	}
+	if d.rules != nil {
+		errs = append(errs, d.rules.Close())
+	}
+	if d.bus != nil {
+		errs = append(errs, d.bus.Close())
+	}
+	return errors.Join(errs...)
+}
