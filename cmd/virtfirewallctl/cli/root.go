@@ -35,12 +35,13 @@ Every command takes --json; its keys do not change. The bus is
 $DBUS_SYSTEM_BUS_ADDRESS where that is set, else the system bus.
 
 Exit codes:
-  0  done
-  1  failed
-  2  the command line is wrong
-  3  no such network, zone or object
-  4  not authorised
-  5  the bus or the service cannot be reached`
+
+    0  done
+    1  failed
+    2  the command line is wrong
+    3  no such network, zone or object
+    4  not authorised
+    5  the bus or the service cannot be reached`
 
 const examples = `  virsh net-dumpxml default | virtfirewallctl add - --persistent
   virtfirewallctl list

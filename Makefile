@@ -1,0 +1,118 @@
+# make build      bin/virtfirewalld and bin/virtfirewallctl, with their documents
+# make demo       the main job in throw-away network namespaces; KEEP=1 leaves them up
+# make test       every test, after installing what they need; as root
+# make lint       gofmt, go vet, staticcheck
+# make bench      the benchmarks; as root
+# make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it out again
+
+GO ?= go
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+# Ours, under PREFIX.
+SBINDIR ?= $(PREFIX)/sbin
+BINDIR ?= $(PREFIX)/bin
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+BASHCOMPDIR ?= $(DATADIR)/bash-completion/completions
+ZSHCOMPDIR ?= $(DATADIR)/zsh/site-functions
+FISHCOMPDIR ?= $(DATADIR)/fish/vendor_completions.d
+# Where the bus, polkit and systemd look, whatever PREFIX is.
+DBUSPOLICYDIR ?= /usr/share/dbus-1/system.d
+DBUSSERVICEDIR ?= /usr/share/dbus-1/system-services
+DBUSINTERFACEDIR ?= /usr/share/dbus-1/interfaces
+POLKITDIR ?= /usr/share/polkit-1/actions
+UNITDIR ?= /usr/lib/systemd/system
+TMPFILESDIR ?= /usr/lib/tmpfiles.d
+
+NAME := org.virtfirewall.NetworkFirewall1
+# A release is its tag; anything else says which commit it is, where git knows.
+VERSION ?= $(shell git describe --tags --dirty 2>/dev/null | sed 's/^v//' | grep . || \
+	{ commit=$$(git rev-parse --short HEAD 2>/dev/null) && echo "0.1.0-dev+$$commit" || echo 0.1.0-dev; })
+# The version is stamped here; go's own stamp fails where git distrusts the
+# owner of the tree.
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+# Integration tests wait for real daemons.
+TESTFLAGS ?= -timeout=30m
+say = @printf '==> %s\n'
+
+.PHONY: all build demo test lint bench install uninstall clean
+all: build
+
+build:
+	$(say) 'building virtfirewalld and virtfirewallctl $(VERSION) into bin/'
+	@mkdir -p bin
+	@$(BUILD) -o bin/virtfirewalld ./cmd/virtfirewalld
+	@$(BUILD) -o bin/virtfirewallctl ./cmd/virtfirewallctl
+	$(say) 'writing the manual pages and the completions into bin/'
+	@$(GO) run -buildvcs=false ./cmd/virtfirewallctl/gendoc '$(VERSION)' bin
+	@touch bin/.built
+
+# So that "sudo make install" after "make build" builds nothing as root.
+bin/.built:
+	@$(MAKE) --no-print-directory build
+
+demo: setup build
+	$(say) 'running the demo in network namespaces of its own'
+	@$(GO) run -buildvcs=false ./tests/demo $(if $(KEEP),-keep)
+
+.PHONY: setup
+setup:
+	$(say) 'installing what the tests and the demo need (tests/setup.sh)'
+	@tests/setup.sh
+
+test: setup lint build
+	$(say) 'running every test with the race detector'
+	@CGO_ENABLED=1 $(GO) test -buildvcs=false -race $(TESTFLAGS) ./...
+
+lint:
+	$(say) 'checking the format (gofmt)'
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')) && \
+		if [ -n "$$unformatted" ]; then echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	$(say) 'looking for mistakes (go vet)'
+	@$(GO) vet ./...
+	$(say) 'looking for more mistakes (staticcheck)'
+	@$(GO) tool -modfile=tests/tools/go.mod staticcheck ./...
+
+bench: setup build
+	$(say) 'running the benchmarks'
+	@CGO_ENABLED=1 $(GO) test -buildvcs=false -run '^$$' -bench . -benchmem ./...
+	@$(GO) run -buildvcs=false ./tests/bench
+
+# each_file runs $(1) for every file that is installed, as a shell function of
+# three arguments: mode, file here, file there. Installing and uninstalling
+# share it, so what one puts there the other takes away.
+define each_file
+set -e; each() { $(1); }; \
+each 0755 bin/virtfirewalld '$(SBINDIR)/virtfirewalld'; \
+each 0755 bin/virtfirewallctl '$(BINDIR)/virtfirewallctl'; \
+each 0644 systemd/virtfirewalld.service '$(UNITDIR)/virtfirewalld.service'; \
+each 0644 systemd/virtfirewalld.tmpfiles.conf '$(TMPFILESDIR)/virtfirewalld.conf'; \
+each 0644 dbus/$(NAME).conf '$(DBUSPOLICYDIR)/$(NAME).conf'; \
+each 0644 dbus/$(NAME).service '$(DBUSSERVICEDIR)/$(NAME).service'; \
+each 0644 dbus/$(NAME).xml '$(DBUSINTERFACEDIR)/$(NAME).xml'; \
+each 0644 polkit/org.virtfirewall.networkfirewall1.policy '$(POLKITDIR)/org.virtfirewall.networkfirewall1.policy'; \
+each 0644 docs/network-metadata.rng '$(DATADIR)/virtfirewalld/network-metadata.rng'; \
+for f in zones/firewalld/*/*.xml; do each 0644 "$$f" "$(DATADIR)/virtfirewalld/$${f#zones/}"; done; \
+for f in bin/man/*; do each 0644 "$$f" "$(MANDIR)/man$${f##*.}/$${f##*/}"; done; \
+each 0644 bin/completions/virtfirewallctl.bash '$(BASHCOMPDIR)/virtfirewallctl'; \
+each 0644 bin/completions/_virtfirewallctl '$(ZSHCOMPDIR)/_virtfirewallctl'; \
+each 0644 bin/completions/virtfirewallctl.fish '$(FISHCOMPDIR)/virtfirewallctl.fish'
+endef
+
+install: bin/.built
+	$(say) 'installing into $(DESTDIR)$(PREFIX), and for the bus, polkit and systemd into $(DESTDIR)/usr'
+	@umask 022; $(call each_file,install -D -m "$$1" "$$2" "$(DESTDIR)$$3")
+	@sed -i 's|@SBINDIR@|$(SBINDIR)|' '$(DESTDIR)$(UNITDIR)/virtfirewalld.service'
+	$(say) 'next: systemctl daemon-reload && systemctl enable --now virtfirewalld'
+
+uninstall: bin/.built
+	$(say) 'removing what make install put there; /etc/virtfirewalld and the rules in the kernel stay'
+	@$(call each_file,rm -f "$(DESTDIR)$$3")
+	@for d in firewalld/zones firewalld/policies firewalld .; do \
+		rmdir '$(DESTDIR)$(DATADIR)/virtfirewalld/'"$$d" 2>/dev/null || true; done
+	@rmdir '$(DESTDIR)$(DATADIR)/virtfirewalld' 2>/dev/null || true
+
+clean:
+	$(say) 'removing bin/'
+	@rm -rf bin
