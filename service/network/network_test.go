@@ -21,7 +21,7 @@ var cmpAddr = cmp.Options{
 func valid(t *rapid.T) Network {
 	n := Network{
 		Name:       rapid.Custom(drawName).Draw(t, "name"),
-		Bridge:     rapid.StringMatching(`[a-zA-Z0-9_.\-=#'&<>ß]{2,7}`).Draw(t, "bridge"),
+		Bridge:     rapid.StringMatching(`v[a-zA-Z0-9_.\-=#'&<>ß]{1,6}`).Draw(t, "bridge"),
 		Mode:       rapid.SampledFrom([]Mode{ModeNAT, ModeRoute, ModeOpen, ModeIsolated}).Draw(t, "mode"),
 		IPv6Guests: rapid.Bool().Draw(t, "guests"),
 		Zone:       rapid.SampledFrom([]string{"", "libvirt", "custom/zone", "zöne_1"}).Draw(t, "zone"),
@@ -38,7 +38,7 @@ func valid(t *rapid.T) Network {
 	}
 	if n.Mode == ModeNAT || n.Mode == ModeRoute {
 		for i := range rapid.IntRange(0, 3).Draw(t, "devices") {
-			n.Devices = append(n.Devices, "dev."+string(rune('0'+i)))
+			n.Devices = append(n.Devices, "eth."+string(rune('0'+i)))
 		}
 	}
 	if n.Mode == ModeNAT {
