@@ -1,0 +1,283 @@
+// Package store keeps networks in files: persistent ones in a folder that an
+// administrator edits too, runtime ones and runtime changes to persistent ones
+// in a folder that ends with the host's uptime. It knows what lasts how long,
+// and that a change is on disk whole or not at all, also when the service is
+// killed in the middle of it. It does not look into the documents.
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+// Errors of single calls.
+var (
+	// ErrNotFound says that no file speaks of the network.
+	ErrNotFound = errors.New("no such network is stored")
+	// ErrUnread says that a file is in the way that was not there, or could not
+	// be used, when the files were read last.
+	ErrUnread = errors.New("the file is not one of the loaded ones; look at it and reload")
+)
+
+// Config is where files are and how they are read.
+type Config struct {
+	PersistentDir string // /etc/virtfirewalld/networks
+	RuntimeDir    string // /run/virtfirewalld
+	// Parse reads one document; it gives the network's name and whether the
+	// document can be used.
+	Parse func(doc []byte) (network.Network, error)
+
+	disk disk // for tests; nil: the real one
+}
+
+// folder is one of the three places for files.
+type folder string
+
+const (
+	persistentFolder folder = "persistent"
+	runtimeFolder    folder = "networks"
+	removedFolder    folder = "removed"
+	stateFolder      folder = "."
+)
+
+const (
+	suffix       = ".xml"
+	changeSuffix = ".change.xml" // a runtime change to a persistent network
+	journalFile  = "journal.json"
+	countersFile = "counters.json"
+)
+
+// known is what files there are of one network.
+type known struct {
+	persistent string // file names; "" for none
+	runtime    string
+	removed    bool // taken out until reload or reboot
+}
+
+// Store is the files. Its methods may be called from any goroutine.
+type Store struct {
+	cfg Config
+
+	mu      sync.Mutex
+	names   map[string]known
+	journal bool // there is one on the disk
+}
+
+// Open makes the runtime folders, ends what a killed run left half done and
+// sweeps its temporary files. Nothing is known before Load.
+func Open(cfg Config) (*Store, error) {
+	s := &Store{cfg: cfg, names: make(map[string]known)}
+	if s.cfg.disk == nil {
+		s.cfg.disk = realDisk{}
+	}
+	for _, f := range []folder{stateFolder, runtimeFolder, removedFolder} {
+		if err := s.cfg.disk.MkdirAll(s.path(f, "")); err != nil {
+			return nil, fmt.Errorf("making the runtime folder: %w", err)
+		}
+	}
+	for _, f := range []folder{persistentFolder, stateFolder, runtimeFolder, removedFolder} {
+		if err := checkFolder(s.path(f, "")); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.replay(); err != nil {
+		return nil, fmt.Errorf("ending an interrupted change: %w", err)
+	}
+	for _, f := range []folder{persistentFolder, stateFolder, runtimeFolder, removedFolder} {
+		s.sweep(s.path(f, ""))
+	}
+	return s, nil
+}
+
+// sweep removes temporary files. One that cannot be removed is in nobody's way.
+func (s *Store) sweep(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), temporaryPrefix) {
+			_ = s.cfg.disk.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+}
+
+// path is the file of that name in a folder; for "" the folder itself.
+func (s *Store) path(f folder, name string) string {
+	if f == persistentFolder {
+		return filepath.Join(s.cfg.PersistentDir, name)
+	}
+	return filepath.Join(s.cfg.RuntimeDir, string(f), name)
+}
+
+// fileName is the escaped name of a network, shortened with a hash where it is
+// longer than file systems take (NAME_MAX is 255; 128 bytes escape to 384).
+// Escape never writes two underscores in a row, so that no other name is the
+// same.
+func fileName(name string) string {
+	const longest, kept = 200, 160
+	escaped := network.Escape(name)
+	if len(escaped) <= longest {
+		return escaped
+	}
+	sum := sha256.Sum256([]byte(name))
+	return escaped[:kept] + "__" + hex.EncodeToString(sum[:16])
+}
+
+// Persistent says whether a persistent file speaks of the network.
+func (s *Store) Persistent(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.names[name].persistent != ""
+}
+
+// Put stores a network's document: with persistent in its persistent file,
+// which ends any runtime change to it, else until reboot, and where there is a
+// persistent file until ForgetRuntimeChanges. undo puts every byte back.
+func (s *Store) Put(name string, doc []byte, persistent bool) (undo func() error, err error) {
+	if n, err := s.cfg.Parse(doc); err != nil {
+		return nil, fmt.Errorf("storing network %q: its document could not be read again: %w", name, err)
+	} else if n.Name != name {
+		return nil, fmt.Errorf("storing network %q: its document is of network %q", name, n.Name)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.names[name]
+	is := known{persistent: was.persistent}
+	var ops []operation
+	if persistent {
+		if is.persistent == "" {
+			is.persistent = fileName(name) + suffix
+			if _, err := os.Lstat(s.path(persistentFolder, is.persistent)); err == nil {
+				return nil, fmt.Errorf("storing network %q in %s: %w", name, s.path(persistentFolder, is.persistent), ErrUnread)
+			}
+		}
+		ops = append(ops, operation{Folder: persistentFolder, File: is.persistent, Data: doc})
+	} else {
+		is.runtime = runtimeName(name, is.persistent != "")
+		ops = append(ops, operation{Folder: runtimeFolder, File: is.runtime, Data: doc})
+	}
+	return s.change(name, is, append(ops, s.leftOver(name, was, is)...))
+}
+
+// Remove removes a network: with persistent all of its files, else what is
+// stored until reboot; a persistent file that stays is then without effect
+// until ForgetRuntimeChanges. undo puts every byte back.
+func (s *Store) Remove(name string, persistent bool) (undo func() error, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.names[name]
+	if was.persistent == "" && was.runtime == "" {
+		return nil, fmt.Errorf("removing network %q: %w", name, ErrNotFound)
+	}
+	var is known
+	var ops []operation
+	if !persistent && was.persistent != "" {
+		is = known{persistent: was.persistent, removed: true}
+		ops = append(ops, operation{Folder: removedFolder, File: fileName(name), Data: []byte(name)})
+	}
+	return s.change(name, is, append(ops, s.leftOver(name, was, is)...))
+}
+
+// leftOver are the operations that take away what a network had and has no more.
+func (s *Store) leftOver(name string, was, is known) []operation {
+	var ops []operation
+	if was.persistent != "" && was.persistent != is.persistent {
+		ops = append(ops, operation{Folder: persistentFolder, File: was.persistent, Delete: true})
+	}
+	if was.runtime != "" && was.runtime != is.runtime {
+		ops = append(ops, operation{Folder: runtimeFolder, File: was.runtime, Delete: true})
+	}
+	if was.removed && !is.removed {
+		ops = append(ops, operation{Folder: removedFolder, File: fileName(name), Delete: true})
+	}
+	return ops
+}
+
+// ForgetRuntimeChanges lets the persistent files speak again: runtime changes
+// and removals of persistent networks end, runtime networks stay unless a
+// persistent file has their name by now. undo puts every byte back.
+func (s *Store) ForgetRuntimeChanges() (undo func() error, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := make(map[string]known)
+	var ops []operation
+	for name, k := range s.names {
+		is := afterReload(k)
+		if is == k {
+			continue
+		}
+		was[name] = k
+		ops = append(ops, s.leftOver(name, k, is)...)
+		s.know(name, is)
+	}
+	back, err := s.commit(ops)
+	if err != nil {
+		s.knowAll(was)
+		return nil, fmt.Errorf("forgetting runtime changes: %w", err)
+	}
+	return func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.knowAll(was)
+		if err := back(); err != nil {
+			return fmt.Errorf("restoring runtime changes: %w", err)
+		}
+		return nil
+	}, nil
+}
+
+// afterReload is what is left of a network when runtime changes are forgotten.
+func afterReload(k known) known {
+	if k.persistent == "" && !isChange(k.runtime) {
+		return known{runtime: k.runtime}
+	}
+	return known{persistent: k.persistent}
+}
+
+func runtimeName(name string, change bool) string {
+	if change {
+		return fileName(name) + changeSuffix
+	}
+	return fileName(name) + suffix
+}
+
+func isChange(file string) bool { return strings.HasSuffix(file, changeSuffix) }
+
+// change commits operations on one network's files and knows their result.
+func (s *Store) change(name string, is known, ops []operation) (undo func() error, err error) {
+	back, err := s.commit(ops)
+	if err != nil {
+		return nil, fmt.Errorf("storing network %q: %w", name, err)
+	}
+	was := s.names[name]
+	s.know(name, is)
+	return func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.know(name, was)
+		if err := back(); err != nil {
+			return fmt.Errorf("restoring the files of network %q: %w", name, err)
+		}
+		return nil
+	}, nil
+}
+
+func (s *Store) know(name string, k known) {
+	if k == (known{}) {
+		delete(s.names, name)
+		return
+	}
+	s.names[name] = k
+}
+
+func (s *Store) knowAll(all map[string]known) {
+	for name, k := range all {
+		s.know(name, k)
+	}
+}
