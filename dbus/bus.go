@@ -8,9 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	godbus "github.com/godbus/dbus/v5"
 )
@@ -35,7 +33,7 @@ func Connect(ctx context.Context, address string) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the bus at %s: %w; check that dbus-daemon or dbus-broker runs", address, err)
 	}
-	b := &Bus{link: l, handler: &handler{}, serials: &serials{}}
+	b := &Bus{link: l, handler: &handler{}, serials: &l.serials}
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	if err := b.greet(); err != nil {
@@ -102,34 +100,6 @@ func (s *serials) GetSerial() uint32 {
 
 func (s *serials) RetireSerial(uint32) {}
 
-// link is the socket. godbus's own unix transport takes file descriptors from
-// any caller and never closes them; over this one the bus passes none.
-type link struct {
-	sock *net.UnixConn
-	in   *bufio.Reader
-
-	mu sync.Mutex // one message at a time
-}
-
-func (l *link) Read(p []byte) (int, error) { return l.in.Read(p) }
-
-// Write sends one whole message. A failure ends the connection, since half a
-// message would garble all that follows.
-func (l *link) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.sock.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
-	}
-	n, err := l.sock.Write(p)
-	if err != nil {
-		_ = l.sock.Close()
-	}
-	return n, err
-}
-
-func (l *link) Close() error { return l.sock.Close() }
-
 func systemAddress() string {
 	if a := os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"); a != "" {
 		return a
@@ -146,7 +116,7 @@ func dial(ctx context.Context, list string) (*link, error) {
 			var d net.Dialer
 			var c net.Conn
 			if c, err = d.DialContext(ctx, "unix", name); err == nil {
-				return &link{sock: c.(*net.UnixConn), in: bufio.NewReaderSize(c, 16<<10)}, nil
+				return &link{sock: c, in: bufio.NewReaderSize(c, 16<<10)}, nil
 			}
 		}
 		errs = append(errs, err)
