@@ -10,9 +10,14 @@ import (
 	"testing"
 )
 
-// startBus runs a dbus-daemon of the system type with a socket in a directory
-// of its own, and gives its address. deny is put into its policy.
 func startBus(t testing.TB, deny string) string {
+	address, _ := startBusDaemon(t, deny)
+	return address
+}
+
+// startBusDaemon runs a dbus-daemon of the system type with a socket in a
+// directory of its own, and gives its address. deny is put into its policy.
+func startBusDaemon(t testing.TB, deny string) (string, *exec.Cmd) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "bus") // a socket's path must be short
 	if err != nil {
@@ -54,14 +59,11 @@ func startBus(t testing.TB, deny string) string {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("starting dbus-daemon (install the package dbus): %v", err)
 	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
+	t.Cleanup(func() { stop(cmd) })
 	address, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		cmd.Wait() // ends the writing to log
 		t.Fatalf("reading the bus's address: %v\n%s", err, &log)
 	}
-	return strings.TrimSpace(address)
+	return strings.TrimSpace(address), cmd
 }

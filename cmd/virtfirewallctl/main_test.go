@@ -57,6 +57,8 @@ func run(t *testing.T, dir string, setup func(testing.TB, *testscript.Env)) {
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
+			// The race detector holds each program for a second as it ends.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			setup(env.T().(testing.TB), env)
 			return nil
 		},

@@ -167,7 +167,7 @@ func (l counters) text(o *output) {
 		o.linef("no networks")
 		return
 	}
-	rows := [][]string{{"NAME", "FROM GUESTS", "BYTES", "TO GUESTS", "BYTES", "REJECTED FROM", "TO"}}
+	rows := [][]string{{"NAME", "FROM GUESTS", "BYTES", "TO GUESTS", "BYTES", "REJ FROM", "REJ TO"}}
 	for _, c := range l {
 		row := []string{c.Name}
 		for _, n := range []uint64{
