@@ -32,7 +32,7 @@ func (h *Host) addBridge(name string, addrs []string) error {
 	if err != nil {
 		return fmt.Errorf("making bridge %s: %w", name, err)
 	}
-	return h.space.netlink("making bridge "+name, func(nl *netlink.Handle) error {
+	err = h.space.netlink("making bridge "+name, func(nl *netlink.Handle) error {
 		// No STP: a port forwards at once instead of after 30 s.
 		link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
 		if err := nl.LinkAdd(link); err != nil {
@@ -40,6 +40,10 @@ func (h *Host) addBridge(name string, addrs []string) error {
 		}
 		return raise(nl, name, prefixes)
 	})
+	if err != nil {
+		return err
+	}
+	return h.space.await("making bridge "+name, func(nl *netlink.Handle) (string, error) { return addressWaits(nl, name) })
 }
 
 // Guest makes a machine on a bridge of the host: eth0 with the given addresses
@@ -88,7 +92,7 @@ func (h *Host) addGuest(bridge, name string, addrs []string) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.settle(portName(name), bridge); err != nil {
+	if err := h.settle(portName(name), bridge, p); err != nil {
 		return nil, err
 	}
 	return p, h.routeBack(masked(prefixes))
@@ -155,7 +159,7 @@ func (h *Host) addUplink(v4, v6 uplink) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.settle(v4.device, ""); err != nil {
+	if err := h.settle(v4.device, "", p); err != nil {
 		return nil, err
 	}
 	return p, p.routesVia(subnets)
