@@ -249,21 +249,25 @@ func (b *Backend) presentOf(in installed) (present, error) {
 	return now, err
 }
 
+// bigBatchGC is how much waste, in percent of what is in use, may pile up while
+// a big batch is encoded.
+const bigBatchGC = 20
+
 // commit sends one transaction. It leaves no doubt behind: where the kernel's
 // answer was lost, the state is marked as unknown.
 func (b *Backend) commit(t *transaction) error {
 	if t.empty() {
 		return nil
 	}
+	if t.big() {
+		// A batch of a thousand networks weighs some 40 MiB, most of it waste
+		// of the encoding, and Go would keep that for minutes.
+		defer debug.FreeOSMemory()
+		defer debug.SetGCPercent(debug.SetGCPercent(bigBatchGC))
+	}
 	err := transact(b.wire, func(c *nftables.Conn) error { return t.queue(c, b.table()) })
 	if errors.Is(err, errUnknown) {
 		b.dirty = true
-	}
-	if t.big() {
-		// A batch of a thousand networks weighs some 40 MiB, which Go would
-		// keep for minutes.
-		*t = transaction{}
-		debug.FreeOSMemory()
 	}
 	return err
 }

@@ -16,7 +16,8 @@ import (
 
 const (
 	readTimeout  = 10 * time.Second
-	readAttempts = 5
+	readAttempts = 20
+	readPause    = 2 * time.Millisecond
 )
 
 // errChanging says that the ruleset changed while it was read.
@@ -40,10 +41,14 @@ func openReader(netNS int) (*reader, error) {
 
 func (r *reader) close() error { return r.conn.Close() }
 
-// steady reads until nothing has changed meanwhile.
+// steady reads until nothing has changed during a dump: the kernel then says
+// that it may have left something out. Any program's change will do.
 func (r *reader) steady(ctx context.Context, read func() error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	deadline, ok := ctx.Deadline()
 	if limit := time.Now().Add(readTimeout); !ok || limit.Before(deadline) {
 		deadline = limit
@@ -51,34 +56,17 @@ func (r *reader) steady(ctx context.Context, read func() error) error {
 	if err := r.conn.SetReadDeadline(deadline); err != nil {
 		return err
 	}
-	for range readAttempts {
-		if err := ctx.Err(); err != nil {
+	for attempt := range readAttempts {
+		if err := read(); !errors.Is(err, errChanging) {
 			return err
 		}
-		before, err := r.generation()
-		if err != nil {
-			return err
-		}
-		if err := read(); errors.Is(err, errChanging) {
-			continue
-		} else if err != nil {
-			return err
-		}
-		after, err := r.generation()
-		if err != nil || before == after {
-			return err
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(attempt+1) * readPause):
 		}
 	}
 	return errChanging
-}
-
-// generation is the number of the last change in the network namespace.
-func (r *reader) generation() (id uint32, err error) {
-	err = r.get(unix.NFT_MSG_GETGEN, unix.NFPROTO_UNSPEC, nil, func(body []byte) {
-		data, _ := find(body, unix.NFTA_GEN_ID)
-		id = number32(data)
-	})
-	return id, err
 }
 
 // dump goes through all objects of a kind in the table.

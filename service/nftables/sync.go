@@ -117,6 +117,9 @@ func (s *syncer) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.takeOver(); err != nil {
+		return err
+	}
 	if s.o.exists && broken.unusable {
 		return s.rebuild()
 	}
@@ -155,11 +158,19 @@ func (s *syncer) rebuild() error {
 	return s.b.commit(t)
 }
 
-// repairAll brings all networks in order, some at a time. The first
-// transaction, with what they share, is sent even when it is empty if the
-// table has to be taken over.
+// takeOver makes a table ours that an earlier process left. It is a transaction
+// of its own: the kernel takes no new base chain (EINVAL) in a batch that
+// changes the table's flags.
+func (s *syncer) takeOver() error {
+	if !s.o.exists || s.b.flags&nftables.TableFlagOwner == 0 || s.o.owner == s.b.PortID() {
+		return nil
+	}
+	return s.b.commit(&transaction{takeOver: true})
+}
+
+// repairAll brings all networks in order, some at a time, and with the first
+// of them what they share.
 func (s *syncer) repairAll(ctx context.Context, t *transaction) error {
-	takeOver := s.o.exists && s.b.flags&nftables.TableFlagOwner != 0 && s.o.owner != s.b.PortID()
 	for group := range slices.Chunk(s.parts, slice) {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -169,7 +180,6 @@ func (s *syncer) repairAll(ctx context.Context, t *transaction) error {
 				return err
 			}
 		}
-		t.takeOver, takeOver = takeOver, false
 		if err := s.b.commit(t); err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ func (t *transaction) add(o *transaction) {
 
 // big says that the batch was worth giving its memory back for.
 func (t *transaction) big() bool {
-	const networks, chains = 25, 3
+	const networks, chains = 2 * slice, 3
 	return len(t.chains) > networks*chains || len(t.delChains) > networks*chains
 }
 

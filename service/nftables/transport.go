@@ -62,9 +62,7 @@ func (s *socket) close() error   { return s.conn.Close() }
 // exchange sends the messages in one datagram, which the kernel works through
 // before send returns, and reads what it answered.
 func (s *socket) exchange(messages []netlink.Message) error {
-	if err := s.number(messages); err != nil {
-		return err
-	}
+	s.number(messages)
 	datagram, err := marshal(messages)
 	if err != nil {
 		return err
@@ -80,24 +78,17 @@ func (s *socket) exchange(messages []netlink.Message) error {
 
 // number gives the messages sequence numbers and asks for one confirmation, of
 // the last that is not the batch's end: older kernels ignore it there (<6.13).
-func (s *socket) number(messages []netlink.Message) error {
+func (s *socket) number(messages []netlink.Message) {
 	last := confirmed(messages)
 	for i := range messages {
 		s.sequence++
 		h := &messages[i].Header
 		h.Sequence, h.PID = s.sequence, s.portID()
-		h.Flags &^= netlink.Echo
 		if i == last {
 			h.Flags |= netlink.Acknowledge
 		}
-		data, err := specifyMasqueradePorts(messages[i])
-		if err != nil {
-			return err
-		}
-		messages[i].Data = data
-		h.Length = uint32(unix.NLMSG_HDRLEN + len(data))
+		h.Length = uint32(unix.NLMSG_HDRLEN + len(messages[i].Data))
 	}
-	return nil
 }
 
 // confirmed is the index of the message whose confirmation is asked for.
@@ -236,5 +227,22 @@ func transact(w wire, queue func(*nftables.Conn) error) error {
 	if len(batch) == 0 {
 		return nil
 	}
+	if err := finish(batch); err != nil {
+		return err
+	}
 	return w.exchange(batch)
+}
+
+// finish puts right what the library encodes otherwise than we need it: it
+// leaves out a flag of masquerade, and asks for each rule to be sent back.
+func finish(batch []netlink.Message) error {
+	for i := range batch {
+		data, err := specifyMasqueradePorts(batch[i])
+		if err != nil {
+			return err
+		}
+		batch[i].Data = data
+		batch[i].Header.Flags &^= netlink.Echo
+	}
+	return nil
 }

@@ -1,0 +1,410 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/netlink"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+func TestMain(m *testing.M) {
+	// Each run of a history makes namespaces and calls nft; the command line
+	// can ask for more.
+	if err := flag.Set("rapid.checks", "25"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// changed is a network whose rules differ from part(n, true).
+func changed(n int) ruleset.Part {
+	p := part(n, true)
+	p.Chains[0].Rules[0].Comment = "changed"
+	return p
+}
+
+// moved is a network whose bridge has another index.
+func moved(n int) ruleset.Part {
+	p := part(n, true)
+	for i := range p.Elements {
+		if p.Elements[i].Index != 0 {
+			p.Elements[i].Index += 5000
+		}
+	}
+	return p
+}
+
+var suffixes = regexp.MustCompile(`(net_\w+)\.\d+`)
+
+// sorted is a listing without what depends on history: the suffixes of chains
+// and the order of networks.
+func sorted(listed string) string {
+	_, body, _ := strings.Cut(plain(listed), "\n")
+	blocks := strings.Split(suffixes.ReplaceAllString(body, "$1"), "\n\t}\n")
+	for i, b := range blocks {
+		if head, elements, ok := strings.Cut(b, "elements = {"); ok {
+			list := regexp.MustCompile(`,\s+`).Split(strings.Trim(elements, " }\n"), -1)
+			slices.Sort(list)
+			blocks[i] = head + strings.Join(list, "\n")
+		}
+		blocks[i] = strings.TrimSpace(blocks[i])
+	}
+	slices.Sort(blocks)
+	return strings.Join(blocks, "\n")
+}
+
+// fresh is how the table of these parts looks when it is made at once.
+func fresh(t *testing.T, parts ...ruleset.Part) string {
+	t.Helper()
+	ns := newNamespace(t)
+	mustSync(t, open(t, ns), parts...)
+	return sorted(list(t, ns))
+}
+
+func expectTable(t *testing.T, ns int, parts ...ruleset.Part) {
+	t.Helper()
+	if diff := cmp.Diff(fresh(t, parts...), sorted(list(t, ns))); diff != "" {
+		t.Errorf("the table made at once (-) and this one (+):\n%s", diff)
+	}
+}
+
+// generation is the number of the last change in the network namespace.
+func generation(t *testing.T, b *Backend) (id uint32) {
+	t.Helper()
+	err := b.reader.get(unix.NFT_MSG_GETGEN, unix.NFPROTO_UNSPEC, nil, func(body []byte) {
+		data, _ := find(body, unix.NFTA_GEN_ID)
+		id = number32(data)
+	})
+	if err != nil || id == 0 {
+		t.Fatalf("generation %d, error %v", id, err)
+	}
+	return id
+}
+
+func TestTableComesWithTheFirstNetworkAndGoesWithTheLast(t *testing.T) {
+	ns := newNamespace(t)
+	b := open(t, ns)
+	mustSync(t, b)
+	if got := list(t, ns); got != "" {
+		t.Fatalf("there is a table without networks:\n%s", got)
+	}
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(1, true), part(2, true)}})
+	expectTable(t, ns, part(1, true), part(2, true))
+	mustApply(t, b, ruleset.Change{Remove: []string{"n1", "never heard of"}})
+	expectTable(t, ns, part(2, true))
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(3, true)}, Remove: []string{"n2"}})
+	expectTable(t, ns, part(3, true))
+	mustApply(t, b, ruleset.Change{Remove: []string{"n3"}})
+	if got := run(t, ns, "nft", "list", "ruleset"); got != "" {
+		t.Errorf("after the last network there is still:\n%s", got)
+	}
+}
+
+func TestReplacingAlternatesTheNamesOfChains(t *testing.T) {
+	ns := newNamespace(t)
+	b := open(t, ns)
+	for i, want := range []string{"net_n1_from", "net_n1_from.2", "net_n1_from", "net_n1_from.2"} {
+		p := part(1, true)
+		p.Chains[0].Rules[0].Comment = strings.Repeat("x", i)
+		mustApply(t, b, ruleset.Change{Set: []ruleset.Part{p}})
+		expectTable(t, ns, p)
+		if got := list(t, ns); !strings.Contains(got, "chain "+want+" {") || !strings.Contains(got, "goto "+want+",") && !strings.Contains(got, "goto "+want+" }") {
+			t.Errorf("round %d: no chain %s that is in use:\n%s", i, want, got)
+		}
+	}
+}
+
+func TestChainsOfANetworkLeadToItsOwnGeneration(t *testing.T) {
+	ns := newNamespace(t)
+	b := open(t, ns)
+	p := part(1, true)
+	p.Chains = append(p.Chains, ruleset.Chain{Name: "net_n1_more", Rules: []ruleset.Rule{rule(ruleset.Accept{})}})
+	p.Chains[0].Rules = append(p.Chains[0].Rules, rule(ruleset.Goto{Chain: "net_n1_more"}))
+	for _, comment := range []string{"a", "b", "c"} {
+		p := withSuffix(p, "") // each round is another value
+		p.Chains = slices.Clone(p.Chains)
+		p.Chains[3].Rules = []ruleset.Rule{{Action: ruleset.Accept{}, Comment: comment}}
+		mustApply(t, b, ruleset.Change{Set: []ruleset.Part{p}})
+		expectTable(t, ns, p)
+	}
+}
+
+func TestWhatIsTheSameCostsNothing(t *testing.T) {
+	ns := newNamespace(t)
+	b := open(t, ns)
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(1, true), part(2, true)}})
+	before := generation(t, b)
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(1, true), part(2, true)}})
+	mustSync(t, b, part(2, true), part(1, true))
+	mustApply(t, b, ruleset.Change{Remove: []string{"unknown"}})
+	if after := generation(t, b); after != before {
+		t.Errorf("the ruleset's generation went from %d to %d though nothing changed", before, after)
+	}
+}
+
+func TestANewIndexSwapsElementsAlone(t *testing.T) {
+	ns := newNamespace(t)
+	b := open(t, ns)
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(1, true)}})
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{moved(1)}})
+	expectTable(t, ns, moved(1))
+	if got := list(t, ns); strings.Contains(got, "net_n1_from.2") {
+		t.Errorf("the chains were made anew:\n%s", got)
+	}
+	gone := moved(1)
+	gone.Elements = slices.DeleteFunc(gone.Elements, func(e ruleset.Element) bool { return e.Index != 0 })
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{gone}})
+	expectTable(t, ns, gone)
+}
+
+func TestABridgeMovesFromOneNetworkToAnother(t *testing.T) {
+	ns := newNamespace(t)
+	b := open(t, ns)
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(1, true), part(2, true)}})
+	thief := part(2, true)
+	thief.Elements = part(1, true).Elements
+	for i, e := range thief.Elements {
+		thief.Elements[i].Goto = strings.Replace(e.Goto, "n1", "n2", 1)
+	}
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{thief}, Remove: []string{"n1"}})
+	expectTable(t, ns, thief)
+}
+
+// TestARefusedChangeLeavesAll tries changes that fail late in a batch that
+// would also have added, replaced and removed networks.
+func TestARefusedChangeLeavesAll(t *testing.T) {
+	tests := map[string]struct {
+		spoil func(p *ruleset.Part)
+		want  []string // of the error
+	}{
+		"a rule to a missing chain": {
+			func(p *ruleset.Part) {
+				p.Chains[1].Rules = append(p.Chains[1].Rules, ruleset.Rule{Action: ruleset.Goto{Chain: "nowhere"}, Comment: "lost"})
+			},
+			[]string{"adding a rule to chain net_n3_to", `"lost"`, "no such file or directory"},
+		},
+		"a rule with a missing counter": {
+			func(p *ruleset.Part) { p.Counters = p.Counters[1:] },
+			[]string{"adding a rule to chain net_n3_from", "expression objref"},
+		},
+		"an element to a missing chain": {
+			func(p *ruleset.Part) { p.Elements[5].Goto = "nowhere" },
+			[]string{"adding elements to set to_name", `element "vb3" : goto nowhere`},
+		},
+		"a loop": {
+			func(p *ruleset.Part) { p.Chains[1].Rules[1].Action = ruleset.Goto{Chain: "net_n3_to"} },
+			[]string{"the kernel refused", "too many links"},
+		},
+		"another network's bridge": {
+			func(p *ruleset.Part) { p.Elements[3].Name = "vb1" },
+			[]string{"adding elements to set from_name", "file exists"},
+		},
+		"masquerade off its hook": {
+			func(p *ruleset.Part) { p.Chains[0].Rules[0].Action = ruleset.Masquerade{} },
+			[]string{"operation not supported"},
+		},
+		"a name too long": {
+			func(p *ruleset.Part) { p.Chains[0].Name = strings.Repeat("x", 300) },
+			[]string{"adding chain xxx"},
+		},
+		"a set that is none":         {func(p *ruleset.Part) { p.Elements[0].Set = "none" }, []string{`no set "none"`}},
+		"an index of 0":              {func(p *ruleset.Part) { p.Elements[0].Index = 0 }, []string{"does not fit set same_bridge_id"}},
+		"an interface name too long": {func(p *ruleset.Part) { p.Elements[1].Name = "sixteen_letters_" }, []string{"does not fit"}},
+		"a rule that cannot be":      {func(p *ruleset.Part) { p.Chains[0].Rules[0].Action = ruleset.ResetTCP{} }, []string{"match of the protocol"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			ns := newNamespace(t)
+			b := open(t, ns)
+			mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(1, true), part(2, true)}})
+			before := list(t, ns)
+			bad := part(3, true)
+			tt.spoil(&bad)
+			err := b.Apply(context.Background(), ruleset.Change{Set: []ruleset.Part{changed(1), bad}, Remove: []string{"n2"}})
+			if err == nil {
+				t.Fatalf("the kernel took it:\n%s", list(t, ns))
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q does not say %q", err, want)
+				}
+			}
+			if diff := cmp.Diff(before, list(t, ns)); diff != "" {
+				t.Errorf("it failed and changed:\n%s", diff)
+			}
+			mustApply(t, b, ruleset.Change{Set: []ruleset.Part{changed(1), part(3, true)}, Remove: []string{"n2"}})
+			expectTable(t, ns, changed(1), part(3, true))
+		})
+	}
+}
+
+// faulty is a wire that loses the kernel's answer, before or after it acted.
+type faulty struct {
+	wire
+	lose    bool
+	reaches bool
+}
+
+func (f *faulty) exchange(messages []netlink.Message) error {
+	if !f.lose {
+		return f.wire.exchange(messages)
+	}
+	f.lose = false
+	if f.reaches {
+		if err := f.wire.exchange(messages); err != nil {
+			return err
+		}
+	}
+	return errors.Join(errUnknown, unix.ENOBUFS)
+}
+
+func TestALostAnswerIsFoundOut(t *testing.T) {
+	for _, reaches := range []bool{true, false} {
+		ns := newNamespace(t)
+		b := open(t, ns)
+		mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(1, true), part(2, true)}})
+		b.wire = &faulty{wire: b.wire, lose: true, reaches: reaches}
+		err := b.Apply(context.Background(), ruleset.Change{Set: []ruleset.Part{changed(1), part(3, true)}, Remove: []string{"n2"}})
+		if !errors.Is(err, unix.ENOBUFS) {
+			t.Fatalf("error %v, want ENOBUFS", err)
+		}
+		mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(4, true)}})
+		expectTable(t, ns, part(1, true), part(2, true), part(4, true))
+	}
+}
+
+func TestCountersSurviveReplacement(t *testing.T) {
+	ns := newNamespace(t)
+	start := ruleset.Counters{
+		FromGuestPackets: 1, FromGuestBytes: 2, ToGuestPackets: 3, ToGuestBytes: 4,
+		RejectedFromGuestPackets: 5, RejectedToGuestPackets: 6,
+	}
+	b := open(t, ns, func(c *Config) {
+		c.StartValues = func(network string) ruleset.Counters {
+			if network == "n1" {
+				return start
+			}
+			return ruleset.Counters{}
+		}
+	})
+	expect := func(want map[string]ruleset.Counters) {
+		t.Helper()
+		got, err := b.Counters(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	expect(map[string]ruleset.Counters{})
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(1, true), part(2, true)}})
+	expect(map[string]ruleset.Counters{"n1": start, "n2": {}})
+
+	start.FromGuestPackets = 100 // no longer asked for: the counters are there
+	was := ruleset.Counters{FromGuestPackets: 1, FromGuestBytes: 2, ToGuestPackets: 3, ToGuestBytes: 4, RejectedFromGuestPackets: 5, RejectedToGuestPackets: 6}
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{changed(1), changed(2)}})
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{moved(1)}, Remove: []string{"n2"}})
+	expect(map[string]ruleset.Counters{"n1": was})
+
+	if err := b.ResetCounters(context.Background(), "n1"); err != nil {
+		t.Fatal(err)
+	}
+	expect(map[string]ruleset.Counters{"n1": {}})
+	if err := b.ResetCounters(context.Background(), "unknown"); err != nil {
+		t.Error(err)
+	}
+
+	fewer := changed(1)
+	fewer.Counters = []string{fewer.Counters[0]}
+	for i := range fewer.Chains {
+		for j, r := range fewer.Chains[i].Rules {
+			if r.Counter != fewer.Counters[0] {
+				fewer.Chains[i].Rules[j].Counter = ""
+			}
+		}
+	}
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{fewer}})
+	expectTable(t, ns, fewer)
+}
+
+// TestNetworksNamedLikeCounters: the counter that lets guests of "rejected"
+// out is not the one that refuses those of "".
+func TestNetworksNamedLikeCounters(t *testing.T) {
+	names := ruleset.NamesOf("rejected")
+	p := newPlanner(func(string) ruleset.Counters { return ruleset.Counters{FromGuestBytes: 7} })
+	if got := p.newCounter("rejected", names.From); got.bytes != 7 {
+		t.Errorf("counter %s begins at %d bytes, want 7", names.From, got.bytes)
+	}
+}
+
+func TestReadersAndWritersAtOnce(t *testing.T) {
+	ns := newNamespace(t)
+	b := open(t, ns)
+	mustSync(t, b, parts(20)...)
+	var wg sync.WaitGroup
+	ctx := context.Background()
+	for i := range 4 {
+		wg.Go(func() {
+			for range 20 {
+				mustApply(t, b, ruleset.Change{Set: []ruleset.Part{changed(100 + i)}})
+				mustApply(t, b, ruleset.Change{Remove: []string{changed(100 + i).Network}})
+			}
+		})
+		wg.Go(func() {
+			for range 10 {
+				if got, err := b.Counters(ctx); err != nil || len(got) < 20 {
+					t.Errorf("counters of %d networks, error %v", len(got), err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	expectTable(t, ns, parts(20)...)
+}
+
+func TestClosedAndCancelled(t *testing.T) {
+	ns := newNamespace(t)
+	b := open(t, ns)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := b.Apply(ctx, ruleset.Change{Set: []ruleset.Part{part(1, true)}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want that the context is cancelled", err)
+	}
+	if _, err := b.Counters(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want that the context is cancelled", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Sync(context.Background(), nil); !errors.Is(err, errClosed) {
+		t.Errorf("error %v, want that the backend is closed", err)
+	}
+}
+
+func TestProbeLeavesNothingBehind(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		ns := newNamespace(t)
+		b := open(t, ns, func(c *Config) { c.Owned = own })
+		if err := b.Probe(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if got := run(t, ns, "nft", "list", "ruleset"); got != "" {
+			t.Errorf("the probe left:\n%s", got)
+		}
+		if b.Owned() != own {
+			t.Errorf("owned is %v, want %v", b.Owned(), own)
+		}
+	}
+}

@@ -1,0 +1,393 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+const table = "inet " + ruleset.TableName
+
+func unowned(c *Config) { c.Owned = false }
+
+// damage is what somebody does to the table while nobody guards it.
+var damages = map[string]struct {
+	commands string
+	want     SyncReport
+	verify   []string
+}{
+	"nothing": {},
+	"a rule is deleted": {
+		"flush chain " + table + " net_n1_to", SyncReport{Repaired: []string{"n1"}}, []string{"n1"},
+	},
+	"a rule is added": {
+		"add rule " + table + " net_n2_from accept", SyncReport{Repaired: []string{"n2"}}, []string{"n2"},
+	},
+	"a rule takes another's place": {
+		"flush chain " + table + " net_n2_to; add rule " + table + ` net_n2_to ip daddr 10.0.2.0/24 accept comment "n2: replies"; add rule ` +
+			table + ` net_n2_to goto refuse comment "n2: nothing else gets in"`,
+		SyncReport{Repaired: []string{"n2"}}, []string{"n2"},
+	},
+	"elements are deleted": {
+		"flush map " + table + " from_name", SyncReport{Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
+	},
+	"a verdict is changed": {
+		"delete element " + table + " to_name { vb1 }; add element " + table + " to_name { vb1 : goto net_n2_to }",
+		SyncReport{Repaired: []string{"n1"}}, []string{"n1"},
+	},
+	"a verdict lets all pass": {
+		"delete element " + table + " to_name { vb1 }; add element " + table + " to_name { vb1 : accept }",
+		SyncReport{Repaired: []string{"n1"}}, []string{"n1"},
+	},
+	"chains and elements of nobody": {
+		"add chain " + table + " stranger; add rule " + table + " stranger goto net_n1_to; add element " + table + " to_name { vb9 : goto stranger }",
+		SyncReport{Leftovers: 2}, nil,
+	},
+	"a base chain of nobody": {
+		"add chain " + table + " stranger { type filter hook input priority 0; policy drop; }", SyncReport{Leftovers: 1}, nil,
+	},
+	"sets and counters of nobody": {
+		"add set " + table + " stranger { type ipv4_addr; elements = { 192.0.2.1 } }; add counter " + table + " stranger; add chain " + table +
+			" uses; add rule " + table + " uses ip saddr @stranger counter name stranger; add rule " + table + " uses ip saddr { 192.0.2.2, 192.0.2.3 } drop",
+		SyncReport{Leftovers: 3}, nil,
+	},
+	"an old generation is in use by a stranger": {
+		"add chain " + table + " net_n1_from.2; add chain " + table + " stranger; add rule " + table +
+			" stranger goto net_n1_from.2; flush chain " + table + " net_n1_from; add rule " + table + " net_n1_from goto net_n1_from.2",
+		SyncReport{Repaired: []string{"n1"}, Leftovers: 1}, []string{"n1"},
+	},
+	"a base chain is emptied": {
+		"flush chain " + table + " from_guests", SyncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
+	},
+	"a base chain lets pass first": {
+		"insert rule " + table + " from_guests accept", SyncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
+	},
+	"a policy is drop": {
+		"add chain " + table + " to_guests { type filter hook forward priority filter + 1; policy drop; }", SyncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
+	},
+	"the refusal refuses no more": {
+		"flush chain " + table + " refuse", SyncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
+	},
+	"a base chain and its maps are gone": {
+		"flush chain " + table + " from_guests; delete chain " + table + " from_guests; delete map " + table + " from_id; delete map " + table + " from_name",
+		SyncReport{Skeleton: true, Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
+	},
+	"a base chain has another priority": {
+		"flush chain " + table + " from_guests; delete chain " + table + " from_guests; add chain " + table + " from_guests { type filter hook forward priority -300; }",
+		SyncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
+	},
+	"a map has another key": {
+		"flush chain " + table + " nat_guests; delete map " + table + " nat_id; add map " + table + " nat_id { type ipv4_addr : verdict; }",
+		SyncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
+	},
+	"the table is gone": {
+		"delete table " + table, SyncReport{TableMissing: true}, []string{"n0", "n1", "n2"},
+	},
+	"the table is emptied": {
+		"flush table " + table, SyncReport{Skeleton: true, Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
+	},
+}
+
+// TestDamageIsFoundAndRepaired damages the table of a backend that does not
+// own it, behind its back.
+func TestDamageIsFoundAndRepaired(t *testing.T) {
+	for name, tt := range damages {
+		t.Run(name, func(t *testing.T) {
+			ns := newNamespace(t)
+			b := open(t, ns, unowned)
+			mustSync(t, b, parts(3)...)
+			if tt.commands != "" {
+				run(t, ns, "nft", tt.commands)
+			}
+			before := list(t, ns)
+			damaged, err := b.Verify(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.verify, damaged); diff != "" {
+				t.Errorf("Verify, want (-) and got (+):\n%s", diff)
+			}
+			if list(t, ns) != before {
+				t.Error("Verify changed something")
+			}
+			if diff := cmp.Diff(tt.want, mustSync(t, b, parts(3)...)); diff != "" {
+				t.Errorf("Sync, want (-) and got (+):\n%s", diff)
+			}
+			expectTable(t, ns, parts(3)...)
+			if got := mustSync(t, b, parts(3)...); got.Damaged() {
+				t.Errorf("a second look finds %+v", got)
+			}
+			mustApply(t, b, ruleset.Change{Set: []ruleset.Part{changed(1)}, Remove: []string{"n2"}})
+			expectTable(t, ns, part(0, true), changed(1))
+		})
+	}
+}
+
+// TestTakeover: the next process finds the table that persisted, as it was or
+// after somebody has been at it.
+func TestTakeover(t *testing.T) {
+	for name, tt := range damages {
+		t.Run(name, func(t *testing.T) {
+			ns := newNamespace(t)
+			first := open(t, ns)
+			mustSync(t, first, parts(3)...)
+			if err := first.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if tt.commands != "" {
+				run(t, ns, "nft", tt.commands)
+			}
+			b := open(t, ns)
+			if diff := cmp.Diff(tt.want, mustSync(t, b, parts(3)...)); diff != "" {
+				t.Errorf("Sync, want (-) and got (+):\n%s", diff)
+			}
+			expectTable(t, ns, parts(3)...)
+			if !b.Owned() {
+				t.Error("the table is not owned")
+			}
+			expectProtected(t, ns)
+		})
+	}
+}
+
+// expectProtected tries to change the table as another process.
+func expectProtected(t *testing.T, ns int) {
+	t.Helper()
+	before := list(t, ns)
+	for _, command := range []string{"add chain " + table + " foreign", "delete table " + table, "add rule " + table + " refuse accept"} {
+		out, err := in(ns, "nft", command).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "Operation not permitted") {
+			t.Errorf("%s: %v %s, want EPERM", command, err, out)
+		}
+	}
+	run(t, ns, "nft", "flush", "ruleset")
+	if diff := cmp.Diff(before, list(t, ns)); diff != "" {
+		t.Errorf("the table was changed by another process:\n%s", diff)
+	}
+}
+
+func TestTakeoverBringsTheNetworksOfNow(t *testing.T) {
+	ns := newNamespace(t)
+	first := open(t, ns)
+	mustSync(t, first, parts(4)...)
+	mustApply(t, first, ruleset.Change{Set: []ruleset.Part{changed(2)}}) // a second generation
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, ns)
+	report := mustSync(t, b, changed(0), moved(1), changed(2), part(7, true))
+	want := SyncReport{Repaired: []string{"n0", "n1", "n7"}, Leftovers: 3 + 4 + 8 + 4}
+	if diff := cmp.Diff(want, report); diff != "" {
+		t.Errorf("want (-) and got (+):\n%s", diff)
+	}
+	expectTable(t, ns, changed(0), moved(1), changed(2), part(7, true))
+}
+
+func TestTakeoverKeepsTotals(t *testing.T) {
+	ns := newNamespace(t)
+	totals := ruleset.Counters{FromGuestPackets: 10, FromGuestBytes: 2000, RejectedToGuestPackets: 7}
+	first := open(t, ns, func(c *Config) { c.StartValues = func(string) ruleset.Counters { return totals } })
+	mustSync(t, first, parts(2)...)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]ruleset.Counters{"n0": totals, "n1": totals}
+	for _, commands := range []string{
+		"flush chain " + table + " net_n1_to",
+		// Another priority takes a new table, and that starts anew but for this.
+		"flush chain " + table + " from_guests; delete chain " + table + " from_guests; add chain " + table + " from_guests { type filter hook forward priority -300; }",
+	} {
+		run(t, ns, "nft", commands)
+		b := open(t, ns)
+		mustSync(t, b, parts(2)...)
+		got, err := b.Counters(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("after %q: want (-) and got (+):\n%s", commands, diff)
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSyncWithoutNetworksDeletesTheTable(t *testing.T) {
+	ns := newNamespace(t)
+	first := open(t, ns)
+	mustSync(t, first, parts(2)...)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustSync(t, open(t, ns))
+	if got := run(t, ns, "nft", "list", "ruleset"); got != "" {
+		t.Errorf("there is still:\n%s", got)
+	}
+}
+
+func TestASecondProcessIsToldWhy(t *testing.T) {
+	ns := newNamespace(t)
+	mustSync(t, open(t, ns), parts(1)...)
+	other := open(t, ns)
+	_, err := other.Sync(context.Background(), parts(1))
+	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "belongs to another process") {
+		t.Errorf("error %v, want EPERM with its reason", err)
+	}
+	if got, err := other.Counters(context.Background()); err != nil {
+		t.Errorf("reading fails too: %v %v", got, err)
+	}
+	expectTable(t, ns, parts(1)...)
+}
+
+// TestOwnershipChanges: own_table is switched between two runs of the service.
+func TestOwnershipChanges(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		ns := newNamespace(t)
+		first := open(t, ns, func(c *Config) { c.Owned = before })
+		mustSync(t, first, parts(2)...)
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b := open(t, ns, func(c *Config) { c.Owned = !before })
+		mustSync(t, b, parts(2)...)
+		mustApply(t, b, ruleset.Change{Set: []ruleset.Part{changed(1)}})
+		expectTable(t, ns, part(0, true), changed(1))
+		mustApply(t, b, ruleset.Change{Remove: []string{"n0", "n1"}})
+		mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(0, true)}})
+		if b.Owned() == before {
+			t.Errorf("from owned %v: a new table is still %v", before, b.Owned())
+		}
+		if !before {
+			expectProtected(t, ns)
+		}
+	}
+}
+
+// TestApplyRecoversFromAForeignFlush: the flush need not have been noticed yet.
+func TestApplyRecoversFromAForeignFlush(t *testing.T) {
+	changes := map[string]struct {
+		change ruleset.Change
+		want   []ruleset.Part
+	}{
+		"add":     {ruleset.Change{Set: []ruleset.Part{part(9, true)}}, []ruleset.Part{part(0, true), part(1, true), part(9, true)}},
+		"replace": {ruleset.Change{Set: []ruleset.Part{changed(1)}}, []ruleset.Part{part(0, true), changed(1)}},
+		"remove":  {ruleset.Change{Remove: []string{"n0"}}, []ruleset.Part{part(1, true)}},
+	}
+	for name, tt := range changes {
+		t.Run(name, func(t *testing.T) {
+			ns := newNamespace(t)
+			totals := ruleset.Counters{ToGuestBytes: 99}
+			b := open(t, ns, unowned, func(c *Config) { c.StartValues = func(string) ruleset.Counters { return totals } })
+			mustSync(t, b, parts(2)...)
+			run(t, ns, "nft", "flush", "ruleset")
+			mustApply(t, b, tt.change)
+			got, err := b.Counters(context.Background())
+			if err != nil || got["n1"] != totals {
+				t.Errorf("totals of n1 are %v (%v), want %v", got["n1"], err, totals)
+			}
+			// The listing of a fresh table has counters at zero.
+			for network := range got {
+				if err := b.ResetCounters(context.Background(), network); err != nil {
+					t.Fatal(err)
+				}
+			}
+			expectTable(t, ns, tt.want...)
+		})
+	}
+}
+
+func TestManyNetworksGoInSlices(t *testing.T) {
+	ns := newNamespace(t)
+	first := open(t, ns)
+	before := generation(t, first)
+	mustSync(t, first, parts(3*slice+1)...)
+	if got := generation(t, first) - before; got < 4 {
+		t.Errorf("%d networks came in %d transactions, want 4 at least", 3*slice+1, got)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, ns)
+	var other []ruleset.Part
+	for n := range 3 * slice {
+		other = append(other, changed(n))
+	}
+	report := mustSync(t, b, other...)
+	if len(report.Repaired) != 3*slice || report.Rebuilt || report.TableMissing {
+		t.Errorf("repaired %d networks: %+v", len(report.Repaired), report)
+	}
+	expectTable(t, ns, other...)
+}
+
+// TestAnyHistoryEndsInTheSameTable lets changes, foreign hands, restarts and
+// lost answers follow each other in any order.
+func TestAnyHistoryEndsInTheSameTable(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		ns := newNamespace(t)
+		own := rapid.Bool().Draw(rt, "owned")
+		reopen := func() *Backend { return open(t, ns, func(c *Config) { c.Owned = own }) }
+		b := reopen()
+		want := map[string]ruleset.Part{}
+		all := func() (out []ruleset.Part) {
+			for _, name := range slices.Sorted(maps.Keys(want)) {
+				out = append(out, want[name])
+			}
+			return out
+		}
+		draw := func() ruleset.Part {
+			n := rapid.IntRange(0, 3).Draw(rt, "network")
+			return rapid.SampledFrom([]func(int) ruleset.Part{func(n int) ruleset.Part { return part(n, true) }, changed, moved}).Draw(rt, "form")(n)
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"set": func(*rapid.T) {
+				p := draw()
+				mustApply(t, b, ruleset.Change{Set: []ruleset.Part{p}})
+				want[p.Network] = p
+			},
+			"remove": func(*rapid.T) {
+				p := draw()
+				mustApply(t, b, ruleset.Change{Remove: []string{p.Network}})
+				delete(want, p.Network)
+			},
+			"restart": func(*rapid.T) {
+				if err := b.Close(); err != nil {
+					t.Fatal(err)
+				}
+				b = reopen()
+				mustSync(t, b, all()...)
+			},
+			"foreign hand": func(rt *rapid.T) {
+				name := rapid.SampledFrom(slices.Sorted(maps.Keys(damages))).Draw(rt, "damage")
+				in(ns, "nft", damages[name].commands).Run() // fails where it does not fit
+				mustSync(t, b, all()...)
+			},
+			"lost answer": func(rt *rapid.T) {
+				w := b.wire
+				b.wire = &faulty{wire: w, lose: true, reaches: rapid.Bool().Draw(rt, "reaches")}
+				b.Apply(context.Background(), ruleset.Change{Set: []ruleset.Part{draw()}})
+				b.wire = w
+			},
+		})
+		mustSync(t, b, all()...)
+		if len(want) == 0 {
+			if got := list(t, ns); got != "" {
+				rt.Fatalf("without networks there is:\n%s", got)
+			}
+		} else if diff := cmp.Diff(fresh(t, all()...), sorted(list(t, ns))); diff != "" {
+			rt.Fatalf("the table made at once (-) and this one (+):\n%s", diff)
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
