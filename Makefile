@@ -36,7 +36,10 @@ BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X 
 TESTFLAGS ?= -timeout=30m
 say = @printf '==> %s\n'
 
-.PHONY: all build demo test lint bench install uninstall clean
+# The steps of a target run in the order in which they stand there.
+.NOTPARALLEL:
+
+.PHONY: all build demo test lint bench setup install uninstall clean
 all: build
 
 build:
@@ -56,7 +59,6 @@ demo: setup build
 	$(say) 'running the demo in network namespaces of its own'
 	@$(GO) run -buildvcs=false ./tests/demo $(if $(KEEP),-keep)
 
-.PHONY: setup
 setup:
 	$(say) 'installing what the tests and the demo need (tests/setup.sh)'
 	@tests/setup.sh
@@ -67,7 +69,7 @@ test: setup lint build
 
 lint:
 	$(say) 'checking the format (gofmt)'
-	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')) && \
+	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); \
 		if [ -n "$$unformatted" ]; then echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	$(say) 'looking for mistakes (go vet)'
 	@$(GO) vet ./...
