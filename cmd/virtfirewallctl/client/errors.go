@@ -73,8 +73,10 @@ func explainReply(method string, e dbus.Error) error {
 		return &failure{ErrNotAuthorised, said}
 	case "ServiceUnknown", "NameHasNoOwner":
 		return unreachable("%s", notThere)
-	case "NoReply", "Disconnected", "Timeout", "TimedOut":
+	case "NoReply", "Disconnected":
 		return unreachable("%s", notAnswering)
+	case "TimedOut": // the bus's word for an activation that does not end; Timeout is the service's
+		return unreachable("starting virtfirewalld: %s", said)
 	}
 	if e.Error() == e.Name || said == "" {
 		said = fmt.Sprintf("calling %s: virtfirewalld answered %s", method, e.Name)

@@ -67,6 +67,8 @@ func TestExplain(t *testing.T) {
 		{"gone", reply("org.freedesktop.DBus.Error.NameHasNoOwner", "no owner"), ErrUnreachable, notThere},
 		{"disabled unit", reply("org.freedesktop.systemd1.NoSuchUnit", "Unit dbus-x.service not found"), ErrUnreachable, "starting virtfirewalld: Unit dbus-x.service not found"},
 		{"cut off", reply("org.freedesktop.DBus.Error.NoReply", "Message recipient disconnected"), ErrUnreachable, notAnswering},
+		{"slow to start", reply("org.freedesktop.DBus.Error.TimedOut", "activation timed out"), ErrUnreachable, "starting virtfirewalld: activation timed out"},
+		{"slow firewalld", reply("org.freedesktop.DBus.Error.Timeout", "firewalld did not answer"), nil, "firewalld did not answer"},
 		{"bus gone", dbus.ErrClosed, ErrUnreachable, "calling M: the connection to the system bus is closed"},
 		{"end of file", io.EOF, ErrUnreachable, "calling M: the connection to the system bus is closed"},
 		{"late", context.DeadlineExceeded, ErrUnreachable, "calling M: virtfirewalld did not answer in time"},
