@@ -1,0 +1,222 @@
+package tests
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/tests/host"
+)
+
+// talk is a TCP connection between two nodes that can be asked whether it
+// still works.
+type talk struct {
+	conn net.Conn
+	line *bufio.Reader
+	Seen netip.AddrPort // the source that the server saw
+}
+
+// newTalk connects from one node to an echo server on another.
+func newTalk(t *testing.T, from, to host.Node, at string) *talk {
+	t.Helper()
+	seen := make(chan net.Addr, 1)
+	var listener net.Listener
+	err := to.Do(func() (err error) {
+		listener, err = net.Listen("tcp", at)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go echo(listener, seen)
+	k := &talk{}
+	err = from.Do(func() (err error) {
+		k.conn, err = net.DialTimeout("tcp", at, 3*time.Second)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { k.conn.Close() })
+	k.line = bufio.NewReader(k.conn)
+	k.Seen = (<-seen).(*net.TCPAddr).AddrPort()
+	return k
+}
+
+// echo answers the one connection that comes.
+func echo(l net.Listener, seen chan<- net.Addr) {
+	conn, err := l.Accept()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	seen <- conn.RemoteAddr()
+	for lines := bufio.NewScanner(conn); lines.Scan(); {
+		if _, err := fmt.Fprintln(conn, lines.Text()); err != nil {
+			return
+		}
+	}
+}
+
+// works says whether a line goes there and back.
+func (k *talk) works(t *testing.T, when string) {
+	t.Helper()
+	want := fmt.Sprintf("%s %d\n", when, time.Now().UnixNano())
+	_ = k.conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := fmt.Fprint(k.conn, want); err != nil {
+		t.Fatalf("%s: the established connection broke: %v", when, err)
+	}
+	if got, err := k.line.ReadString('\n'); err != nil || got != want {
+		t.Fatalf("%s: the established connection broke: %q, %v", when, got, err)
+	}
+}
+
+const natNet = "192.168.122.1/24"
+
+// natRig is a NAT network "default" on virbr0 with a guest, and the internet.
+func natRig(t *testing.T) (r *rig, guest, internet *host.Peer) {
+	t.Helper()
+	r = startedRig(t)
+	r.Bridge("virbr0", natNet)
+	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
+	return r, r.Guest("virbr0", "guest", "192.168.122.10/24"), r.Internet()
+}
+
+// guarded checks what must hold at any instant: nobody comes in, nobody forges.
+func guarded(t *testing.T, guest, internet *host.Peer, when string) {
+	t.Helper()
+	in := host.Try(internet, guest, host.Probe{Proto: host.UDP, To: netip.MustParseAddrPort("192.168.122.10:0")})
+	if in.Seen.IsValid() || in.Err != nil {
+		t.Errorf("%s: a new connection from outside: %v", when, in)
+	}
+}
+
+// natted checks that the guest gets out under the host's address.
+func natted(t *testing.T, guest, internet *host.Peer, when string) {
+	t.Helper()
+	out := host.Try(guest, internet, host.Probe{Proto: host.TCP, To: netip.MustParseAddrPort("203.0.113.1:0")})
+	if !out.Reached || out.Seen.Addr() != netip.MustParseAddr("203.0.113.2") {
+		t.Errorf("%s: from guest to internet: %v", when, out)
+	}
+}
+
+func TestWaitingNetworkBecomesActive(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
+	if state, reason := r.State("default"); state != "waiting" || !strings.Contains(reason, "virbr0") {
+		t.Errorf("without its bridge the network is %s: %s", state, reason)
+	}
+	if !strings.Contains(r.Table(), "net_default_from") {
+		t.Error("a waiting network has no rules")
+	}
+	var took []time.Duration
+	for range 9 {
+		r.Bridge("virbr0", natNet)
+		took = append(took, r.AwaitState("default", "active"))
+		if index := r.Property("default", "BridgeIndex").(int32); index == 0 {
+			t.Error("an active network's bridge has no index")
+		}
+		r.Must("ip", "link", "del", "virbr0")
+		r.AwaitState("default", "waiting")
+	}
+	slices.Sort(took)
+	t.Logf("from the bridge to active: median %v, all %v", took[len(took)/2], took)
+	if took[len(took)/2] > 100*time.Millisecond {
+		t.Errorf("it took %v from the bridge to active, more than 100 ms", took[len(took)/2])
+	}
+}
+
+// TestRulesHoldByNameWithoutTheService: a bridge made anew while the service is
+// down is governed from its first packet.
+func TestRulesHoldByNameWithoutTheService(t *testing.T) {
+	t.Parallel()
+	r, _, internet := natRig(t)
+	r.KillDaemon()
+	r.Must("ip", "link", "del", "virbr0")
+	r.Bridge("virbr0", natNet)
+	r.Must("ip", "link", "set", "v-guest", "master", "virbr0")
+	guest := r.Guest("virbr0", "other", "192.168.122.10/24")
+	guarded(t, guest, internet, "bridge made anew, service down")
+	natted(t, guest, internet, "bridge made anew, service down")
+	r.StartDaemon()
+	r.AwaitState("default", "active")
+	guarded(t, guest, internet, "service back")
+	natted(t, guest, internet, "service back")
+}
+
+func TestBridgeMadeAnewKeepsConnections(t *testing.T) {
+	t.Parallel()
+	r, guest, internet := natRig(t)
+	k := newTalk(t, guest, internet, "203.0.113.1:7000")
+	if k.Seen.Addr() != netip.MustParseAddr("203.0.113.2") {
+		t.Errorf("the server saw %v", k.Seen)
+	}
+	before := r.Property("default", "BridgeIndex")
+	for round := range 3 {
+		r.Must("ip", "link", "del", "virbr0")
+		r.Bridge("virbr0", natNet)
+		r.Must("ip", "link", "set", "v-guest", "master", "virbr0")
+		when := fmt.Sprintf("bridge made anew, round %d", round)
+		k.works(t, when)
+		guarded(t, guest, internet, when)
+		r.AwaitState("default", "active")
+		k.works(t, when+", active")
+		natted(t, guest, internet, when)
+	}
+	if after := r.Property("default", "BridgeIndex"); after == before {
+		t.Errorf("the index is still %v", after)
+	}
+	if elements := strings.Count(r.Table(), "comment \"network default\""); elements != 8 {
+		t.Errorf("%d elements are in the maps, not 8: a dead index stayed\n%s", elements, r.Table())
+	}
+}
+
+func TestRenamedBridgeKeepsItsRules(t *testing.T) {
+	t.Parallel()
+	r, guest, internet := natRig(t)
+	k := newTalk(t, guest, internet, "203.0.113.1:7000")
+	r.Must("ip", "link", "set", "virbr0", "name", "away0")
+	r.AwaitState("default", "waiting")
+	if _, reason := r.State("default"); !strings.Contains(reason, "away0") {
+		t.Errorf("the reason does not tell of the new name: %s", reason)
+	}
+	k.works(t, "renamed")
+	guarded(t, guest, internet, "renamed")
+	natted(t, guest, internet, "renamed")
+	r.Must("ip", "link", "set", "away0", "name", "virbr0")
+	r.AwaitState("default", "active")
+	k.works(t, "renamed back")
+	guarded(t, guest, internet, "renamed back")
+	natted(t, guest, internet, "renamed back")
+}
+
+func TestOnlyBridgesAreGoverned(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	r.Must("ip", "link", "add", "virbr0", "type", "veth", "peer", "name", "other0")
+	r.wantError(r.AddXML(netXML("default", "virbr0", "nat", natNet)), "InvalidArgument")
+	r.Must("ip", "link", "del", "virbr0")
+	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
+	r.Must("ip", "link", "add", "virbr0", "type", "veth", "peer", "name", "other0")
+	r.AwaitState("default", "failed")
+	if table := r.Table(); strings.Contains(table, "net_default") {
+		t.Errorf("what is no bridge is governed:\n%s", table)
+	}
+	r.Must("ip", "link", "del", "virbr0")
+	r.AwaitState("default", "waiting")
+	r.Bridge("virbr0", natNet)
+	r.AwaitState("default", "active")
+
+	r.Internet() // wan0 has the default route now
+	r.Must("ip", "link", "add", "br0", "type", "bridge")
+	r.Must("ip", "link", "set", "br0", "up")
+	r.Must("ip", "route", "replace", "default", "dev", "br0")
+	r.wantError(r.AddXML(netXML("host", "br0", "nat", "192.168.50.1/24")), "InvalidArgument")
+}
