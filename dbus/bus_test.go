@@ -11,11 +11,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
 	"go.uber.org/goleak"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -183,4 +186,25 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// pause makes the bus stop reading, as one that hangs does.
+func (b *testBus) pause(t testing.TB) {
+	t.Helper()
+	must(t, b.daemon.Process.Signal(syscall.SIGSTOP))
+	t.Cleanup(func() { _ = b.daemon.Process.Signal(syscall.SIGCONT) })
+}
+
+func (b *testBus) resume(t testing.TB) {
+	t.Helper()
+	must(t, b.daemon.Process.Signal(syscall.SIGCONT))
+}
+
+func namedNetwork(t testing.TB, name string) network.Network {
+	t.Helper()
+	n, err := network.FromSettings(name, map[string]any{
+		"Bridge": bridgeOf(name), "Addresses": []string{"192.168.150.1/24", "fd00::1/64"},
+	})
+	must(t, err)
+	return n
 }

@@ -33,7 +33,7 @@ func parsePath(p godbus.ObjectPath) (object, bool) {
 	if path == ManagerPath {
 		return object{kind: managerObject}, true
 	}
-	if path == "/" || strings.HasPrefix(networksPath, path+"/") || path == networksPath {
+	if path == "/" || path == networksPath || path != "" && strings.HasPrefix(networksPath, path+"/") {
 		return object{kind: parentObject}, true
 	}
 	escaped, ok := strings.CutPrefix(path, networksPath+"/")
