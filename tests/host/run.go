@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -76,9 +77,47 @@ func (h *Host) Run(args ...string) (string, error) {
 }
 
 // RunAs runs a command as a numeric user, with the group of the same number
-// and no others.
+// and no others. A user that the host does not know is added first, under the
+// name uUID: the bus refuses users without a name.
 func (h *Host) RunAs(uid int, args ...string) (string, error) {
-	return h.space.run(context.Background(), command{uid: uid, args: args})
+	if err := h.ensureUser(uid); err != nil {
+		return "", err
+	}
+	return h.space.run(context.Background(), command{uid: uid, env: []string{"HOME=/"}, args: args})
+}
+
+func (h *Host) ensureUser(uid int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	entries := map[string]string{
+		"/etc/passwd": fmt.Sprintf("u%d:x:%d:%d::/:/bin/sh\n", uid, uid, uid),
+		"/etc/group":  fmt.Sprintf("u%d:x:%d:\n", uid, uid),
+	}
+	return h.Inside(func() error {
+		for path, entry := range entries {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return fmt.Errorf("adding user %d: %w", uid, err)
+			}
+			if hasID(string(data), uid) {
+				continue
+			}
+			if err := os.WriteFile(path, append(data, entry...), 0o644); err != nil {
+				return fmt.Errorf("adding user %d: %w", uid, err)
+			}
+		}
+		return nil
+	})
+}
+
+// hasID looks for a number in the third field of passwd(5) and group(5).
+func hasID(table string, id int) bool {
+	for line := range strings.Lines(table) {
+		if f := strings.Split(strings.TrimSpace(line), ":"); len(f) > 2 && f[2] == strconv.Itoa(id) {
+			return true
+		}
+	}
+	return false
 }
 
 // RunInput runs a command as root with the given standard input.
