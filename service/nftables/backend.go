@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"reflect"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -28,10 +29,11 @@ type Config struct {
 	// (NFT_TABLE_F_PERSIST). It holds where Probe or Sync finds that the
 	// kernel has both.
 	Owned bool
-	// NetNS is a descriptor of the network namespace; 0 is the current one.
+	// NetNS is a descriptor of the network namespace, open for as long as the
+	// backend is; 0 is the current one.
 	NetNS int
 	// StartValues are what a network's counters begin at when they are made,
-	// so that totals never go back; nil for zero.
+	// so that totals never go back; nil for zero. It must not call the backend.
 	StartValues func(network string) ruleset.Counters
 	// Log takes what an administrator may want to know; nil for silence.
 	Log *slog.Logger
@@ -44,7 +46,7 @@ type Backend struct {
 	config  Config
 	log     *slog.Logger
 	planner planner
-	reader  *reader
+	reader  reader
 
 	// writing lets one change at a time through.
 	writing  sync.Mutex
@@ -52,6 +54,7 @@ type Backend struct {
 	flags    nftables.TableFlags // of the table, repeated in each batch
 	possible nftables.TableFlags // of a new table, once probed
 	probed   bool
+	synced   bool // the table was brought in order once
 	dirty    bool // installed may differ from the kernel
 	closed   bool
 
@@ -62,9 +65,8 @@ type Backend struct {
 
 // installed is one network as it was put into the kernel.
 type installed struct {
-	part   ruleset.Part
-	suffix string // of the chains' names
-	names  ruleset.Names
+	part  ruleset.Part
+	names ruleset.Names
 }
 
 // Open connects to the kernel. It changes nothing: Sync does, and should be the
@@ -77,21 +79,13 @@ func Open(cfg Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := openReader(cfg.NetNS)
-	if err != nil {
-		return nil, errors.Join(err, w.close())
-	}
-	return newBackend(cfg, w, r), nil
-}
-
-func newBackend(cfg Config, w wire, r *reader) *Backend {
 	return &Backend{
-		config: cfg, log: cfg.Log, planner: newPlanner(cfg.StartValues), reader: r,
-		wire: w, dirty: true, installed: make(map[string]installed),
-	}
+		config: cfg, log: cfg.Log, planner: newPlanner(cfg.StartValues), reader: reader{cfg.NetNS},
+		wire: w, installed: make(map[string]installed),
+	}, nil
 }
 
-// Close gives the connections up. The rules stay in force.
+// Close gives the connection up. The rules stay in force.
 func (b *Backend) Close() error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
@@ -99,7 +93,7 @@ func (b *Backend) Close() error {
 		return nil
 	}
 	b.closed = true
-	return errors.Join(b.wire.close(), b.reader.close())
+	return b.wire.close()
 }
 
 // PortID is the netlink address that the backend's changes come from. A monitor
@@ -130,10 +124,8 @@ func (b *Backend) Apply(ctx context.Context, change ruleset.Change) error {
 	if err := b.ready(ctx); err != nil {
 		return err
 	}
-	if b.dirty {
-		if _, err := b.sync(ctx, b.parts()); err != nil {
-			return fmt.Errorf("bringing table %s back to what is known: %w", ruleset.TableName, err)
-		}
+	if err := b.settle(ctx); err != nil {
+		return err
 	}
 	err := b.apply(change)
 	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EBUSY) {
@@ -157,6 +149,28 @@ func (b *Backend) ready(ctx context.Context) error {
 	}
 	if !b.probed {
 		return b.probeFlags()
+	}
+	return nil
+}
+
+// settle makes sure that the kernel holds what is remembered. A table that was
+// never looked at is not taken to be empty: its networks would lose their rules.
+func (b *Backend) settle(ctx context.Context) error {
+	if !b.synced {
+		o, err := b.reader.observe(ctx)
+		if err != nil {
+			return err
+		}
+		if o.exists {
+			return fmt.Errorf("table %s is there from earlier: it has to be synchronised before it is changed", ruleset.TableName)
+		}
+		b.synced, b.dirty = true, false
+	}
+	if !b.dirty {
+		return nil
+	}
+	if _, err := b.sync(ctx, b.parts()); err != nil {
+		return fmt.Errorf("bringing table %s back to what is known: %w", ruleset.TableName, err)
 	}
 	return nil
 }
@@ -228,22 +242,21 @@ func (b *Backend) planPart(t *transaction, part ruleset.Part) (installed, error)
 		if now, err = b.presentOf(old); err != nil {
 			return installed{}, err
 		}
-		now.right = reflect.DeepEqual(old.part.Chains, part.Chains)
+		for _, c := range old.part.Chains {
+			now.chains[c.Name] = slices.ContainsFunc(part.Chains, func(n ruleset.Chain) bool { return reflect.DeepEqual(n, c) })
+		}
 	}
-	suffix, gone, err := b.planner.converge(t, now, part)
-	t.delChains = append(t.delChains, gone...)
-	return installed{part: part, suffix: suffix, names: ruleset.NamesOf(part.Network)}, err
+	return installed{part, ruleset.NamesOf(part.Network)}, b.planner.converge(t, now, part)
 }
 
 // presentOf is what the kernel holds of a network that was put there.
 func (b *Backend) presentOf(in installed) (present, error) {
-	part := withSuffix(in.part, in.suffix)
-	elements, err := b.planner.elements(part)
-	now := present{suffix: in.suffix, elements: elements, counters: make(map[string]bool)}
-	for _, c := range part.Chains {
-		now.chains = append(now.chains, c.Name)
+	elements, err := b.planner.elements(in.part)
+	now := present{chains: make(map[string]bool), elements: elements, counters: make(map[string]bool)}
+	for _, c := range in.part.Chains {
+		now.chains[c.Name] = true
 	}
-	for _, name := range part.Counters {
+	for _, name := range in.part.Counters {
 		now.counters[name] = true
 	}
 	return now, err

@@ -17,9 +17,9 @@ import (
 func (b *Backend) Counters(ctx context.Context) (map[string]ruleset.Counters, error) {
 	owners := b.counterOwners()
 	out := make(map[string]ruleset.Counters, len(owners)/4)
-	err := b.reader.steady(ctx, func() error {
+	err := b.reader.read(ctx, func(s session) error {
 		clear(out)
-		return b.reader.counters(func(name string, packets, bytes uint64) {
+		return s.counters(func(name string, packets, bytes uint64) {
 			if o, ok := owners[name]; ok {
 				c := out[o.network]
 				o.put(&c, packets, bytes)

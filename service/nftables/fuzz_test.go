@@ -87,7 +87,7 @@ func FuzzObserved(f *testing.F) {
 	f.Add(attribute(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, attribute(1, attribute(unix.NFTA_SET_ELEM_KEY, nil))))
 	f.Add([]byte{255, 255, 0, 0})
 	f.Fuzz(func(t *testing.T, body []byte) {
-		o := &observed{chains: map[string]*observedChain{}, named: map[string][]string{}, sets: map[string]observedSet{}, elements: map[place]content{}}
+		o := &observed{chains: map[string]*observedChain{}, sets: map[string]observedSet{}, elements: map[place]content{}}
 		o.table(body)
 		o.chain(body)
 		o.rule(body)

@@ -20,7 +20,6 @@ type observed struct {
 	flags    uint32
 	owner    uint32 // netlink port, 0 for nobody
 	chains   map[string]*observedChain
-	named    map[string][]string // the names of chains, by name without suffix
 	sets     map[string]observedSet
 	elements map[place]content
 	counters map[string]counter
@@ -41,15 +40,14 @@ type observedSet struct {
 }
 
 // observe reads the whole table.
-func (r *reader) observe(ctx context.Context) (*observed, error) {
+func (r reader) observe(ctx context.Context) (*observed, error) {
 	var o *observed
-	err := r.steady(ctx, func() error {
+	err := r.read(ctx, func(s session) error {
 		o = &observed{
 			chains: make(map[string]*observedChain), sets: make(map[string]observedSet),
 			elements: make(map[place]content), counters: make(map[string]counter),
-			named: make(map[string][]string),
 		}
-		return r.fill(o)
+		return s.fill(o)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading table %s: %w", ruleset.TableName, err)
@@ -57,8 +55,8 @@ func (r *reader) observe(ctx context.Context) (*observed, error) {
 	return o, nil
 }
 
-func (r *reader) fill(o *observed) error {
-	err := r.get(unix.NFT_MSG_GETTABLE, unix.NFPROTO_INET, []netlink.Attribute{named(unix.NFTA_TABLE_NAME, ruleset.TableName)}, o.table)
+func (s session) fill(o *observed) error {
+	err := s.get(unix.NFT_MSG_GETTABLE, unix.NFPROTO_INET, []netlink.Attribute{named(unix.NFTA_TABLE_NAME, ruleset.TableName)}, o.table)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -66,23 +64,23 @@ func (r *reader) fill(o *observed) error {
 		return err
 	}
 	// The kernel gives chains of all tables of the family.
-	if err := r.dump(unix.NFT_MSG_GETCHAIN, nil, o.chain); err != nil {
+	if err := s.dump(unix.NFT_MSG_GETCHAIN, nil, o.chain); err != nil {
 		return err
 	}
 	inTable := []netlink.Attribute{named(unix.NFTA_RULE_TABLE, ruleset.TableName)}
-	if err := r.dump(unix.NFT_MSG_GETRULE, inTable, o.rule); err != nil {
+	if err := s.dump(unix.NFT_MSG_GETRULE, inTable, o.rule); err != nil {
 		return err
 	}
-	if err := r.dump(unix.NFT_MSG_GETSET, inTable, o.set); err != nil {
+	if err := s.dump(unix.NFT_MSG_GETSET, inTable, o.set); err != nil {
 		return err
 	}
 	for name := range o.sets {
 		attrs := []netlink.Attribute{named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.TableName), named(unix.NFTA_SET_ELEM_LIST_SET, name)}
-		if err := r.dump(unix.NFT_MSG_GETSETELEM, attrs, func(body []byte) { o.elementsOf(name, body) }); err != nil {
+		if err := s.dump(unix.NFT_MSG_GETSETELEM, attrs, func(body []byte) { o.elementsOf(name, body) }); err != nil {
 			return err
 		}
 	}
-	return r.counters(func(name string, packets, bytes uint64) {
+	return s.counters(func(name string, packets, bytes uint64) {
 		o.counters[name] = counter{name, packets, bytes}
 	})
 }
@@ -105,10 +103,7 @@ func (o *observed) chain(body []byte) {
 		policy, _ := find(body, unix.NFTA_CHAIN_POLICY)
 		c.base, c.hook, c.priority, c.policy = true, number32(number), int32(number32(priority)), number32(policy)
 	}
-	name := findText(body, unix.NFTA_CHAIN_NAME)
-	plain, _ := splitSuffix(name)
-	o.chains[name] = c
-	o.named[plain] = append(o.named[plain], name)
+	o.chains[findText(body, unix.NFTA_CHAIN_NAME)] = c
 }
 
 func (o *observed) rule(body []byte) {

@@ -3,17 +3,14 @@ package nftables
 import (
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// present is what the kernel holds of one network.
+// present is what the kernel holds of one network. Of chains it says which are
+// there, and whether as they should be.
 type present struct {
-	right    bool   // the chains are as they should be,
-	suffix   string // under their names with this suffix
-	chains   []string
+	chains   map[string]bool
 	elements []element
 	counters map[string]bool
 }
@@ -40,36 +37,42 @@ func (p planner) skeleton(t *transaction) {
 }
 
 // converge adds what brings a network from what the kernel holds to the part.
-// Chains that differ are built beside the old ones, under a suffix that none
-// of them has, and the elements swapped: so no packet meets a half-built chain.
-// It gives the suffix then in use and the chains that are no longer.
-func (p planner) converge(t *transaction, now present, part ruleset.Part) (suffix string, old []string, err error) {
-	suffix = now.suffix
-	if !now.right {
-		suffix = freeSuffix(now.chains)
-	}
-	wanted := withSuffix(part, suffix)
-	elements, err := p.elements(wanted)
+//
+// Chains that differ are emptied and filled again under their names. A packet
+// is judged by the rules of the generation in which it entered a base chain,
+// but looks elements up in that of the moment: had elements led to chains that
+// are new in the same batch, a packet that the commit overtakes would have found
+// those empty, and passed (1 of 4,000 new flows left untranslated in 3,000 swaps).
+func (p planner) converge(t *transaction, now present, part ruleset.Part) error {
+	elements, err := p.elements(part)
 	if err != nil {
-		return "", nil, fmt.Errorf("planning network %s: %w", part.Network, err)
+		return fmt.Errorf("planning network %s: %w", part.Network, err)
 	}
-	if !now.right {
-		t.chains = append(t.chains, wanted.Chains...)
+	wanted := make(map[string]bool, len(part.Chains))
+	for _, c := range part.Chains {
+		wanted[c.Name] = true
+		if right, there := now.chains[c.Name]; !there {
+			t.chains = append(t.chains, c)
+		} else if !right {
+			t.refill = append(t.refill, c)
+		}
 	}
-	for _, name := range now.chains {
-		if !slices.ContainsFunc(wanted.Chains, func(c ruleset.Chain) bool { return c.Name == name }) {
-			old = append(old, name)
+	for name := range now.chains {
+		if !wanted[name] {
+			t.delChains = append(t.delChains, name)
 		}
 	}
 	swapElements(t, now.elements, elements)
 	p.swapCounters(t, now.counters, part)
-	return suffix, old, nil
+	return nil
 }
 
 // remove adds what takes a network out.
 func (p planner) remove(t *transaction, now present) {
 	t.delElements = append(t.delElements, now.elements...)
-	t.delChains = append(t.delChains, now.chains...)
+	for name := range now.chains {
+		t.delChains = append(t.delChains, name)
+	}
 	for name := range now.counters {
 		t.delCounters = append(t.delCounters, name)
 	}
@@ -151,59 +154,4 @@ func (p planner) elements(part ruleset.Part) ([]element, error) {
 		out = append(out, element{place{e.Set, key}, content{e.Goto, cut(e.Comment)}})
 	}
 	return out, nil
-}
-
-// withSuffix gives a part whose chains have the suffix, wherever it names them.
-func withSuffix(p ruleset.Part, suffix string) ruleset.Part {
-	if suffix == "" {
-		return p
-	}
-	rename := func(chain string) string {
-		if slices.ContainsFunc(p.Chains, func(c ruleset.Chain) bool { return c.Name == chain }) {
-			return chain + suffix
-		}
-		return chain
-	}
-	out := p
-	out.Chains = slices.Clone(p.Chains)
-	for i, c := range out.Chains {
-		out.Chains[i].Name = c.Name + suffix
-		out.Chains[i].Rules = slices.Clone(c.Rules)
-		for j, r := range c.Rules {
-			if g, ok := r.Action.(ruleset.Goto); ok {
-				out.Chains[i].Rules[j].Action = ruleset.Goto{Chain: rename(g.Chain)}
-			}
-		}
-	}
-	out.Elements = slices.Clone(p.Elements)
-	for i, e := range out.Elements {
-		out.Elements[i].Goto = rename(e.Goto)
-	}
-	return out
-}
-
-// splitSuffix takes a chain's name apart. Names of parts never contain a dot.
-func splitSuffix(chain string) (name, suffix string) {
-	i := strings.LastIndexByte(chain, '.')
-	if i < 0 {
-		return chain, ""
-	}
-	if _, err := strconv.ParseUint(chain[i+1:], 10, 32); err != nil {
-		return chain, ""
-	}
-	return chain[:i], chain[i:]
-}
-
-// freeSuffix is the first that none of the chains has: "", ".2", ".3" and so on.
-func freeSuffix(chains []string) string {
-	taken := make(map[string]bool, len(chains))
-	for _, c := range chains {
-		_, suffix := splitSuffix(c)
-		taken[suffix] = true
-	}
-	suffix := ""
-	for n := 2; taken[suffix]; n++ {
-		suffix = "." + strconv.Itoa(n)
-	}
-	return suffix
 }

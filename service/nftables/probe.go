@@ -114,8 +114,7 @@ func (b *Backend) chooseFlags(o *observed) {
 func (b *Backend) probeTransaction() (*transaction, error) {
 	t := &transaction{}
 	b.planner.skeleton(t)
-	_, _, err := planner{base: b.planner.base, sets: b.planner.sets}.converge(t, present{}, probePart())
-	return t, err
+	return t, planner{sets: b.planner.sets}.converge(t, present{}, probePart())
 }
 
 func probePart() ruleset.Part {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -23,63 +22,59 @@ const (
 // errChanging says that the ruleset changed while it was read.
 var errChanging = errors.New("the ruleset keeps changing while it is read")
 
-// reader reads the table on a connection of its own, so that counters can be
-// read during a change: reading asks for no ownership. It goes through answers
-// one by one; the library would keep all of them and take each rule apart.
-type reader struct {
-	mu   sync.Mutex
-	conn *netlink.Conn
-}
+// reader reads the table on connections of its own: reading asks for no
+// ownership, so counters can be read during a change. Each connection serves
+// once. An answer that was not read to its end cannot be taken for the next.
+type reader struct{ netNS int }
 
-func openReader(netNS int) (*reader, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netNS})
-	if err != nil {
-		return nil, fmt.Errorf("opening a netfilter netlink socket for reading: %w", err)
-	}
-	return &reader{conn: conn}, nil
-}
+// session is one connection of a reader. It goes through answers one by one;
+// the library would keep all of them and take each rule apart.
+type session struct{ conn *netlink.Conn }
 
-func (r *reader) close() error { return r.conn.Close() }
-
-// steady reads until nothing has changed during a dump: the kernel then says
+// read runs do until nothing has changed during a dump: the kernel then says
 // that it may have left something out. Any program's change will do.
-func (r *reader) steady(ctx context.Context, read func() error) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	deadline, ok := ctx.Deadline()
-	if limit := time.Now().Add(readTimeout); !ok || limit.Before(deadline) {
-		deadline = limit
-	}
-	if err := r.conn.SetReadDeadline(deadline); err != nil {
-		return err
-	}
+func (r reader) read(ctx context.Context, do func(session) error) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	for attempt := range readAttempts {
-		if err := read(); !errors.Is(err, errChanging) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := r.once(ctx, do); !errors.Is(err, errChanging) {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
 		case <-time.After(time.Duration(attempt+1) * readPause):
 		}
 	}
 	return errChanging
 }
 
+func (r reader) once(ctx context.Context, do func(session) error) (err error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: r.netNS})
+	if err != nil {
+		return fmt.Errorf("opening a netfilter netlink socket for reading: %w", err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetReadDeadline(deadline); err != nil {
+		return err
+	}
+	return do(session{conn})
+}
+
 // dump goes through all objects of a kind in the table.
-func (r *reader) dump(message int, attrs []netlink.Attribute, each func(body []byte)) error {
-	return r.request(message, netlink.Request|netlink.Dump, unix.NFPROTO_INET, attrs, each)
+func (s session) dump(message int, attrs []netlink.Attribute, each func(body []byte)) error {
+	return s.request(message, netlink.Request|netlink.Dump, unix.NFPROTO_INET, attrs, each)
 }
 
 // get asks for one object.
-func (r *reader) get(message int, family byte, attrs []netlink.Attribute, each func(body []byte)) error {
-	return r.request(message, netlink.Request, family, attrs, each)
+func (s session) get(message int, family byte, attrs []netlink.Attribute, each func(body []byte)) error {
+	return s.request(message, netlink.Request, family, attrs, each)
 }
 
-func (r *reader) request(message int, flags netlink.HeaderFlags, family byte, attrs []netlink.Attribute, each func([]byte)) error {
+func (s session) request(message int, flags netlink.HeaderFlags, family byte, attrs []netlink.Attribute, each func([]byte)) error {
 	data, err := netlink.MarshalAttributes(attrs)
 	if err != nil {
 		return err
@@ -88,12 +83,12 @@ func (r *reader) request(message int, flags netlink.HeaderFlags, family byte, at
 		Header: netlink.Header{Type: kind(message), Flags: flags},
 		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, data...),
 	}
-	sent, err := r.conn.Send(m)
+	sent, err := s.conn.Send(m)
 	if err != nil {
 		return err
 	}
 	interrupted := false
-	for m, err := range r.conn.ReceiveIter() {
+	for m, err := range s.conn.ReceiveIter() {
 		if err != nil {
 			return err
 		}
@@ -114,12 +109,12 @@ func named(typ uint16, name string) netlink.Attribute {
 }
 
 // counters gives each named counter of the table to do.
-func (r *reader) counters(do func(name string, packets, bytes uint64)) error {
+func (s session) counters(do func(name string, packets, bytes uint64)) error {
 	attrs := []netlink.Attribute{
 		named(unix.NFTA_OBJ_TABLE, ruleset.TableName),
 		{Type: unix.NFTA_OBJ_TYPE, Data: binary.BigEndian.AppendUint32(nil, objectCounter)},
 	}
-	return r.dump(unix.NFT_MSG_GETOBJ, attrs, func(body []byte) {
+	return s.dump(unix.NFT_MSG_GETOBJ, attrs, func(body []byte) {
 		typ, _ := find(body, unix.NFTA_OBJ_TYPE)
 		if number32(typ) != objectCounter || findText(body, unix.NFTA_OBJ_TABLE) != ruleset.TableName {
 			return

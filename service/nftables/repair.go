@@ -2,8 +2,6 @@ package nftables
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -11,31 +9,17 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// shared says whether a chain is part of the skeleton.
-func (p planner) shared(chain string) bool {
-	return slices.ContainsFunc(p.base.Chains, func(c ruleset.Chain) bool { return c.Name == chain })
-}
-
 // repair is converge for a network that is only known by what was observed.
-func (p planner) repair(t *transaction, o *observed, part ruleset.Part) (suffix string, old []string, err error) {
-	now := present{counters: make(map[string]bool)}
-	suffixes := make(map[string]bool)
+func (p planner) repair(t *transaction, o *observed, part ruleset.Part) error {
+	now := present{chains: make(map[string]bool), counters: make(map[string]bool)}
 	for _, c := range part.Chains {
-		for _, name := range o.named[c.Name] {
-			now.chains = append(now.chains, name)
-			_, suffix := splitSuffix(name)
-			suffixes[suffix] = true
-		}
-	}
-	for _, suffix := range slices.Sorted(maps.Keys(suffixes)) {
-		if o.hasChains(withSuffix(part, suffix)) {
-			now.right, now.suffix = true, suffix
-			break
+		if have := o.chains[c.Name]; have != nil {
+			now.chains[c.Name] = !have.base && have.holds(c)
 		}
 	}
 	elements, err := p.elements(part)
 	if err != nil {
-		return "", nil, fmt.Errorf("planning network %s: %w", part.Network, err)
+		return fmt.Errorf("planning network %s: %w", part.Network, err)
 	}
 	for _, e := range elements {
 		if c, ok := o.elements[e.place]; ok {
@@ -50,15 +34,9 @@ func (p planner) repair(t *transaction, o *observed, part ruleset.Part) (suffix 
 	return p.converge(t, now, part)
 }
 
-// hasChains says whether all chains of the part are there, rule for rule.
-func (o *observed) hasChains(part ruleset.Part) bool {
-	for _, c := range part.Chains {
-		have := o.chains[c.Name]
-		if have == nil || have.base || have.foreign || have.rules != digestOf(c.Rules) {
-			return false
-		}
-	}
-	return true
+// holds says whether the chain's rules are there, one for one.
+func (o *observedChain) holds(c ruleset.Chain) bool {
+	return !o.foreign && o.rules == digestOf(c.Rules)
 }
 
 // broken is what is wrong with what all networks share.
@@ -99,7 +77,7 @@ func (p planner) brokenSkeleton(o *observed) (broken, error) {
 		}
 		if !same {
 			out.unusable = true
-		} else if have.foreign || have.rules != digestOf(c.Rules) || have.base && have.policy != uint32(nftables.ChainPolicyAccept) {
+		} else if !have.holds(c) || have.base && have.policy != uint32(nftables.ChainPolicyAccept) {
 			out.refill = append(out.refill, c)
 		}
 	}

@@ -63,7 +63,7 @@ func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 	}
 	for name, in := range b.installed {
 		t := &transaction{}
-		if _, _, err := b.planner.repair(t, o, in.part); err != nil {
+		if err := b.planner.repair(t, o, in.part); err != nil {
 			return nil, err
 		}
 		if broken.any() || !t.empty() {
@@ -91,7 +91,7 @@ func (b *Backend) sync(ctx context.Context, parts []ruleset.Part) (SyncReport, e
 	b.state.Lock()
 	b.installed = s.next
 	b.state.Unlock()
-	b.dirty = false
+	b.synced, b.dirty = true, false
 	return s.report, nil
 }
 
@@ -101,13 +101,10 @@ type syncer struct {
 	o      *observed
 	parts  []ruleset.Part
 	next   map[string]installed
-	used   map[string]bool // chains that stay or are new
-	old    []string        // chains that are replaced
 	report SyncReport
 }
 
 func (s *syncer) run(ctx context.Context) error {
-	s.used = make(map[string]bool)
 	if len(s.parts) == 0 {
 		s.report.Leftovers = len(s.o.chains) + len(s.o.sets) + len(s.o.counters) + len(s.o.elements)
 		return s.b.commit(&transaction{drop: s.o.exists})
@@ -120,7 +117,7 @@ func (s *syncer) run(ctx context.Context) error {
 	if err := s.takeOver(); err != nil {
 		return err
 	}
-	if s.o.exists && broken.unusable {
+	if s.o.exists && (broken.unusable || s.usurped()) {
 		return s.rebuild()
 	}
 	t := &transaction{}
@@ -134,6 +131,16 @@ func (s *syncer) run(ctx context.Context) error {
 		return err
 	}
 	return s.sweep()
+}
+
+// usurped says whether somebody made a base chain under a network's name.
+func (s *syncer) usurped() bool {
+	return slices.ContainsFunc(s.parts, func(p ruleset.Part) bool {
+		return slices.ContainsFunc(p.Chains, func(c ruleset.Chain) bool {
+			have := s.o.chains[c.Name]
+			return have != nil && have.base
+		})
+	})
 }
 
 // rebuild deletes the table and makes it again in one transaction: the last
@@ -194,26 +201,21 @@ func (s *syncer) add(t *transaction, part ruleset.Part) error {
 		return fmt.Errorf("network %s is there twice", part.Network)
 	}
 	own := &transaction{}
-	suffix, old, err := s.b.planner.repair(own, s.o, part)
-	if err != nil {
+	if err := s.b.planner.repair(own, s.o, part); err != nil {
 		return err
 	}
-	if s.o.exists && (!own.empty() || len(old) > 0) {
+	if s.o.exists && !own.empty() {
 		s.report.Repaired = append(s.report.Repaired, part.Network)
 	}
 	t.add(own)
-	s.old = append(s.old, old...)
-	s.next[part.Network] = installed{part: part, suffix: suffix, names: ruleset.NamesOf(part.Network)}
-	for _, c := range part.Chains {
-		s.used[c.Name+suffix] = true
-	}
+	s.next[part.Network] = installed{part, ruleset.NamesOf(part.Network)}
 	return nil
 }
 
 // sweep takes out what belongs to nothing. It comes last, and all at once: only
-// then does nothing lead to an old chain any more, not even by a foreign hand.
+// then does nothing lead to a stray chain any more, not even by a foreign hand.
 func (s *syncer) sweep() error {
-	t := &transaction{delChains: s.old}
+	t := &transaction{}
 	want, err := s.wanted()
 	if err != nil {
 		return err
@@ -223,12 +225,8 @@ func (s *syncer) sweep() error {
 			t.delElements = append(t.delElements, element{at, what})
 		}
 	}
-	gone := make(map[string]bool, len(s.old))
-	for _, name := range s.old {
-		gone[name] = true
-	}
 	for name := range s.o.chains {
-		if !s.used[name] && !gone[name] && !s.b.planner.shared(name) {
+		if !want.chains[name] {
 			t.delChains = append(t.delChains, name)
 		}
 	}
@@ -242,17 +240,20 @@ func (s *syncer) sweep() error {
 			t.delCounters = append(t.delCounters, name)
 		}
 	}
-	s.report.Leftovers = len(t.delElements) + len(t.delChains) - len(s.old) + len(t.delSets) + len(t.delCounters)
+	s.report.Leftovers = len(t.delElements) + len(t.delChains) + len(t.delSets) + len(t.delCounters)
 	return s.b.commit(t)
 }
 
 type wanted struct {
-	places   map[place]bool
-	counters map[string]bool
+	places           map[place]bool
+	chains, counters map[string]bool
 }
 
 func (s *syncer) wanted() (wanted, error) {
-	w := wanted{places: make(map[place]bool), counters: make(map[string]bool)}
+	w := wanted{places: make(map[place]bool), chains: make(map[string]bool), counters: make(map[string]bool)}
+	for _, c := range s.b.planner.base.Chains {
+		w.chains[c.Name] = true
+	}
 	for _, in := range s.next {
 		elements, err := s.b.planner.elements(in.part)
 		if err != nil {
@@ -260,6 +261,9 @@ func (s *syncer) wanted() (wanted, error) {
 		}
 		for _, e := range elements {
 			w.places[e.place] = true
+		}
+		for _, c := range in.part.Chains {
+			w.chains[c.Name] = true
 		}
 		for _, name := range in.part.Counters {
 			w.counters[name] = true

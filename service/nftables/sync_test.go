@@ -60,10 +60,15 @@ var damages = map[string]struct {
 			" uses; add rule " + table + " uses ip saddr @stranger counter name stranger; add rule " + table + " uses ip saddr { 192.0.2.2, 192.0.2.3 } drop",
 		SyncReport{Leftovers: 3}, nil,
 	},
-	"an old generation is in use by a stranger": {
-		"add chain " + table + " net_n1_from.2; add chain " + table + " stranger; add rule " + table +
-			" stranger goto net_n1_from.2; flush chain " + table + " net_n1_from; add rule " + table + " net_n1_from goto net_n1_from.2",
-		SyncReport{Repaired: []string{"n1"}, Leftovers: 1}, []string{"n1"},
+	"a stranger's chain leads to ours and back": {
+		"add chain " + table + " one; add chain " + table + " two; add rule " + table + " one goto two; add rule " + table +
+			" two goto net_n1_to; flush chain " + table + " net_n1_from; add rule " + table + " net_n1_from goto one",
+		SyncReport{Repaired: []string{"n1"}, Leftovers: 2}, []string{"n1"},
+	},
+	"a base chain has a network's name": {
+		"flush map " + table + " to_id; flush map " + table + " to_name; delete chain " + table + " net_n1_to; add chain " + table +
+			" net_n1_to { type filter hook input priority 0; policy accept; }",
+		SyncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
 	},
 	"a base chain is emptied": {
 		"flush chain " + table + " from_guests", SyncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
@@ -179,7 +184,7 @@ func TestTakeoverBringsTheNetworksOfNow(t *testing.T) {
 	ns := newNamespace(t)
 	first := open(t, ns)
 	mustSync(t, first, parts(4)...)
-	mustApply(t, first, ruleset.Change{Set: []ruleset.Part{changed(2)}}) // a second generation
+	mustApply(t, first, ruleset.Change{Set: []ruleset.Part{changed(2)}})
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -220,6 +225,23 @@ func TestTakeoverKeepsTotals(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+func TestATableFromEarlierIsNotChangedBlindly(t *testing.T) {
+	ns := newNamespace(t)
+	first := open(t, ns)
+	mustSync(t, first, parts(2)...)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, ns)
+	if err := b.Apply(t.Context(), ruleset.Change{Set: parts(1)}); err == nil {
+		t.Error("a change went ahead without a look at the table")
+	}
+	expectTable(t, ns, parts(2)...)
+	mustSync(t, b, parts(2)...)
+	mustApply(t, b, ruleset.Change{Remove: []string{"n1"}})
+	expectTable(t, ns, parts(1)...)
 }
 
 func TestSyncWithoutNetworksDeletesTheTable(t *testing.T) {

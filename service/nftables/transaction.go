@@ -53,7 +53,7 @@ func (t *transaction) add(o *transaction) {
 // big says that the batch was worth giving its memory back for.
 func (t *transaction) big() bool {
 	const networks, chains = 2 * slice, 3
-	return len(t.chains) > networks*chains || len(t.delChains) > networks*chains
+	return len(t.chains)+len(t.refill)+len(t.delChains) > networks*chains
 }
 
 // queue puts the transaction into messages. What is named must exist before,
@@ -115,7 +115,9 @@ func (t *transaction) queueNew(c *nftables.Conn, tab *nftables.Table) error {
 		if err != nil {
 			return err
 		}
-		c.AddChain(chain) // puts a base chain's policy right
+		if chain.Policy != nil {
+			c.AddChain(chain) // puts the policy right
+		}
 		c.FlushChain(chain)
 		if err := queueRules(c, tab, ch); err != nil {
 			return err
