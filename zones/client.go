@@ -29,6 +29,7 @@ type Client struct {
 	log     *slog.Logger
 	timeout time.Duration
 	reload  time.Duration
+	root    string // below which firewalld's files are
 
 	// changing is held while zones are installed or removed.
 	changing sync.Mutex
@@ -49,7 +50,7 @@ type known struct {
 
 // New makes a client over a connection to the system bus.
 func New(conn *dbus.Conn, log *slog.Logger) *Client {
-	return &Client{conn: conn, log: log, timeout: callTimeout, reload: reloadTimeout}
+	return &Client{conn: conn, log: log, timeout: callTimeout, reload: reloadTimeout, root: "/"}
 }
 
 // Running tells whether firewalld is on the bus.

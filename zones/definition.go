@@ -18,6 +18,14 @@ const (
 	policyKind kind = "policy"
 )
 
+// folder is where firewalld has the files of the kind.
+func (k kind) folder() string {
+	if k == zoneKind {
+		return "zones"
+	}
+	return "policies"
+}
+
 // provenance is the version attribute of what Install puts into firewalld.
 // The files that we ship do not carry it, nor do libvirt's: with it, Remove
 // tells what came through us from a copy that an administrator made.
@@ -69,25 +77,21 @@ type anything struct {
 // definitions are our zones, then our policies, which name the zones.
 func definitions() ([]definition, error) {
 	var defs []definition
-	for _, dir := range []struct {
-		kind kind
-		name string
-	}{{zoneKind, "zones"}, {policyKind, "policies"}} {
-		entries, err := fs.ReadDir(Files(), dir.name)
+	for _, k := range []kind{zoneKind, policyKind} {
+		paths, err := fs.Glob(Files(), k.folder()+"/*.xml")
 		if err != nil {
-			return nil, fmt.Errorf("listing the embedded %s: %w", dir.name, err)
+			return nil, fmt.Errorf("listing the embedded %s: %w", k.folder(), err)
 		}
-		for _, e := range entries {
-			text, err := fs.ReadFile(Files(), path.Join(dir.name, e.Name()))
+		for _, p := range paths {
+			text, err := fs.ReadFile(Files(), p)
 			if err != nil {
-				return nil, fmt.Errorf("reading the embedded %s: %w", e.Name(), err)
+				return nil, fmt.Errorf("reading the embedded %s: %w", p, err)
 			}
-			doc, err := parse(dir.kind, text)
+			doc, err := parse(k, text)
 			if err != nil {
-				return nil, fmt.Errorf("parsing the embedded %s: %w", e.Name(), err)
+				return nil, fmt.Errorf("parsing the embedded %s: %w", p, err)
 			}
-			name := strings.TrimSuffix(e.Name(), ".xml")
-			defs = append(defs, definition{dir.kind, name, doc})
+			defs = append(defs, definition{k, strings.TrimSuffix(path.Base(p), ".xml"), doc})
 		}
 	}
 	return defs, nil

@@ -26,24 +26,26 @@ var allOurs = []string{"libvirt-routed", "libvirt", "libvirt-routed-in", "libvir
 type firewalld struct {
 	*host.Host
 	*zones.Client
-	t *testing.T
+	t testing.TB
 }
 
-func newHost(t *testing.T) *firewalld {
+func newHost(t testing.TB) *firewalld {
 	t.Helper()
 	h := host.New(t)
 	h.Bus()
-	return &firewalld{Host: h, Client: newClient(t, h.BusAddress()), t: t}
+	client := newClient(t, h.BusAddress())
+	client.SetRoot(h.Path("/"))
+	return &firewalld{Host: h, Client: client, t: t}
 }
 
-func newFirewalld(t *testing.T) *firewalld {
+func newFirewalld(t testing.TB) *firewalld {
 	t.Helper()
 	f := newHost(t)
 	f.Firewalld("nftables")
 	return f
 }
 
-func newClient(t *testing.T, address string) *zones.Client {
+func newClient(t testing.TB, address string) *zones.Client {
 	t.Helper()
 	conn, err := dbus.Connect(address)
 	if err != nil {

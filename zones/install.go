@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -49,8 +51,25 @@ func (c *Client) Install(ctx context.Context, force bool, managed []string) ([]s
 	if err := c.addAndReload(ctx, missing); err != nil {
 		return nil, fmt.Errorf("installing zones: %w", err)
 	}
-	c.log.Info("installed firewalld zones and policies, and reloaded firewalld", "names", arriving)
-	return arriving, nil
+	return c.arrived(ctx, arriving), nil
+}
+
+// arrived are those names that are in force now. A file that somebody put
+// there and that firewalld cannot read is not among them.
+func (c *Client) arrived(ctx context.Context, names []string) []string {
+	have, err := c.askInstalled(ctx)
+	if err != nil {
+		// firewalld has reloaded: that it went away since is another story.
+		return names
+	}
+	inForce := slices.Concat(have.Zones, have.Policies)
+	absent := missingFrom(inForce, names)
+	if len(absent) > 0 {
+		c.log.Warn("firewalld did not load zones or policies that are in its configuration, see its log", "names", absent)
+	}
+	installed := missingFrom(absent, names)
+	c.log.Info("installed firewalld zones and policies, and reloaded firewalld", "names", installed)
+	return installed
 }
 
 // missing are the definitions that the permanent configuration lacks.
@@ -73,7 +92,7 @@ func (c *Client) missing(ctx context.Context, have Installed, objects []permanen
 			}
 			inForce = slices.Contains(have.Policies, d.name)
 		}
-		stored := slices.ContainsFunc(objects, func(p permanent) bool { return p.kind == d.kind && p.name == d.name })
+		stored := c.stored(d, objects)
 		if !stored {
 			missing = append(missing, d)
 		}
@@ -82,6 +101,21 @@ func (c *Client) missing(ctx context.Context, have Installed, objects []permanen
 		}
 	}
 	return missing, arriving, nil
+}
+
+// stored tells whether the permanent configuration has a zone or policy of
+// that name. firewalld takes up to 5 s to notice a new file, and would write
+// over it in the meantime, so that the files are looked at as well.
+func (c *Client) stored(d definition, objects []permanent) bool {
+	if slices.ContainsFunc(objects, func(p permanent) bool { return p.kind == d.kind && p.name == d.name }) {
+		return true
+	}
+	for _, dir := range []string{"/etc/firewalld", "/usr/lib/firewalld"} {
+		if _, err := os.Lstat(filepath.Join(c.root, dir, d.kind.folder(), d.name+".xml")); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Client) hasPolicies(ctx context.Context) (bool, error) {
@@ -149,7 +183,7 @@ func (c *Client) takeBack(ctx context.Context, added []permanent, cause error) e
 	}
 	have, err := c.askInstalled(ctx)
 	for _, a := range added {
-		if err == nil && slices.Contains(append(have.Zones, have.Policies...), a.name) {
+		if err == nil && slices.Contains(slices.Concat(have.Zones, have.Policies), a.name) {
 			// firewalld reloaded, only its answer did not come.
 			err = c.reloadFirewalld(ctx)
 			break

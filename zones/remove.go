@@ -167,7 +167,7 @@ func (c *Client) putBack(ctx context.Context, removed []permanent, unbound []Bin
 	}
 	have, err := c.askInstalled(ctx)
 	for _, p := range removed {
-		if err == nil && !slices.Contains(append(have.Zones, have.Policies...), p.name) {
+		if err == nil && !slices.Contains(slices.Concat(have.Zones, have.Policies), p.name) {
 			// firewalld reloaded, only its answer did not come.
 			err = c.reloadFirewalld(ctx)
 			break
