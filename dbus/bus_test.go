@@ -106,9 +106,18 @@ type rig struct {
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
+	return newRigWith(t, nil)
+}
+
+// newRigWith has an Authorizer of its own; nil means RootOnly.
+func newRigWith(t testing.TB, auth Authorizer) *rig {
+	t.Helper()
 	r := &rig{bus: startBus(t), api: newFakeAPI(), logs: &logBuffer{}}
 	r.served = r.bus.connect(t)
-	server, err := New(r.served, r.api, NewRootOnly(r.served.Conn()), slog.New(slog.NewTextHandler(r.logs, nil)))
+	if auth == nil {
+		auth = NewRootOnly(r.served.Conn())
+	}
+	server, err := New(r.served, r.api, auth, slog.New(slog.NewTextHandler(r.logs, nil)))
 	must(t, err)
 	r.server = server
 	r.api.notify = server.Notify

@@ -9,6 +9,9 @@ import (
 
 	godbus "github.com/godbus/dbus/v5"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
 func readInterfaces(t *testing.T, doc string) interfaces {
@@ -136,6 +139,32 @@ func TestPropertiesAreThoseDescribed(t *testing.T) {
 			if one.Signature().String() != p.Type || all[p.Name].String() != one.String() {
 				t.Errorf("%s.%s: Get gives %s, GetAll %s, the type is %s", c.iface, p.Name, one, all[p.Name], p.Type)
 			}
+		}
+	}
+}
+
+// What a network shows as its settings is what would make the same network.
+func TestSettingsRoundTrip(t *testing.T) {
+	for _, doc := range []string{defaultXML,
+		`<network><name>n</name><forward mode='nat' dev='eth0'><nat ipv6='yes'><address start='192.0.2.1' end='192.0.2.9'/><port start='5000' end='6000'/></nat></forward>
+		<bridge name='br1' zone='work'/><dns enable='no'/><ip address='10.1.0.1' prefix='16'><tftp root='/x'/></ip><ip family='ipv6' address='fd00::1' prefix='64'/>
+		<route address='10.9.0.0' prefix='16' gateway='10.1.0.2'/></network>`,
+		`<network ipv6='yes'><name>i</name><bridge name='br2'/></network>`,
+		`<network><name>full</name><forward mode='nat'><nat><port start='1024' end='65535'/></nat></forward><bridge name='br3'/><ip address='10.1.0.1' prefix='16'/></network>`,
+	} {
+		n, err := network.FromXML([]byte(doc))
+		must(t, err)
+		shown := map[string]any{}
+		for _, p := range networkProperties(service.Status{Network: n}) {
+			if slices.Contains(network.SettingKeys(), p.name) {
+				shown[p.name] = p.value
+			}
+		}
+		if diff := cmp.Diff(n.Settings(), shown); diff != "" {
+			t.Errorf("%s: %s", n.Name, diff)
+		}
+		if _, err := network.FromSettings(n.Name, shown); err != nil {
+			t.Errorf("%s: the settings shown are refused: %v", n.Name, err)
 		}
 	}
 }

@@ -26,14 +26,14 @@ func (s *Server) handlers() map[string]map[string]method {
 			"RemoveZones":        {action: ActionManageZones, prepare: s.removeZones},
 			"BindInterface":      {action: ActionManageZones, prepare: s.bindInterface},
 			"UnbindInterface":    {action: ActionManageZones, prepare: s.unbindInterface},
-			"Diagnose":           {action: ActionDiagnose, prepare: notYet("Diagnose")},
+			"Diagnose":           {action: ActionDiagnose, prepare: s.notYet("Diagnose")},
 		},
 		networkInterface: {
 			"Update":            {action: ActionManageNetworks, prepare: s.update},
 			"GetRuleset":        {prepare: s.getRuleset},
 			"GetCounters":       {prepare: s.getCounters},
-			"AddPortForward":    {action: ActionManagePortForwards, prepare: notYet("AddPortForward")},
-			"RemovePortForward": {action: ActionManagePortForwards, prepare: notYet("RemovePortForward")},
+			"AddPortForward":    {action: ActionManagePortForwards, prepare: s.notYet("AddPortForward")},
+			"RemovePortForward": {action: ActionManagePortForwards, prepare: s.notYet("RemovePortForward")},
 		},
 		propertiesInterface: {
 			"Get":    {state: true, prepare: s.getProperty},
@@ -82,10 +82,14 @@ func bind(handlers map[string]map[string]method, spec interfaces) (map[string]ma
 }
 
 // notYet serves a method of the contract that this version does not have.
-func notYet(name string) func(*call) (work, error) {
-	return func(*call) (work, error) {
-		return work{do: func(context.Context) ([]any, error) {
+func (s *Server) notYet(name string) func(*call) (work, error) {
+	return func(c *call) (work, error) {
+		w := work{do: func(context.Context) ([]any, error) {
 			return nil, refuse(errNotSupported, "%s is not part of this version of the service yet: use a later one", name)
-		}}, nil
+		}}
+		if c.object.kind == networkObject {
+			w.details = s.detailsByName(c.object.name)
+		}
+		return w, nil
 	}
 }
