@@ -47,8 +47,7 @@ func (s *Service) commit(ctx context.Context, ts []transition, files func() (fun
 	var undo undoStack
 	err := s.commitSteps(ctx, ts, files, &undo)
 	if err == nil {
-		s.publish(ts)
-		s.follow(ctx, ts)
+		s.finish(ctx, ts)
 		return nil
 	}
 	// The caller's time may be over, but taking back must not fail for that.
@@ -153,19 +152,21 @@ func equalStatus(a, b Status) bool {
 		a.BridgeIndex == b.BridgeIndex && a.State == b.State && a.StateReason == b.StateReason && a.BoundZone == b.BoundZone
 }
 
-// follow does what rests on the rules and cannot fail a call: forwarding,
-// checksums, and connections that began before their translation was there.
-func (s *Service) follow(ctx context.Context, ts []transition) {
+// finish does what rests on the rules and cannot fail a call: forwarding is
+// switched on, the change is told, and connections that began before their
+// translation was there are forgotten.
+func (s *Service) finish(ctx context.Context, ts []transition) {
 	var fresh []network.Network
 	for _, t := range ts {
 		if t.next == nil {
 			continue
 		}
-		if t.next.translates() && (t.old == nil || !t.old.translates() || !slices.Equal(t.old.net.Subnets(), t.next.net.Subnets())) {
+		t.next.forward = s.forwarding(ctx, t.next)
+		if t.next.translates() && (t.old == nil || !t.old.translates() || !slices.Equal(t.old.subnets, t.next.subnets)) {
 			fresh = append(fresh, t.next.net)
 		}
-		s.switchForwarding(ctx, t.next)
 	}
+	s.publish(ts)
 	s.retranslate(ctx, fresh)
 	poke(s.dhcp)
 }
@@ -181,20 +182,23 @@ func (s *Service) retranslate(ctx context.Context, nets []network.Network) {
 	}
 }
 
-// switchForwarding turns on what the network needs, once its bridge is there.
-func (s *Service) switchForwarding(ctx context.Context, m *managed) {
-	if !m.present() {
-		return
-	}
+// forwarding turns on what the network needs, once its bridge is there, and
+// says why it could not; "" where all is well.
+func (s *Service) forwarding(ctx context.Context, m *managed) (problem string) {
 	v4, v6 := m.forwards()
-	if !v4 && !v6 {
-		return
+	if !m.present() || (!v4 && !v6) {
+		return ""
 	}
 	problem, err := s.Host.Forward(ctx, v4, v6)
 	if err != nil {
-		problem = fmt.Sprintf("switching forwarding on: %v; set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1 as needed, then reapply", err)
+		return fmt.Sprintf("switching forwarding on: %v; set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1 as needed, then reapply", err)
 	}
-	if problem != m.forward {
+	return problem
+}
+
+// forwardAgain tries anew for a network that is in force already.
+func (s *Service) forwardAgain(ctx context.Context, m *managed) {
+	if problem := s.forwarding(ctx, m); problem != m.forward {
 		next := *m
 		next.forward = problem
 		s.publish([]transition{{old: m, next: &next}})

@@ -50,7 +50,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 func (s *Service) followTakeOver(ctx context.Context, report nftables.SyncReport) {
 	var fresh []network.Network
 	for _, m := range s.all() {
-		s.switchForwarding(ctx, m)
+		s.forwardAgain(ctx, m)
 		if _, repaired := slices.BinarySearch(report.Repaired, m.net.Name); repaired && m.translates() {
 			fresh = append(fresh, m.net)
 		}
@@ -216,7 +216,7 @@ func (s *Service) Reapply(ctx context.Context) (repairs int, err error) {
 func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
 	var nets []network.Network
 	for _, m := range s.all() {
-		s.switchForwarding(ctx, m)
+		s.forwardAgain(ctx, m)
 		if _, ok := mended[m.net.Name]; ok && m.translates() {
 			nets = append(nets, m.net)
 		}

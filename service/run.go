@@ -95,7 +95,7 @@ func (s *Service) relink(ctx context.Context, changes []watch.Change) {
 	touched := map[string]bool{}
 	for _, c := range changes {
 		if c.Kind == watch.RoutesChanged {
-			s.forwardAgain(ctx)
+			s.routesChanged(ctx)
 			continue
 		}
 		for _, name := range []string{c.Old.Name, c.New.Name} {
@@ -162,16 +162,15 @@ func (s *Service) applyLinks(ctx context.Context, ts []transition) {
 			return
 		}
 	}
-	s.publish(ts)
-	s.follow(ctx, ts)
+	s.finish(ctx, ts)
 }
 
-// forwardAgain tries anew where forwarding had to stay off: a default route
+// routesChanged tries anew where forwarding had to stay off: a default route
 // that router advertisements brought may have gone.
-func (s *Service) forwardAgain(ctx context.Context) {
+func (s *Service) routesChanged(ctx context.Context) {
 	for _, m := range s.all() {
 		if m.forward != "" {
-			s.switchForwarding(ctx, m)
+			s.forwardAgain(ctx, m)
 		}
 	}
 }
