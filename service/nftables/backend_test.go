@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -402,4 +403,35 @@ func TestProbeLeavesNothingBehind(t *testing.T) {
 			t.Errorf("owned is %v, want %v", b.Owned(), own)
 		}
 	}
+}
+
+// oldKernel is a wire to a kernel that does not know a table's owner, or not
+// that it may outlive it.
+type oldKernel struct{ wire }
+
+func (o oldKernel) exchange(messages []netlink.Message) error {
+	for _, m := range messages {
+		if m.Header.Type == kind(unix.NFT_MSG_NEWTABLE) {
+			if flags, _ := find(m.Data[genHeader:], unix.NFTA_TABLE_FLAGS); number32(flags) != 0 {
+				return fmt.Errorf("the kernel refused it: %w", unix.EOPNOTSUPP)
+			}
+		}
+	}
+	return o.wire.exchange(messages)
+}
+
+func TestKernelsWithoutOwnership(t *testing.T) {
+	ns := newNamespace(t)
+	b := open(t, ns)
+	b.wire = oldKernel{b.wire}
+	if err := b.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustSync(t, b, parts(2)...)
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{changed(1)}})
+	if b.Owned() {
+		t.Error("the table is said to be owned")
+	}
+	expectTable(t, ns, part(0, true), changed(1))
+	run(t, ns, "nft", "delete", "table", "inet", ruleset.TableName)
 }
