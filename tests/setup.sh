@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Installs what building, the demo and the tests need on a Debian machine
+# (bookworm or trixie) that has Go, and says what it installs. Does nothing when
+# all is there. Nothing that it installs is started.
+set -euo pipefail
+
+packages=(
+	# what virtfirewalld works with
+	nftables iptables conntrack iproute2 firewalld dnsmasq-base
+	dbus dbus-daemon polkitd
+	# what the throw-away hosts are made with
+	util-linux mount procps
+	# what the tests and the demo call
+	systemd         # busctl, systemd-analyze
+	libglib2.0-bin  # gdbus
+	python3-dasbus python3-gi
+	busybox udhcpc curl socat tcpdump libxml2-utils
+	# go test -race
+	gcc libc6-dev
+)
+
+declare -A installed
+while read -r package status; do
+	installed[$package]=$status
+done < <(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null || true)
+missing=()
+for package in "${packages[@]}"; do
+	[[ ${installed[$package]:-} == installed ]] || missing+=("$package")
+done
+if ((${#missing[@]} == 0)); then
+	exit 0
+fi
+
+if ((EUID != 0)); then
+	echo "setup: these Debian packages are missing: ${missing[*]}" >&2
+	echo "setup: installing them needs root; run this as root" >&2
+	exit 1
+fi
+if ! command -v apt-get >/dev/null; then
+	echo "setup: this is not Debian; install what these packages hold: ${missing[*]}" >&2
+	exit 1
+fi
+
+# firewalld, once started, would take the machine's network into its hands.
+# An administrator's own policy stays in place, so it has to say no by itself.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy && ! -L $policy ]]; then
+	trap 'rm -f "$policy"' EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 0755 "$policy"
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+echo "setup: installing with apt: ${missing[*]}"
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
+echo "setup: done"
