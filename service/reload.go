@@ -51,12 +51,19 @@ func (s *Service) followTakeOver(ctx context.Context, report nftables.SyncReport
 	var fresh []network.Network
 	for _, m := range s.all() {
 		s.forwardAgain(ctx, m)
-		if _, repaired := slices.BinarySearch(report.Repaired, m.net.Name); repaired && m.translates() {
+		if m.translates() && repaired(report, m.net.Name) {
 			fresh = append(fresh, m.net)
 		}
 	}
 	s.retranslate(ctx, fresh)
 	poke(s.dhcp)
+}
+
+// repaired says whether a network's rules were not in force: its own, or those
+// that it shares with all.
+func repaired(r nftables.SyncReport, name string) bool {
+	_, own := slices.BinarySearch(r.Repaired, name)
+	return own || r.TableMissing || r.Rebuilt || r.Skeleton
 }
 
 // restored is a stored network as it will be. What the host has under its
@@ -201,8 +208,10 @@ func (s *Service) Reapply(ctx context.Context) (repairs int, err error) {
 	if err != nil {
 		return 0, errorf(ApplyFailed, "mending the kernel's rules: %w", err)
 	}
-	for _, name := range report.Repaired {
-		mended[name] = "its rules had been changed"
+	for _, m := range s.all() {
+		if m.hasRules && repaired(report, m.net.Name) {
+			mended[m.net.Name] = "its rules had been changed"
+		}
 	}
 	for _, name := range s.rebindAll(ctx) {
 		mended[name] = "its bridge was not in its zone"

@@ -45,6 +45,9 @@ func start(ctx context.Context, o options, log *slog.Logger) (*daemon, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	if err := d.rules.Probe(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("probing nftables, which this version needs: %w", err), d.close())
+	}
 	if err := d.service.Start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting: %w", err), d.close())
 	}
