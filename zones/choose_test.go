@@ -2,6 +2,7 @@ package zones
 
 import (
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -50,5 +51,14 @@ func TestChoose(t *testing.T) {
 				t.Errorf("Choose(%q, %q) = %q, %v; want %q, %v", tt.want, tt.mode, zone, err, tt.zone, tt.err)
 			}
 		})
+	}
+}
+
+func TestOursAreTheNamesInForce(t *testing.T) {
+	have := Installed{Running: true, Zones: []string{"public", "libvirt", "libvirt-to-host"},
+		Policies: []string{"allow-host-ipv6", "libvirt-routed-out", "libvirt-routed"}}
+	want := []string{"libvirt", "libvirt-routed-out"}
+	if got := have.Ours(); !slices.Equal(got, want) {
+		t.Errorf("Ours = %q, want %q", got, want)
 	}
 }

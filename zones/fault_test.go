@@ -137,7 +137,7 @@ func (o *oldFirewalld) serve(f *fake) {
 		o.serveZone(f, z)
 	}
 	f.export(root, name, methods{
-		"getDefaultZone":  func() (string, *dbus.Error) { return "public", nil },
+		"getDefaultZone": func() (string, *dbus.Error) { return "public", nil },
 		"getZoneSettings": func(zone string) (tuple, *dbus.Error) {
 			o.mu.Lock()
 			defer o.mu.Unlock()

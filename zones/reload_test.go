@@ -210,3 +210,42 @@ func TestInstallTakesBackWhatItAddedWhenTheReloadFails(t *testing.T) {
 		t.Errorf("the failed call changed: %s", diff)
 	}
 }
+
+// The same for a removal: all of it is back, in force and bound.
+func TestRemovePutsBackWhatItTookWhenTheReloadFails(t *testing.T) {
+	t.Parallel()
+	f := newFirewalld(t)
+	f.install()
+	if _, err := f.Bind(t.Context(), "virbr0", "libvirt"); err != nil {
+		t.Fatal(err)
+	}
+	broken := []byte(`<zone target="NOSUCH"><short>broken</short></zone>`)
+	if err := f.WriteFile("/etc/firewalld/zones/broken.xml", broken, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := f.state()
+	if _, err := f.Remove(t.Context(), true, nil); err == nil || errors.Is(err, zones.ErrNotRunning) {
+		t.Errorf("Remove: %v", err)
+	}
+	if diff := cmp.Diff(before, f.state()); diff != "" {
+		t.Errorf("the failed call changed: %s", diff)
+	}
+	f.Must("rm", "/etc/firewalld/zones/broken.xml")
+	if removed, err := f.Remove(t.Context(), true, nil); err != nil || len(removed) != len(allOurs) {
+		t.Errorf("Remove, mended = %q, %v", removed, err)
+	}
+}
+
+func TestEntriesOfIPSetsAreNotLost(t *testing.T) {
+	t.Parallel()
+	f := newFirewalld(t)
+	f.cmd("--permanent", "--new-ipset=guests", "--type=hash:ip", "--option=family=inet")
+	f.cmd("--permanent", "--ipset=guests", "--add-entry=192.0.2.1")
+	f.cmd("--reload")
+	f.cmd("--ipset=guests", "--add-entry=192.0.2.2")
+	_, err := f.Install(t.Context(), false, nil)
+	var changes zones.ErrRuntimeChanges
+	if !errors.As(err, &changes) || !slices.Equal(changes.Changes, []string{"ipset guests: entry 192.0.2.2 (only at runtime)"}) {
+		t.Errorf("Install: %v", err)
+	}
+}
