@@ -16,13 +16,19 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// nobody runs a command as user 65534 on the test's bus.
-func (r *rig) nobody(t *testing.T, command ...string) (string, error) {
+// asNobody is a command as user 65534 on the test's bus.
+func (r *rig) asNobody(t *testing.T, command ...string) *exec.Cmd {
 	t.Helper()
 	args := append([]string{"--reuid=65534", "--regid=65534", "--clear-groups"}, command...)
 	cmd := exec.CommandContext(t.Context(), "setpriv", args...)
+	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DBUS_SYSTEM_BUS_ADDRESS=" + r.bus.address}
-	out, err := cmd.CombinedOutput()
+	return cmd
+}
+
+func (r *rig) nobody(t *testing.T, command ...string) (string, error) {
+	t.Helper()
+	out, err := r.asNobody(t, command...).CombinedOutput()
 	return string(out), err
 }
 

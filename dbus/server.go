@@ -12,8 +12,9 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service"
 )
 
-// closeGrace is how long Close lets calls end by themselves.
-const closeGrace = 5 * time.Second
+// closeGrace is how long Close lets calls end by themselves. After as long
+// again the bus counts as stuck.
+const closeGrace = 2 * time.Second
 
 // Server serves the contract's objects on a bus.
 type Server struct {
@@ -27,6 +28,7 @@ type Server struct {
 
 	reads, changes *pool
 	events         *queue[service.Event]
+	overflow       sync.Once
 
 	// order is held while signals of one event are sent, and while an answer
 	// that shows the same state is made and sent: an answer that arrives after
@@ -111,13 +113,15 @@ func (s *Server) Notify(e service.Event) {
 	if !up || s.events.add(item[service.Event]{event: e}) {
 		return
 	}
-	s.log.Error("the bus does not take signals any more; closing the connection", "waiting", maxQueued)
-	_ = s.bus.link.Close()
+	s.overflow.Do(func() {
+		s.log.Error("the bus does not take signals any more; closing the connection", "waiting", maxQueued)
+		_ = s.bus.link.Close()
+	})
 }
 
 // Close gives the name back, lets the calls that are under way end, emits what
 // is left to emit, and returns when no goroutine of the server is left. The
-// connection stays open.
+// connection stays open, unless the bus has stopped reading from it.
 func (s *Server) Close() {
 	s.mu.Lock()
 	wasUp := s.up
@@ -126,13 +130,13 @@ func (s *Server) Close() {
 	if !wasUp {
 		return
 	}
+	defer time.AfterFunc(closeGrace, s.cancel).Stop()
+	defer time.AfterFunc(2*closeGrace, func() { _ = s.bus.link.Close() }).Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
 	defer cancel()
 	// It does not matter whether this succeeds: the name goes with the connection.
 	_ = s.bus.conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.ReleaseName", 0, BusName).Err
-	stop := time.AfterFunc(closeGrace, s.cancel)
 	s.calls.Wait()
-	stop.Stop()
 	s.cancel()
 	s.events.close()
 	<-s.emitter

@@ -1,7 +1,9 @@
 package dbus
 
 import (
+	"errors"
 	"fmt"
+	"net"
 
 	godbus "github.com/godbus/dbus/v5"
 
@@ -61,7 +63,9 @@ func (s *Server) propertiesChanged(path godbus.ObjectPath, iface string, values 
 }
 
 func (s *Server) send(path godbus.ObjectPath, iface, member string, values ...any) {
-	if err := s.bus.conn.Emit(path, iface+"."+member, values...); err != nil && s.bus.conn.Connected() {
+	err := s.bus.conn.Emit(path, iface+"."+member, values...)
+	// The first failure ends the connection and is worth a line, not those after it.
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, godbus.ErrClosed) {
 		s.log.Error("emitting a signal", "signal", member, "path", path, "err", err)
 	}
 }

@@ -270,3 +270,22 @@ func TestCloseLetsCallsEnd(t *testing.T) {
 		t.Errorf("the connection still has %v", names)
 	}
 }
+
+// A stuck bus cannot keep the daemon from ending.
+func TestCloseWhileTheBusIsStuck(t *testing.T) {
+	r := newRig(t)
+	r.logs.expect() // the signal that could not be sent
+	r.bus.pause(t)
+	for range 5000 {
+		r.server.Notify(service.Repaired{Name: "lab", Cause: strings.Repeat("x", 1000)})
+	}
+	start := time.Now()
+	r.server.Close()
+	if took := time.Since(start); took > 3*closeGrace {
+		t.Errorf("closing took %v", took)
+	}
+	if n := strings.Count(r.logs.String(), "\n"); n > 1 {
+		t.Errorf("%d lines were logged:\n%.500s", n, r.logs)
+	}
+	r.bus.resume(t)
+}

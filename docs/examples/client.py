@@ -41,4 +41,7 @@ if len(sys.argv) == 4:
     except DBusError as error:
         sys.exit(f"{name} was not added: {error}")
 
-EventLoop().run()
+try:
+    EventLoop().run()
+except KeyboardInterrupt:
+    pass

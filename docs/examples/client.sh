@@ -16,7 +16,7 @@ call() { # OBJECT METHOD [ARGUMENT...]
 }
 
 property() { # OBJECT NAME
-    call "$1" org.freedesktop.DBus.Properties.Get "$service.Network" "$2" | sed 's/^(<//; s/>,)$//'
+    call "$1" org.freedesktop.DBus.Properties.Get "$service.Network" "$2" | sed "s/^(<'*//; s/'*>,)\$//"
 }
 
 show() { # OBJECT
@@ -34,8 +34,9 @@ for network in $(call "$manager" "$service.ListNetworks" | grep -o "$manager/net
 done
 
 if [ $# -eq 3 ]; then
-    show "$(call "$manager" "$service.AddNetwork" \
-        "$1" "{'Bridge': <'$2'>, 'Addresses': <['$3']>}" '{}' | grep -o "$manager/network/[A-Za-z0-9_]*")"
+    network=$(call "$manager" "$service.AddNetwork" \
+        "$1" "{'Bridge': <'$2'>, 'Addresses': <['$3']>}" '{}' | grep -o "$manager/network/[A-Za-z0-9_]*")
+    show "$network"
 fi
 
 wait
