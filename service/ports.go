@@ -59,12 +59,16 @@ type ZoneFiles interface {
 
 // Files is where networks are kept.
 type Files interface {
+	// Load reads what is stored at a start; Read looks again later.
 	Load() (store.State, []store.FileError, error)
+	Read() (store.State, []store.FileError, error)
 	Put(name string, doc []byte, persistent bool) (undo func() error, err error)
 	Remove(name string, persistent bool) (undo func() error, err error)
 	// Persistent says whether a persistent file speaks of the name.
 	Persistent(name string) bool
-	ForgetRuntimeChanges() (undo func() error, err error)
+	// ForgetRuntimeChanges makes what Read gave the truth, but for runtime
+	// changes to persistent networks, which end.
+	ForgetRuntimeChanges(read store.State) (undo func() error, err error)
 	SaveCounters(map[string]ruleset.Counters) error
 }
 

@@ -25,7 +25,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 	for _, e := range state.Current() {
 		m, err := s.restored(e)
 		if err != nil {
-			s.Log.Error("a stored network is left out", "network", e.Network.Name, "error", err)
+			s.Log.Error("a stored network is left out until its file is right", "file", e.Path, "network", e.Network.Name, "error", err)
 			continue
 		}
 		ts = append(ts, transition{next: m})
@@ -95,12 +95,13 @@ func (s *Service) Reload(ctx context.Context) error {
 		return err
 	}
 	defer s.unlock()
-	if err := s.readSettings(); err != nil {
+	settings, err := s.settings()
+	if err != nil {
 		return err
 	}
-	state, broken, err := s.Files.Load()
+	state, broken, err := s.Files.Read()
 	if err != nil {
-		return errorf(ApplyFailed, "loading the stored networks: %w", err)
+		return errorf(ApplyFailed, "reading the stored networks: %w", err)
 	}
 	if len(broken) > 0 {
 		return errorf(InvalidArgument, "reading %s: %w; mend the file and reload again", broken[0].Path, broken[0].Err)
@@ -109,9 +110,11 @@ func (s *Service) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.commit(ctx, ts, s.Files.ForgetRuntimeChanges); err != nil {
+	forget := func() (func() error, error) { return s.Files.ForgetRuntimeChanges(state) }
+	if err := s.commit(ctx, ts, forget); err != nil {
 		return err
 	}
+	s.configure(settings)
 	s.refreshHost(ctx)
 	return nil
 }

@@ -98,17 +98,30 @@ func (s *Service) SetBackend(ctx context.Context, backend string, o ChangeOption
 
 // readSettings reads the configuration and takes what it says.
 func (s *Service) readSettings() error {
+	c, err := s.settings()
+	if err != nil {
+		return err
+	}
+	s.configure(c)
+	return nil
+}
+
+// settings reads and checks the configuration.
+func (s *Service) settings() (Config, error) {
 	c, err := s.Settings.Read()
 	if err != nil {
-		return &Error{Kind: InvalidArgument, Err: err}
+		return c, &Error{Kind: InvalidArgument, Err: err}
 	}
 	if c.Backend != backendAuto {
 		if err := backendKnown(c.Backend); err != nil {
-			return errorf(BackendUnavailable, "%s: %w", c.Source, err)
+			return c, errorf(BackendUnavailable, "%s: %w", c.Source, err)
 		}
 	}
+	return c, nil
+}
+
+func (s *Service) configure(c Config) {
 	s.changeHost(func(h *Host) { h.ConfiguredBackend, h.BackendSource = c.Backend, c.Source })
-	return nil
 }
 
 // Ruleset is what the kernel holds for the network.

@@ -150,7 +150,7 @@ func changes() []changeCase {
 		{"removal until reload of a change", sequence(put("n", "1", true), put("n", "2", false)), remove(false)},
 		{"removal of all", sequence(put("n", "1", true), put("n", "2", false)), remove(true)},
 		{"reload", sequence(put("n", "1", true), put("n", "2", false), put("m", "1", false), put("k", "1", true), put("k", "2", false)),
-			(*Store).ForgetRuntimeChanges},
+			forget},
 	}
 }
 

@@ -95,9 +95,22 @@ func (s State) names() map[string]known {
 	return all
 }
 
-// Load reads all files. Those that cannot be used are reported and do not hide
-// the others; err is for folders that cannot be read.
+// Load is Read for a start: what it finds is what the other methods know from
+// then on.
 func (s *Store) Load() (State, []FileError, error) {
+	state, broken, err := s.Read()
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.names = state.names()
+	}
+	return state, broken, err
+}
+
+// Read reads all files. Those that cannot be used are reported and do not hide
+// the others; err is for folders that cannot be read. The other methods go by
+// what was known before, until ForgetRuntimeChanges is given the result.
+func (s *Store) Read() (State, []FileError, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.finish(); err != nil {
@@ -116,7 +129,6 @@ func (s *Store) Load() (State, []FileError, error) {
 		return State{}, nil, err
 	}
 	state := State{persistent: persistent, runtime: runtime, removed: removed}
-	s.names = state.names()
 	return state, slices.Concat(broken, more, rest), nil
 }
 

@@ -122,7 +122,7 @@ func TestStoreIsTheModel(t *testing.T) {
 			},
 			"reload": func(rt *rapid.T) {
 				before := tree(t, base.PersistentDir, base.RuntimeDir)
-				undo, err := s.ForgetRuntimeChanges()
+				undo, err := forget(s)
 				if err != nil {
 					rt.Fatal(err)
 				}

@@ -199,32 +199,32 @@ func (s *Store) leftOver(name string, was, is known) []operation {
 	return ops
 }
 
-// ForgetRuntimeChanges lets the persistent files speak again: runtime changes
-// and removals of persistent networks end, runtime networks stay unless a
-// persistent file has their name by now. undo puts every byte back.
-func (s *Store) ForgetRuntimeChanges() (undo func() error, err error) {
+// ForgetRuntimeChanges takes what Read gave and lets the persistent files speak
+// again: runtime changes and removals of persistent networks end, runtime
+// networks stay unless a persistent file has their name by now. undo puts every
+// byte back, and what was known of the files before.
+func (s *Store) ForgetRuntimeChanges(read State) (undo func() error, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was := make(map[string]known)
+	next := make(map[string]known)
 	var ops []operation
-	for name, k := range s.names {
+	for name, k := range read.names() {
 		is := afterReload(k)
-		if is == k {
-			continue
-		}
-		was[name] = k
 		ops = append(ops, s.leftOver(name, k, is)...)
-		s.know(name, is)
+		if is != (known{}) {
+			next[name] = is
+		}
 	}
 	back, err := s.commit(ops)
 	if err != nil {
-		s.knowAll(was)
 		return nil, fmt.Errorf("forgetting runtime changes: %w", err)
 	}
+	was := s.names
+	s.names = next
 	return func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.knowAll(was)
+		s.names = was
 		if err := back(); err != nil {
 			return fmt.Errorf("restoring runtime changes: %w", err)
 		}
@@ -274,10 +274,4 @@ func (s *Store) know(name string, k known) {
 		return
 	}
 	s.names[name] = k
-}
-
-func (s *Store) knowAll(all map[string]known) {
-	for name, k := range all {
-		s.know(name, k)
-	}
 }

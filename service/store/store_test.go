@@ -50,6 +50,15 @@ func open(t testing.TB, cfg Config) *Store {
 	return s
 }
 
+// forget is a reload, as far as files go.
+func forget(s *Store) (undo func() error, err error) {
+	state, _, err := s.Read()
+	if err != nil {
+		return nil, err
+	}
+	return s.ForgetRuntimeChanges(state)
+}
+
 // view is what the state says, as text: "name: document (persistent)".
 func view(entries []Entry) []string {
 	out := []string{}
@@ -122,7 +131,7 @@ func TestWhatLastsHowLong(t *testing.T) {
 	s = open(t, cfg) // a restart changes nothing
 	wantCurrent(t, s, "kept: 2 (persistent)", "passing: 1")
 
-	undo, err := s.ForgetRuntimeChanges()
+	undo, err := forget(s)
 	must(t, err)
 	wantCurrent(t, s, "gone: 1 (persistent)", "kept: 1 (persistent)", "passing: 1")
 	must(t, undo())
@@ -141,7 +150,7 @@ func TestPersistentFileRemovedByHandEndsItsChangesAtReload(t *testing.T) {
 	must(t, os.Remove(filepath.Join(cfg.PersistentDir, "n.xml")))
 	wantCurrent(t, s, "n: 2")
 	wantAfterReload(t, s)
-	_, err := s.ForgetRuntimeChanges()
+	_, err := forget(s)
 	must(t, err)
 	wantCurrent(t, s)
 }

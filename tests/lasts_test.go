@@ -1,0 +1,466 @@
+package tests
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/tests/host"
+)
+
+const (
+	networksDir = "/etc/virtfirewalld/networks"
+	configFile  = "/etc/virtfirewalld/virtfirewalld.conf"
+	runtimeDir  = "/run/virtfirewalld"
+)
+
+// lasting is a network to store: nobody needs its bridge.
+func lasting(name string, number int, mode string) string {
+	return netXML(name, fmt.Sprintf("virbr%d", number), mode, fmt.Sprintf("10.%d.0.1/24", number))
+}
+
+// names are the networks that the service has, sorted.
+func (r *rig) names() []string {
+	r.t.Helper()
+	var paths []godbus.ObjectPath
+	r.must(r.Manager("ListNetworks"), &paths)
+	out := []string{}
+	for _, p := range paths {
+		out = append(out, path.Base(string(p)))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// wantNames checks which networks there are, on the bus and in the kernel.
+func (r *rig) wantNames(when string, want ...string) {
+	r.t.Helper()
+	if got := r.names(); !slices.Equal(got, want) {
+		r.t.Errorf("%s: networks %q, want %q", when, got, want)
+	}
+	table := r.Table()
+	for _, name := range []string{"kept", "other", "runtime", "byhand"} {
+		if in := strings.Contains(table, "chain net_"+name+"_from"); in != slices.Contains(want, name) {
+			r.t.Errorf("%s: network %s in the kernel: %v", when, name, in)
+		}
+	}
+}
+
+// wantMode checks a network's mode, on the bus and in the kernel.
+func (r *rig) wantMode(when, name, want string) {
+	r.t.Helper()
+	if got := r.Property(name, "ForwardMode"); got != want {
+		r.t.Errorf("%s: network %s is %v, want %s", when, name, got, want)
+	}
+	if nat := strings.Contains(r.Table(), "chain net_"+name+"_nat"); nat != (want == "nat") {
+		r.t.Errorf("%s: network %s is translated by the kernel: %v, and it is %s", when, name, nat, want)
+	}
+}
+
+func (r *rig) write(file, text string) {
+	r.t.Helper()
+	if err := r.WriteFile(file, []byte(text), 0o644); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// file is what a file of the host holds; "" for none.
+func (r *rig) file(name string) string {
+	data, err := r.ReadFile(name)
+	if err != nil {
+		return ""
+	}
+	return string(data)
+}
+
+// restart ends the service in one of two ways and starts it again.
+func (r *rig) restart(kill bool) {
+	r.t.Helper()
+	if kill {
+		r.KillDaemon()
+	} else {
+		r.StopDaemon()
+	}
+	r.StartDaemon()
+}
+
+// reboot is what a reboot means to the service: its runtime folder and the
+// kernel's rules are gone.
+func (r *rig) reboot() {
+	r.t.Helper()
+	r.StopDaemon()
+	r.Must("rm", "-rf", runtimeDir)
+	r.Must("nft", "flush", "ruleset")
+	r.StartDaemon()
+}
+
+// message is the text of a call's error.
+func message(call *godbus.Call) string {
+	var e godbus.Error
+	if errors.As(call.Err, &e) && len(e.Body) > 0 {
+		return fmt.Sprint(e.Body[0])
+	}
+	return fmt.Sprint(call.Err)
+}
+
+// wantRefusal checks an error's name and that its message has these words.
+func (r *rig) wantRefusal(call *godbus.Call, name string, words ...string) {
+	r.t.Helper()
+	r.wantError(call, name)
+	for _, word := range words {
+		if !strings.Contains(message(call), word) {
+			r.t.Errorf("%s: the message does not say %q: %s", name, word, message(call))
+		}
+	}
+}
+
+func TestKnownNamesAreTaken(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	r.must(r.AddXML(lasting("runtime", 1, "nat")))
+	r.must(r.AddXML(lasting("kept", 2, "nat"), "Persistent", true))
+	r.must(r.AddXML(lasting("other", 3, "nat"), "Persistent", true))
+	r.must(r.Manager("RemoveNetwork", "other", opts()))
+	r.wantNames("removed until reload", "kept", "runtime")
+	for name, number := range map[string]int{"runtime": 1, "kept": 2, "other": 3} {
+		doc := lasting(name, number, "route")
+		for _, persistent := range []bool{false, true} {
+			r.wantRefusal(r.AddXML(doc, "Persistent", persistent), "NetworkExists", name, "Replace")
+			settings := opts("Bridge", fmt.Sprintf("virbr%d", number), "ForwardMode", "route")
+			r.wantRefusal(r.Manager("AddNetwork", name, settings, opts("Persistent", persistent)), "NetworkExists", name, "Replace")
+		}
+	}
+	r.wantNames("after refusals", "kept", "runtime")
+	for name, number := range map[string]int{"runtime": 1, "kept": 2, "other": 3} {
+		r.must(r.AddXML(lasting(name, number, "route"), "Replace", true))
+		r.wantMode("replaced", name, "route")
+		if got := r.Property(name, "Persistent"); got != (name != "runtime") {
+			t.Errorf("replaced without Persistent: %s is persistent: %v", name, got)
+		}
+	}
+	r.restart(true)
+	for _, name := range []string{"kept", "other", "runtime"} {
+		r.wantMode("after a restart", name, "route")
+	}
+	r.must(r.Manager("Reload"))
+	r.wantMode("after Reload", "kept", "nat")
+	r.wantMode("after Reload", "other", "nat")
+	r.wantMode("after Reload", "runtime", "route")
+	r.reboot()
+	r.wantNames("after a reboot", "kept", "other")
+	r.wantRefusal(r.Manager("RemoveNetwork", "runtime", opts()), "NetworkNotFound", "list")
+}
+
+// TestRuntimeChangesEnd: what is done to a persistent network without
+// Persistent holds over restarts of the service, and ends at Reload and reboot.
+func TestRuntimeChangesEnd(t *testing.T) {
+	t.Parallel()
+	changes := map[string]func(r *rig) *godbus.Call{
+		"remove": func(r *rig) *godbus.Call { return r.Manager("RemoveNetwork", "kept", opts()) },
+		"update": func(r *rig) *godbus.Call {
+			return r.Network("kept", "Update", opts("ForwardMode", "isolated"), opts())
+		},
+		"replace": func(r *rig) *godbus.Call { return r.AddXML(lasting("kept", 1, "isolated"), "Replace", true) },
+	}
+	ends := map[string]func(r *rig){
+		"reload": func(r *rig) { r.must(r.Manager("Reload")) },
+		"reboot": func(r *rig) { r.reboot() },
+	}
+	for change, do := range changes {
+		for end, finish := range ends {
+			t.Run(change+", "+end, func(t *testing.T) {
+				t.Parallel()
+				r := startedRig(t)
+				r.must(r.AddXML(lasting("kept", 1, "nat"), "Persistent", true))
+				r.must(r.AddXML(lasting("other", 2, "nat"), "Persistent", true))
+				before := r.file(networksDir + "/kept.xml")
+				r.must(do(r))
+				holds := func(when string) {
+					t.Helper()
+					if change == "remove" {
+						r.wantNames(when, "other")
+						return
+					}
+					r.wantNames(when, "kept", "other")
+					r.wantMode(when, "kept", "isolated")
+					if r.Property("kept", "Persistent") != true {
+						t.Errorf("%s: a runtime change made the network a runtime one", when)
+					}
+				}
+				holds("changed")
+				r.restart(false)
+				holds("after a restart")
+				r.restart(true)
+				holds("after a kill")
+				if now := r.file(networksDir + "/kept.xml"); now != before || now == "" {
+					t.Errorf("the runtime change changed the file:\n%s\n%s", before, now)
+				}
+				finish(r)
+				r.wantNames("after the "+end, "kept", "other")
+				r.wantMode("after the "+end, "kept", "nat")
+				r.restart(true)
+				r.wantMode("after the "+end+" and a kill", "kept", "nat")
+			})
+		}
+	}
+}
+
+// TestPersistentChangesStay: with Persistent the file changes too.
+func TestPersistentChangesStay(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	stays := func(when, name, mode string) {
+		t.Helper()
+		r.wantMode(when, name, mode)
+		r.must(r.Manager("Reload"))
+		r.wantMode(when+", reloaded", name, mode)
+		r.reboot()
+		r.wantMode(when+", rebooted", name, mode)
+		if r.Property(name, "Persistent") != true {
+			t.Errorf("%s: the network is not persistent", when)
+		}
+	}
+	r.must(r.AddXML(lasting("kept", 1, "nat"), "Persistent", true))
+	stays("added", "kept", "nat")
+	r.must(r.Network("kept", "Update", opts("ForwardMode", "route"), opts("Persistent", true)))
+	stays("updated", "kept", "route")
+	r.must(r.AddXML(lasting("kept", 1, "isolated"), "Persistent", true, "Replace", true))
+	stays("replaced", "kept", "isolated")
+	r.must(r.Network("kept", "Update", opts("ForwardMode", "nat"), opts()))
+	r.must(r.Network("kept", "Update", opts("DNS", false), opts("Persistent", true)))
+	stays("runtime change made to last by a later one", "kept", "nat")
+	r.must(r.AddXML(lasting("runtime", 2, "nat")))
+	if r.Property("runtime", "Persistent") != false {
+		t.Error("a runtime network is persistent")
+	}
+	r.must(r.Network("runtime", "Update", opts("ForwardMode", "route"), opts("Persistent", true)))
+	stays("a runtime network made persistent", "runtime", "route")
+	r.must(r.Manager("RemoveNetwork", "runtime", opts()))
+	r.must(r.Manager("RemoveNetwork", "runtime", opts("Persistent", true)))
+	r.must(r.Manager("RemoveNetwork", "kept", opts("Persistent", true)))
+	if left := r.Must("ls", networksDir); left != "" {
+		t.Errorf("files are left: %s", left)
+	}
+	r.must(r.Manager("Reload"))
+	r.wantNames("removed for good")
+	r.reboot()
+	r.wantNames("removed for good, rebooted")
+	if table := r.Table(); table != "" {
+		t.Errorf("without networks there is a table:\n%s", table)
+	}
+}
+
+// TestReloadReadsFilesAgain, those too that an administrator put there under
+// names of his own.
+func TestReloadReadsFilesAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.write(networksDir+"/kept.xml", lasting("kept", 1, "nat"))
+	r.write(networksDir+"/90 my lab.xml", lasting("other", 2, "nat"))
+	r.write(networksDir+"/notes.txt", "not a network")
+	r.write(networksDir+"/.hidden.xml", lasting("hidden", 9, "nat"))
+	r.StartDaemon()
+	r.must(r.AddXML(lasting("runtime", 3, "nat")))
+	r.wantNames("start", "kept", "other", "runtime")
+	r.write(networksDir+"/byhand-whatever.xml", lasting("byhand", 4, "route"))
+	r.write(networksDir+"/90 my lab.xml", lasting("other", 2, "isolated"))
+	r.Must("rm", networksDir+"/kept.xml")
+	r.wantNames("files changed, not reloaded", "kept", "other", "runtime")
+	r.wantMode("files changed, not reloaded", "other", "nat")
+	r.must(r.Manager("Reload"))
+	r.wantNames("reloaded", "byhand", "other", "runtime")
+	r.wantMode("reloaded", "other", "isolated")
+	r.wantMode("reloaded", "byhand", "route")
+	r.wantMode("reloaded", "runtime", "nat")
+	r.must(r.Network("byhand", "Update", opts("ForwardMode", "nat"), opts("Persistent", true)))
+	if text := r.file(networksDir + "/byhand-whatever.xml"); !strings.Contains(text, "nat") {
+		t.Errorf("the file under a name of its own was not changed: %q", text)
+	}
+	r.must(r.Manager("RemoveNetwork", "other", opts("Persistent", true)))
+	if files := r.Must("ls", networksDir); files != "byhand-whatever.xml\nnotes.txt\n" {
+		t.Errorf("files: %q", files)
+	}
+	if err := r.Daemon.Signal(1); err != nil { // SIGHUP is a reload too
+		t.Fatal(err)
+	}
+	r.restart(true)
+	r.wantNames("restarted", "byhand", "runtime")
+}
+
+// TestReloadLeavesTheRestAlone: rules of networks whose files did not change
+// are not touched, and all that changed is exchanged at once, also where two
+// networks change places.
+func TestReloadLeavesTheRestAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.write(networksDir+"/kept.xml", lasting("kept", 1, "nat"))
+	r.write(networksDir+"/a.xml", lasting("other", 2, "nat"))
+	r.write(networksDir+"/b.xml", lasting("byhand", 3, "route"))
+	r.StartDaemon()
+	before := r.Must("nft", "-a", "list", "chain", "inet", "libvirt_network", "net_kept_from")
+	r.write(networksDir+"/a.xml", lasting("other", 3, "nat"))
+	r.write(networksDir+"/b.xml", lasting("byhand", 2, "route"))
+	r.must(r.Manager("Reload"))
+	if after := r.Must("nft", "-a", "list", "chain", "inet", "libvirt_network", "net_kept_from"); after != before {
+		t.Errorf("an unchanged network was made again:\n%s\n%s", before, after)
+	}
+	if b := r.Property("other", "Bridge"); b != "virbr3" {
+		t.Errorf("other has bridge %v", b)
+	}
+	var at godbus.ObjectPath
+	r.must(r.Manager("GetNetworkByBridge", "virbr2"), &at)
+	if path.Base(string(at)) != "byhand" {
+		t.Errorf("virbr2 belongs to %s", at)
+	}
+}
+
+func TestBrokenFileAtStart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.write(networksDir+"/kept.xml", lasting("kept", 1, "nat"))
+	r.write(networksDir+"/broken.xml", "<network><name>broken</name>")
+	r.write(networksDir+"/empty.xml", "")
+	r.write(networksDir+"/overlaps.xml", lasting("zz-overlaps", 1, "route"))
+	r.Must("ln", "-s", "/nowhere", networksDir+"/dangling.xml")
+	r.Must("mkdir", networksDir+"/folder.xml")
+	r.StartDaemon()
+	r.wantNames("started beside broken files", "kept")
+	for _, file := range []string{"broken.xml", "empty.xml", "overlaps.xml", "dangling.xml", "folder.xml"} {
+		if !strings.Contains(r.Daemon.Log(), networksDir+"/"+file) {
+			t.Errorf("the journal does not name %s:\n%s", file, r.Daemon.Log())
+		}
+	}
+	r.wantError(r.Manager("Reload"), "InvalidArgument")
+	for _, file := range []string{"broken.xml", "empty.xml", "dangling.xml", "folder.xml"} {
+		r.Must("rm", "-rf", networksDir+"/"+file)
+	}
+	r.wantRefusal(r.Manager("Reload"), "BridgeInUse", "zz-overlaps", "kept", "virbr1")
+	r.write(networksDir+"/overlaps.xml", lasting("other", 2, "route"))
+	r.must(r.Manager("Reload"))
+	r.wantNames("mended", "kept", "other")
+}
+
+// TestFailedReloadChangesNothing: neither what is in force nor what later calls
+// may do.
+func TestFailedReloadChangesNothing(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	r.must(r.AddXML(lasting("kept", 1, "nat"), "Persistent", true))
+	r.must(r.AddXML(lasting("other", 2, "nat"), "Persistent", true))
+	r.must(r.Network("other", "Update", opts("ForwardMode", "route"), opts()))
+	r.must(r.AddXML(lasting("runtime", 3, "nat")))
+	whole := r.file(networksDir + "/kept.xml")
+	before := r.Must("nft", "-a", "list", "ruleset")
+
+	r.write(networksDir+"/kept.xml", whole[:len(whole)/2])
+	r.write(networksDir+"/fine.xml", lasting("byhand", 4, "nat"))
+	r.write(configFile, "firewall_backend = \"nftables\"\n")
+	for range 2 {
+		r.wantRefusal(r.Manager("Reload"), "InvalidArgument", networksDir+"/kept.xml", "reload")
+	}
+	r.write(networksDir+"/kept.xml", whole)
+	r.write(networksDir+"/fine.xml", lasting("byhand", 3, "nat"))
+	r.wantRefusal(r.Manager("Reload"), "BridgeInUse", "byhand", "runtime")
+	r.write(networksDir+"/fine.xml", netXML("byhand", "virbr7", "nat", "10.3.0.129/25"))
+	r.wantRefusal(r.Manager("Reload"), "SubnetOverlap", "byhand", "runtime")
+	r.write(networksDir+"/fine.xml", lasting("byhand", 4, "nat"))
+	r.write(configFile, "firewall_backend = \"nonsense\"\n")
+	r.wantRefusal(r.Manager("Reload"), "InvalidArgument", configFile, "nonsense")
+
+	if after := r.Must("nft", "-a", "list", "ruleset"); after != before {
+		t.Errorf("failed reloads changed the kernel:\n%s\n%s", before, after)
+	}
+	r.wantNames("after failed reloads", "kept", "other", "runtime")
+	r.wantMode("after failed reloads", "other", "route")
+	var configured godbus.Variant
+	r.must(r.Call(managerPath, "org.freedesktop.DBus.Properties.Get", managerName, "ConfiguredBackend"), &configured)
+	if configured.Value() != "auto" {
+		t.Errorf("a failed reload took the configuration: %v", configured)
+	}
+	r.Must("rm", configFile)
+
+	// What the failed reload saw is not yet in force, and in nobody's way.
+	r.write(networksDir+"/kept.xml", whole[:len(whole)/2])
+	r.wantError(r.Manager("Reload"), "InvalidArgument")
+	r.must(r.Manager("RemoveNetwork", "kept", opts()))
+	r.must(r.AddXML(whole, "Replace", true))
+	r.must(r.Network("kept", "Update", opts("ForwardMode", "isolated"), opts()))
+	if r.Property("kept", "Persistent") != true {
+		t.Error("the network with the broken file is no longer persistent")
+	}
+	r.must(r.Manager("RemoveNetwork", "kept", opts()))
+	r.must(r.Manager("RemoveNetwork", "runtime", opts()))
+	r.restart(true)
+	r.wantNames("restarted beside the broken file", "byhand", "other")
+	r.write(networksDir+"/kept.xml", whole)
+	r.must(r.Manager("Reload"))
+	r.wantNames("file mended", "byhand", "kept", "other")
+	r.wantMode("file mended", "kept", "nat")
+}
+
+// TestFilesAreWholeAtAnyMoment: whoever reads a file while it changes reads the
+// old or the new document.
+func TestFilesAreWholeAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	r.must(r.AddXML(lasting("kept", 1, "nat"), "Persistent", true))
+	stop, bad := make(chan struct{}), make(chan error, 1)
+	go func() { bad <- readOften(r.Host, networksDir+"/kept.xml", stop) }()
+	for i := range 60 {
+		mode := []string{"nat", "route", "isolated"}[i%3]
+		r.must(r.Network("kept", "Update", opts("ForwardMode", mode), opts("Persistent", true)))
+	}
+	close(stop)
+	if err := <-bad; err != nil {
+		t.Error(err)
+	}
+	if files := r.Must("ls", "-A", networksDir); files != "kept.xml\n" {
+		t.Errorf("files are left: %q", files)
+	}
+}
+
+func readOften(h *host.Host, file string, stop <-chan struct{}) error {
+	for {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		text, err := h.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if n, err := network.FromXML(text); err != nil || n.Name != "kept" {
+			return fmt.Errorf("a reader got %q: %w", text, err)
+		}
+	}
+}
+
+// TestRemovedMeansNotGoverned: the bridge's traffic is then as the host's other
+// rules have it.
+func TestRemovedMeansNotGoverned(t *testing.T) {
+	t.Parallel()
+	r, guest, internet := natRig(t)
+	guarded(t, guest, internet, "governed")
+	r.must(r.Manager("RemoveNetwork", "default", opts()))
+	in := patient(internet, guest, host.Probe{Proto: host.TCP, To: at("192.168.122.10:0")})
+	if !in.Reached {
+		t.Errorf("after removal, from outside: %v", in)
+	}
+	out := patient(guest, internet, host.Probe{Proto: host.TCP, To: at("203.0.113.1:0")})
+	if !out.Reached || out.Seen.Addr() != at("192.168.122.10:0").Addr() {
+		t.Errorf("after removal, from the guest: %v", out)
+	}
+	if table := r.Table(); table != "" {
+		t.Errorf("after removal there is a table:\n%s", table)
+	}
+}
+
+func at(text string) netip.AddrPort { return netip.MustParseAddrPort(text) }
