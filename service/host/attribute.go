@@ -1,0 +1,96 @@
+package host
+
+import (
+	"bytes"
+	"encoding/binary"
+	"iter"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// attributes walks netlink attributes; it stops at one that does not fit.
+func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.SizeofRtAttr {
+			length := int(binary.NativeEndian.Uint16(b))
+			kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+			if length < unix.SizeofRtAttr || length > len(b) {
+				return
+			}
+			if !yield(kind, b[unix.SizeofRtAttr:length]) {
+				return
+			}
+			b = b[min(len(b), (length+3)&^3):]
+		}
+	}
+}
+
+// payload is a message of nfnetlink without its header.
+func payload(b []byte) []byte { return b[min(len(b), nl.SizeofNfgenmsg):] }
+
+func bigEndian(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
+
+// connection is a tracked connection. Its slices belong to the message that it
+// was read from, unless cloned.
+type connection struct {
+	from    netip.Addr // original source
+	to      netip.Addr // where it really goes: the source of replies
+	replyTo netip.Addr // the destination of replies
+
+	original []byte // the original direction, as the kernel names it
+	id       []byte
+}
+
+func (c connection) clone() connection {
+	c.original, c.id = bytes.Clone(c.original), bytes.Clone(c.id)
+	return c
+}
+
+// parseConnection reads a message about a connection. ok is false where
+// something is missing, and for one in a zone of conntrack other than the usual
+// one: it belongs to whoever made that zone, who may use the same addresses for
+// something else.
+func parseConnection(b []byte) (c connection, ok bool) {
+	var zoned bool
+	for kind, value := range attributes(b) {
+		switch kind {
+		case nl.CTA_TUPLE_ORIG:
+			var zone bool
+			c.original = value
+			c.from, _, zone = parseTuple(value)
+			zoned = zoned || zone
+		case nl.CTA_TUPLE_REPLY:
+			var zone bool
+			c.to, c.replyTo, zone = parseTuple(value)
+			zoned = zoned || zone
+		case nl.CTA_ZONE:
+			zoned = true
+		case nl.CTA_ID:
+			c.id = value
+		}
+	}
+	return c, c.from.IsValid() && c.to.IsValid() && c.replyTo.IsValid() && len(c.id) == 4 && !zoned
+}
+
+// parseTuple reads one direction of a connection.
+func parseTuple(b []byte) (source, destination netip.Addr, zoned bool) {
+	const tupleZone = 3 // CTA_TUPLE_ZONE
+	for kind, value := range attributes(b) {
+		switch kind {
+		case tupleZone:
+			zoned = true
+		case nl.CTA_TUPLE_IP:
+			for kind, value := range attributes(value) {
+				switch kind {
+				case nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC:
+					source, _ = netip.AddrFromSlice(value)
+				case nl.CTA_IP_V4_DST, nl.CTA_IP_V6_DST:
+					destination, _ = netip.AddrFromSlice(value)
+				}
+			}
+		}
+	}
+	return source, destination, zoned
+}

@@ -1,0 +1,245 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+const (
+	ruleChain   = "VIRTFW_DHCP"
+	ruleJump    = `-p udp -m udp --dport 68 -m comment --comment "virtfirewalld: DHCP checksums" -j ` + ruleChain
+	ruleTimeout = 10 * time.Second
+	lockSeconds = "5"
+
+	// longestComment is that of design and nft; the kernel would take 255 bytes.
+	longestComment = 120
+)
+
+// checksumRules fills in checksums with the CHECKSUM target of whichever
+// iptables is on PATH. All bridges' rules are in a chain of their own behind
+// one jump, so that ordinary packets meet one rule however many bridges there
+// are.
+type checksumRules struct {
+	unable string // the iptables that was found not to do
+	legacy map[string]bool
+
+	clean bool   // nothing of ours is there
+	rules string // what was asked for last
+	good  listing
+}
+
+func newChecksumRules() *checksumRules { return &checksumRules{legacy: make(map[string]bool)} }
+
+// listing is what is ours in the mangle table, as iptables words it.
+type listing struct {
+	exists bool
+	jumps  string // rules of POSTROUTING that lead to the chain, one a line
+	rules  string // those of the chain
+}
+
+// fill makes the chain hold rules for exactly these bridges.
+func (r *checksumRules) fill(ctx context.Context, bridges map[string]string) error {
+	if len(bridges) == 0 && r.clean {
+		return nil
+	}
+	command, err := exec.LookPath("iptables")
+	if err != nil || command == r.unable {
+		if len(bridges) == 0 {
+			return nil
+		}
+		return errors.Join(errNoHelp, err)
+	}
+	if len(bridges) == 0 {
+		return r.remove(ctx, command)
+	}
+	have, err := r.list(ctx, command)
+	if err != nil {
+		return r.judge(ctx, command, err)
+	}
+	want := chainRules(bridges)
+	if have == r.good && want == r.rules {
+		return nil
+	}
+	script := ":" + ruleChain + " - [0:0]\n" + deletions(have.jumps) + "-I POSTROUTING " + ruleJump + "\n" + want
+	if err := r.restore(ctx, command, script); err != nil {
+		return r.judge(ctx, command, err)
+	}
+	r.clean = false
+	// What iptables makes of our words differs between its versions, so what it
+	// says now is what it has to say the next time.
+	have, err = r.list(ctx, command)
+	if err != nil {
+		return err
+	}
+	if got, asked := lines(have.rules), lines(want); got != asked || lines(have.jumps) != 1 {
+		return fmt.Errorf("mangle chain %s has %d rules in place of %d after they were written: "+
+			"see whether another program writes it, with iptables -t mangle -S", ruleChain, got, asked)
+	}
+	r.good, r.rules = have, want
+	return nil
+}
+
+// remove takes away the jump and the chain, also those of an earlier run.
+func (r *checksumRules) remove(ctx context.Context, command string) error {
+	legacy, err := r.isLegacy(ctx, command)
+	if err != nil {
+		return nil // an iptables that does not even run has no rules of ours
+	}
+	var have listing
+	if !legacy || hasMangle(ctx, command) {
+		if have, err = r.list(ctx, command); err != nil {
+			return err
+		}
+	}
+	if have.exists {
+		script := deletions(have.jumps) + "-F " + ruleChain + "\n-X " + ruleChain + "\n"
+		if err := r.restore(ctx, command, script); err != nil {
+			return err
+		}
+	}
+	r.clean, r.good, r.rules = true, listing{}, ""
+	return nil
+}
+
+// judge tells, after a failure, an iptables or a kernel that cannot from one
+// that could not this time, by doing the smallest thing that needs the same.
+func (r *checksumRules) judge(ctx context.Context, command string, failure error) error {
+	const probe = "VIRTFW_PROBE"
+	script := ":" + probe + " - [0:0]\n-A " + probe + " -p udp -m udp --dport 68 -j CHECKSUM --checksum-fill\n"
+	err := r.restore(ctx, command, script)
+	if err == nil {
+		return errors.Join(failure, r.restore(ctx, command, "-F "+probe+"\n-X "+probe+"\n"))
+	}
+	// 4 is a resource problem, such as a lock that another program holds.
+	var exit *exec.ExitError
+	if ctx.Err() != nil || errors.As(err, &exit) && exit.ExitCode() == 4 {
+		return failure
+	}
+	r.unable = command
+	return errors.Join(errNoHelp, failure)
+}
+
+// list reads what is ours.
+func (r *checksumRules) list(ctx context.Context, command string) (have listing, err error) {
+	out, err := run(ctx, "", command, "-w", lockSeconds, "-t", "mangle", "-S")
+	if err != nil {
+		return listing{}, err
+	}
+	for line := range strings.Lines(out) {
+		switch {
+		case line == "-N "+ruleChain+"\n":
+			have.exists = true
+		case strings.HasPrefix(line, "-A "+ruleChain+" "):
+			have.rules += line
+		case strings.HasPrefix(line, "-A POSTROUTING ") && strings.HasSuffix(line, " -j "+ruleChain+"\n"):
+			have.jumps += line
+		}
+	}
+	return have, nil
+}
+
+// restore does all of a script for the mangle table or nothing, and leaves
+// chains alone that it does not name.
+func (r *checksumRules) restore(ctx context.Context, command, script string) error {
+	_, err := run(ctx, "*mangle\n"+script+"COMMIT\n", sibling(command, "iptables-restore"), "--noflush", "-w", lockSeconds)
+	return err
+}
+
+// isLegacy tells the variants apart; those before 1.8 do not name theirs.
+func (r *checksumRules) isLegacy(ctx context.Context, command string) (bool, error) {
+	if legacy, known := r.legacy[command]; known {
+		return legacy, nil
+	}
+	version, err := run(ctx, "", command, "-V")
+	if err == nil {
+		r.legacy[command] = !strings.Contains(version, "nf_tables")
+	}
+	return r.legacy[command], err
+}
+
+// hasMangle spares the kernel a table, and every packet its hooks, that the
+// legacy variant would make only to look into it. Without a table's name,
+// iptables-save looks only at tables that are there.
+func hasMangle(ctx context.Context, command string) bool {
+	out, err := run(ctx, "", sibling(command, "iptables-save"))
+	return err != nil || strings.Contains(out, "*mangle\n")
+}
+
+// sibling is another program of the same variant, which the folder decides.
+func sibling(command, name string) string { return filepath.Join(filepath.Dir(command), name) }
+
+// chainRules are the rules for bridges, one a line and sorted.
+func chainRules(bridges map[string]string) string {
+	var rules []string
+	for bridge, network := range bridges {
+		rules = append(rules, fmt.Sprintf(`-A %s -o %s -p udp -m udp --dport 68 -m comment --comment "%s" -j CHECKSUM --checksum-fill`+"\n",
+			ruleChain, bridge, comment(network)))
+	}
+	slices.Sort(rules)
+	return strings.Join(rules, "")
+}
+
+// deletions turns listed rules into what deletes them: iptables reads its own
+// words.
+func deletions(rules string) string {
+	var b strings.Builder
+	for line := range strings.Lines(rules) {
+		b.WriteString("-D" + strings.TrimPrefix(line, "-A"))
+	}
+	return b.String()
+}
+
+func lines(text string) int { return strings.Count(text, "\n") }
+
+// isPlain says whether an interface's name is a word without any meaning to
+// iptables-restore, which splits and unquotes like a shell, takes "!" for a
+// negation and a "+" at the end for any ending.
+func isPlain(name string) bool {
+	for i, c := range name {
+		if !isWord(c) && (i == 0 || !strings.ContainsRune("-.", c)) {
+			return false
+		}
+	}
+	return name != ""
+}
+
+func isWord(c rune) bool {
+	return c == '_' || c < unicode.MaxASCII && (unicode.IsLetter(c) || unicode.IsDigit(c))
+}
+
+// comment names the network to who reads the rules. What could end a quoted
+// word, or be taken for more, is replaced and not escaped.
+func comment(network string) string {
+	text := strings.Map(func(c rune) rune {
+		if isWord(c) || strings.ContainsRune("-.:@+ ", c) {
+			return c
+		}
+		return '_'
+	}, "virtfirewalld: network "+network)
+	return strings.TrimSpace(text[:min(len(text), longestComment)])
+}
+
+// run runs a program to its end and gives what it printed; what it complained
+// of is in the error.
+func run(ctx context.Context, stdin, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, ruleTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.WaitDelay = time.Second
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	var out, complaints bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaints
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("running %s: %w: %s", filepath.Base(name), errors.Join(err, ctx.Err()), strings.TrimSpace(complaints.String()))
+	}
+	return out.String(), nil
+}

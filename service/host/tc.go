@@ -1,0 +1,247 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// filterPriority is where libvirt has its filters too.
+	filterPriority = 2
+	// filterNode tells our filter from others of that priority. libvirt lets the
+	// kernel number its own, from 0x800 on, or gives decimal numbers that tc
+	// reads as hexadecimal ones: none of those has a letter in it.
+	filterNode = 0x7dc
+	// directQueue marks a qdisc that we made. libvirt's have what the kernel
+	// gives, the bridge's txqueuelen of 1000.
+	directQueue = 1068
+
+	rootHandle = 1 << 16 // "1:"
+)
+
+// csumFilters fills in checksums with the tc action csum, as libvirt does: in a
+// filter of a root qdisc htb "1:", which libvirt's bandwidth settings use too.
+type csumFilters struct {
+	action        func() netlink.Action
+	probed, works bool
+}
+
+func newCsumFilters() *csumFilters {
+	return &csumFilters{action: func() netlink.Action {
+		return &netlink.CsumAction{
+			ActionAttrs: netlink.ActionAttrs{Action: netlink.TC_ACT_OK},
+			UpdateFlags: netlink.TCA_CSUM_UPDATE_FLAG_IPV4HDR | netlink.TCA_CSUM_UPDATE_FLAG_UDP,
+		}
+	}}
+}
+
+// fill sees to filters on exactly these bridges and gives back those that it
+// cannot help.
+func (c *csumFilters) fill(ctx context.Context, bridges map[string]string) (left map[string]string, err error) {
+	if works, err := c.probe(); err != nil || !works {
+		return bridges, err
+	}
+	roots, err := rootQdiscs()
+	if err != nil {
+		return nil, err
+	}
+	left = make(map[string]string)
+	wanted := make(map[int]bool)
+	for bridge, network := range bridges {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		link, err := netlink.LinkByName(bridge)
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			continue // it has just gone, and its filters with it
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking for bridge %s: %w", bridge, err)
+		}
+		wanted[link.Attrs().Index] = true
+		helped, err := c.help(link, roots[link.Attrs().Index])
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			return nil, fmt.Errorf("helping bridge %s: %w", bridge, err)
+		}
+		if !helped {
+			left[bridge] = network
+		}
+	}
+	return left, c.removeOthers(roots, wanted)
+}
+
+// probe makes a csum action by itself and deletes it: the kernel loads what it
+// needs for it, and no bridge notices.
+func (c *csumFilters) probe() (works bool, err error) {
+	if c.probed {
+		return c.works, nil
+	}
+	const index = 0x76667764 // fixed, so that one left by a crash is deleted too
+	action := c.action()
+	action.Attrs().Index = index
+	tab := nl.NewRtAttr(nl.TCA_ACT_TAB, nil)
+	if err := netlink.EncodeActions(tab, []netlink.Action{action}); err != nil {
+		return false, fmt.Errorf("encoding a tc action: %w", err)
+	}
+	err = request(unix.RTM_NEWACTION, unix.NLM_F_CREATE|unix.NLM_F_EXCL, tab)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP):
+		c.probed = true
+		return false, nil
+	case err != nil && !errors.Is(err, unix.EEXIST):
+		return false, fmt.Errorf("trying the tc action %s: %w", action.Type(), err)
+	}
+	tab = nl.NewRtAttr(nl.TCA_ACT_TAB, nil)
+	one := tab.AddRtAttr(1, nil)
+	one.AddRtAttr(nl.TCA_ACT_KIND, nl.ZeroTerminated(action.Type()))
+	one.AddRtAttr(nl.TCA_ACT_INDEX, nl.Uint32Attr(index))
+	if err := request(unix.RTM_DELACTION, 0, tab); err != nil {
+		return false, fmt.Errorf("deleting the tc action that was made to try it: %w", err)
+	}
+	c.probed, c.works = true, true
+	return true, nil
+}
+
+func request(kind, flags int, attr *nl.RtAttr) error {
+	req := nl.NewNetlinkRequest(kind, flags|unix.NLM_F_ACK)
+	req.AddData(tcaMsg{})
+	req.AddData(attr)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// tcaMsg is struct tcamsg, which begins messages about actions: no family.
+type tcaMsg struct{}
+
+func (tcaMsg) Len() int          { return 4 }
+func (tcaMsg) Serialize() []byte { return make([]byte, 4) }
+
+// rootQdiscs are all interfaces' root qdiscs.
+func rootQdiscs() (map[int]netlink.Qdisc, error) {
+	all, err := netlink.QdiscList(nil)
+	if err != nil {
+		return nil, fmt.Errorf("listing queueing disciplines: %w", err)
+	}
+	roots := make(map[int]netlink.Qdisc)
+	for _, q := range all {
+		if q.Attrs().Parent == netlink.HANDLE_ROOT {
+			roots[q.Attrs().LinkIndex] = q
+		}
+	}
+	return roots, nil
+}
+
+// help gives one bridge our filter. A root qdisc of the administrator's own
+// choice is not replaced: helped is false then.
+func (c *csumFilters) help(link netlink.Link, root netlink.Qdisc) (helped bool, err error) {
+	switch {
+	case isHTB(root):
+		if ours, err := c.ours(link); err != nil || ours != nil {
+			return ours != nil, err
+		}
+	case root != nil && root.Attrs().Handle != 0: // 0 is the kernel's default
+		return false, nil
+	default:
+		if err := netlink.QdiscAdd(htb(link)); err != nil {
+			return false, fmt.Errorf("adding the root qdisc: %w", err)
+		}
+	}
+	if err := netlink.FilterAdd(c.filter(link)); err != nil {
+		return false, errors.Join(fmt.Errorf("adding the filter: %w", err), dropUnused(link))
+	}
+	return true, nil
+}
+
+// removeOthers takes our filter off bridges that are not wanted.
+func (c *csumFilters) removeOthers(roots map[int]netlink.Qdisc, wanted map[int]bool) error {
+	var errs []error
+	for index, root := range roots {
+		if wanted[index] || !isHTB(root) {
+			continue
+		}
+		link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
+		ours, err := c.ours(link)
+		if err == nil && ours != nil {
+			err = netlink.FilterDel(ours)
+		}
+		if err == nil && isMark(root) {
+			err = dropUnused(link)
+		}
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("removing the filter of interface %d: %w", index, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dropUnused removes a root qdisc that we made, unless somebody has put
+// something into it.
+func dropUnused(link netlink.Link) error {
+	roots, err := rootQdiscs()
+	if err != nil || !isMark(roots[link.Attrs().Index]) {
+		return err
+	}
+	filters, err := netlink.FilterList(link, rootHandle)
+	if err != nil {
+		return fmt.Errorf("listing filters: %w", err)
+	}
+	classes, err := netlink.ClassList(link, 0)
+	if err != nil {
+		return fmt.Errorf("listing classes: %w", err)
+	}
+	if len(filters) > 0 || len(classes) > 0 {
+		return nil
+	}
+	return netlink.QdiscDel(htb(link))
+}
+
+// ours finds our filter on an interface with a root qdisc "1:".
+func (c *csumFilters) ours(link netlink.Link) (netlink.Filter, error) {
+	filters, err := netlink.FilterList(link, rootHandle)
+	if err != nil {
+		return nil, fmt.Errorf("listing filters: %w", err)
+	}
+	for _, f := range filters {
+		u, ok := f.(*netlink.U32)
+		if ok && u.Priority == filterPriority && u.Handle&0xfff == filterNode &&
+			len(u.Actions) == 1 && u.Actions[0].Type() == c.action().Type() {
+			return f, nil
+		}
+	}
+	return nil, nil
+}
+
+// filter is: u32 match ip dport 68 ffff action csum ip and udp.
+func (c *csumFilters) filter(link netlink.Link) netlink.Filter {
+	const offsetOfPorts, bootpc = 20, 68 // of an IPv4 header without options
+	return &netlink.U32{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: link.Attrs().Index, Parent: rootHandle,
+			Handle: filterNode, Priority: filterPriority, Protocol: unix.ETH_P_IP},
+		Sel: &netlink.TcU32Sel{Nkeys: 1, Flags: netlink.TC_U32_TERMINAL,
+			Keys: []netlink.TcU32Key{{Off: offsetOfPorts, Mask: 0xffff, Val: bootpc}}},
+		Actions: []netlink.Action{c.action()},
+	}
+}
+
+// htb is what libvirt makes, a class 2 by default that is not there, and our
+// mark.
+func htb(link netlink.Link) *netlink.Htb {
+	q := netlink.NewHtb(netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Handle: rootHandle, Parent: netlink.HANDLE_ROOT})
+	length := uint32(directQueue)
+	q.Defcls, q.DirectQlen = 2, &length
+	return q
+}
+
+func isHTB(root netlink.Qdisc) bool {
+	return root != nil && root.Type() == "htb" && root.Attrs().Handle == rootHandle
+}
+
+func isMark(root netlink.Qdisc) bool {
+	q, ok := root.(*netlink.Htb)
+	return ok && isHTB(root) && q.DirectQlen != nil && *q.DirectQlen == directQueue
+}

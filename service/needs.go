@@ -1,0 +1,63 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"github.com/virtfirewalld/virtfirewalld/service/host"
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+// Needs is HostNeeds over the host itself.
+type Needs struct {
+	links      Links
+	log        *slog.Logger
+	forwarding *host.Forwarding
+	checksums  *host.Checksums
+}
+
+var _ HostNeeds = (*Needs)(nil)
+
+// NewNeeds works on the network namespace of the process. Nothing is touched
+// before it is asked for.
+func NewNeeds(links Links, log *slog.Logger) *Needs {
+	return &Needs{
+		links: links, log: log,
+		forwarding: host.NewForwarding(links, "/proc"),
+		checksums:  host.NewChecksums(log),
+	}
+}
+
+// Forward switches IP forwarding on where it is off; problem says why that of
+// IPv6 had to stay off, and what to set.
+func (n *Needs) Forward(ctx context.Context, v4, v6 bool) (problem string, err error) {
+	if err := ctx.Err(); err != nil {
+		return "", fmt.Errorf("switching forwarding on: %w", err)
+	}
+	return n.forwarding.Enable(v4, v6)
+}
+
+// Retranslate forgets connections of these networks that began untranslated.
+func (n *Needs) Retranslate(ctx context.Context, nets []network.Network) error {
+	deleted, err := host.Retranslate(ctx, nets, n.ownAddresses)
+	if deleted > 0 {
+		n.log.Info("connections that began before their translation begin anew", "connections", deleted)
+	}
+	return err
+}
+
+func (n *Needs) ownAddresses() []netip.Addr {
+	var own []netip.Addr
+	for _, a := range n.links.Addresses() {
+		own = append(own, a.Prefix.Addr())
+	}
+	return own
+}
+
+// FillChecksums keeps DHCP checksum help for exactly these bridges, each with
+// its network's name. It is for one goroutine.
+func (n *Needs) FillChecksums(ctx context.Context, bridges map[string]string) error {
+	return n.checksums.Fill(ctx, bridges)
+}
