@@ -162,7 +162,7 @@ func (s *Service) finish(ctx context.Context, ts []transition) {
 			continue
 		}
 		t.next.forward = s.forwarding(ctx, t.next)
-		if t.next.translates() && (t.old == nil || !t.old.translates() || !slices.Equal(t.old.subnets, t.next.subnets)) {
+		if t.next.translates() && (t.old == nil || !slices.Equal(t.old.translated(), t.next.translated())) {
 			fresh = append(fresh, t.next.net)
 		}
 	}

@@ -3,6 +3,7 @@ package service
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
@@ -101,5 +102,13 @@ func (m *managed) servesDHCPv4() bool {
 	return false
 }
 
+// translated are the subnets whose traffic to the outside gets another source.
+func (m *managed) translated() []netip.Prefix {
+	if m.net.Mode != network.ModeNAT || !m.hasRules {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(m.subnets), func(p netip.Prefix) bool { return p.Addr().Is6() && !m.net.NATIPv6 })
+}
+
 // translates says whether the network has NAT.
-func (m *managed) translates() bool { return m.net.Mode == network.ModeNAT && m.hasRules }
+func (m *managed) translates() bool { return len(m.translated()) > 0 }

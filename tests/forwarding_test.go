@@ -1,0 +1,175 @@
+package tests
+
+import (
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+
+	"github.com/virtfirewalld/virtfirewalld/service/watch/watchtest"
+	"github.com/virtfirewalld/virtfirewalld/tests/host"
+)
+
+const (
+	forward4 = "net.ipv4.ip_forward"
+	forward6 = "net.ipv6.conf.all.forwarding"
+)
+
+func (r *rig) sysctl(key string) string { return strings.TrimSpace(r.Must("sysctl", "-n", key)) }
+
+func TestForwardingIsSwitchedOnWhenNeeded(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ mode, four, six string }{
+		{"nat", "1", "1"}, {"route", "1", "1"}, {"open", "1", "1"}, {"isolated", "0", "0"},
+	} {
+		t.Run(c.mode, func(t *testing.T) {
+			t.Parallel()
+			r := startedRig(t)
+			r.must(r.AddXML(netXML("default", "virbr0", c.mode, natNet, "2001:db8:122::1/64")))
+			if r.sysctl(forward4) != "0" || r.sysctl(forward6) != "0" {
+				t.Error("forwarding is on though the bridge does not exist")
+			}
+			r.Bridge("virbr0", natNet, "2001:db8:122::1/64")
+			r.AwaitState("default", "active")
+			if four, six := r.sysctl(forward4), r.sysctl(forward6); four != c.four || six != c.six {
+				t.Errorf("forwarding is %s and %s, want %s and %s", four, six, c.four, c.six)
+			}
+			r.must(r.Manager("RemoveNetwork", "default", opts()))
+			if four, six := r.sysctl(forward4), r.sysctl(forward6); four != c.four || six != c.six {
+				t.Errorf("after removal forwarding is %s and %s, want %s and %s", four, six, c.four, c.six)
+			}
+		})
+	}
+}
+
+func TestForwardingOfOneFamilyLeavesTheOther(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	r.Bridge("virbr0", natNet)
+	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
+	if four, six := r.sysctl(forward4), r.sysctl(forward6); four != "1" || six != "0" {
+		t.Errorf("forwarding is %s and %s", four, six)
+	}
+}
+
+// TestAdvertisedRouteIsKept: IPv6 forwarding would make the kernel drop the
+// host's own default route, which a router advertisement brought.
+func TestAdvertisedRouteIsKept(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.Bridge("virbr0", natNet, "2001:db8:122::1/64")
+	router := r.Lan()
+	r.Must("sysctl", "-q", "-w", "net.ipv6.conf.lan0.accept_ra=1")
+	ns, err := netns.GetFromPath(router.NetNS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	hasRoute := func() bool {
+		out := r.Must("ip", "-6", "route", "show", "default")
+		return strings.Contains(out, "dev lan0 proto ra")
+	}
+	runtime.LockOSThread() // it enters the router's namespace and comes back
+	defer runtime.UnlockOSThread()
+	watchtest.Advertise(t, ns, "eth0", 30*time.Minute, hasRoute)
+	r.StartDaemon()
+
+	r.must(r.AddXML(netXML("default", "virbr0", "route", natNet, "2001:db8:122::1/64")))
+	state, reason := r.State("default")
+	if state != "degraded" || !strings.Contains(reason, "net.ipv6.conf.lan0.accept_ra") {
+		t.Errorf("the network is %s: %s", state, reason)
+	}
+	if r.sysctl(forward4) != "1" || r.sysctl(forward6) != "0" {
+		t.Errorf("forwarding is %s and %s, want 1 and 0", r.sysctl(forward4), r.sysctl(forward6))
+	}
+	if !hasRoute() {
+		t.Error("the advertised default route is gone")
+	}
+
+	r.Must("sysctl", "-q", "-w", "net.ipv6.conf.lan0.accept_ra=2")
+	r.must(r.Manager("Reapply"))
+	if state, reason := r.State("default"); state != "active" {
+		t.Errorf("after the remedy the network is %s: %s", state, reason)
+	}
+	if r.sysctl(forward6) != "1" || !hasRoute() {
+		t.Errorf("after the remedy forwarding is %s, route kept: %v", r.sysctl(forward6), hasRoute())
+	}
+}
+
+// flow is a UDP conversation that lasts.
+type flow struct {
+	client, server net.PacketConn
+	to             net.Addr
+}
+
+func newFlow(t *testing.T, from, to host.Node, source, target string) *flow {
+	t.Helper()
+	f := &flow{to: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(target))}
+	open := func(n host.Node, at string, conn *net.PacketConn) {
+		err := n.Do(func() (err error) {
+			*conn, err = net.ListenPacket("udp", at)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { (*conn).Close() })
+	}
+	open(from, source, &f.client)
+	open(to, target, &f.server)
+	return f
+}
+
+// seen sends a packet and its answer, and gives the source that the server saw.
+func (f *flow) seen(t *testing.T) netip.AddrPort {
+	t.Helper()
+	if _, err := f.client.WriteTo([]byte("hello"), f.to); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.server.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_, source, err := f.server.ReadFrom(make([]byte, 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.server.WriteTo([]byte("hello"), source); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.client.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, _, err := f.client.ReadFrom(make([]byte, 100)); err != nil {
+		t.Fatalf("no answer came back: %v", err)
+	}
+	return source.(*net.UDPAddr).AddrPort()
+}
+
+// TestFlowThatBeganTooEarly: a connection that the host forwarded before the
+// network's NAT was there is translated with its next packet.
+func TestFlowThatBeganTooEarly(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t, host.WithForwarding())
+	r.Bridge("virbr0", natNet, "2001:db8:122::1/64")
+	guest, internet := r.Guest("virbr0", "guest", "192.168.122.10/24", "2001:db8:122::10/64"), r.Internet()
+	// Something else on the host tracks connections already.
+	r.Must("nft", "add table inet other; add chain inet other c { type filter hook forward priority 5; }; add rule inet other c ct state new accept")
+	four := newFlow(t, guest, internet, "192.168.122.10:4000", "203.0.113.1:4000")
+	six := newFlow(t, guest, internet, "[2001:db8:122::10]:4000", "[2001:db8:ffff::1]:4000")
+	check := func(when, want4, want6 string) {
+		t.Helper()
+		if seen := four.seen(t); seen.Addr() != netip.MustParseAddr(want4) {
+			t.Errorf("%s: the server saw %v, want %s", when, seen, want4)
+		}
+		if seen := six.seen(t); seen.Addr() != netip.MustParseAddr(want6) {
+			t.Errorf("%s: the server saw %v, want %s", when, seen, want6)
+		}
+	}
+	check("before", "192.168.122.10", "2001:db8:122::10")
+	r.must(r.AddXML(netXML("default", "virbr0", "route", natNet, "2001:db8:122::1/64")))
+	check("routed", "192.168.122.10", "2001:db8:122::10")
+	r.must(r.Network("default", "Update", opts("ForwardMode", "nat"), opts()))
+	check("NAT", "203.0.113.2", "2001:db8:122::10")
+	r.must(r.Network("default", "Update", opts("NATIPv6", true), opts()))
+	check("NAT for IPv6 too", "203.0.113.2", "2001:db8:ffff::2")
+}
