@@ -53,7 +53,21 @@ if [[ ! -e $policy && ! -L $policy ]]; then
 fi
 
 export DEBIAN_FRONTEND=noninteractive
+quietly() {
+	local output
+	output=$("$@" </dev/null 2>&1) || {
+		echo "$output" >&2
+		echo "setup: failed: $*" >&2
+		return 1
+	}
+}
 echo "setup: installing with apt: ${missing[*]}"
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
+quietly apt-get update -q
+quietly apt-get install -y -q --no-install-recommends "${missing[@]}"
+
+# Its package would have it start with the next boot.
+if [[ " ${missing[*]} " == *" firewalld "* ]] && command -v systemctl >/dev/null; then
+	quietly systemctl disable firewalld
+	echo "setup: firewalld.service is left disabled; the tests run their own"
+fi
 echo "setup: done"

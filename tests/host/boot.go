@@ -20,7 +20,7 @@ trap '' INT TERM HUP QUIT
 read -r _
 echo 1 >"$1/cgroup.kill"
 n=0
-while [ -d "$1" ] && [ $n -lt 250 ]; do
+while [ -d "$1" ] && [ $n -lt 3000 ]; do
 	find "$1" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.02
 	n=$((n + 1))
 done`
@@ -79,11 +79,11 @@ func (h *Host) boot(ctx context.Context, leash *os.File) error {
 		return err
 	}
 	h.init = p
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = ready.SetReadDeadline(deadline)
-	} else {
-		_ = ready.SetReadDeadline(time.Now().Add(10 * time.Second))
+	deadline := time.Now().Add(patience)
+	if sooner, ok := ctx.Deadline(); ok && sooner.Before(deadline) {
+		deadline = sooner
 	}
+	_ = ready.SetReadDeadline(deadline)
 	line := make([]byte, 3)
 	if _, err := io.ReadFull(ready, line); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {

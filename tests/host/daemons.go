@@ -13,10 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	busSocket     = "/run/dbus/system_bus_socket"
-	daemonTimeout = 20 * time.Second // firewalld needs one or two; a loaded machine more
-)
+const busSocket = "/run/dbus/system_bus_socket"
 
 // Bus starts dbus-daemon as the host's system bus, at the usual path, and waits
 // until it answers.
@@ -209,7 +206,7 @@ func dhcpRange(addr netip.Prefix) string {
 
 // await asks until ready says nil, the program has ended or time is up.
 func (h *Host) await(p *Process, ready func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), daemonTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for {
 		err := ready(ctx)

@@ -23,6 +23,11 @@ import (
 	"time"
 )
 
+// patience bounds every wait for the kernel or a daemon. It is long because the
+// kernel's lock on links is one for the whole machine: a neighbour that removes
+// a network namespace with thousands of links was seen to hold it for 20 s.
+const patience = time.Minute
+
 // Config says what a host is made of. The zero value is a plain host over the
 // machine's own tree.
 type Config struct {
@@ -40,8 +45,6 @@ type Config struct {
 	// Fail is told of trouble in methods that return no error. It must not
 	// return. The default panics.
 	Fail func(error)
-	// Log is told what the host does that may interest a reader; may be nil.
-	Log func(format string, args ...any)
 }
 
 func (c Config) withDefaults() Config {
@@ -58,9 +61,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Fail == nil {
 		c.Fail = func(err error) { panic(err) }
-	}
-	if c.Log == nil {
-		c.Log = func(string, ...any) {}
 	}
 	return c
 }
@@ -159,8 +159,8 @@ func waitClosed(done <-chan struct{}, what string) error {
 	select {
 	case <-done:
 		return nil
-	case <-time.After(10 * time.Second):
-		return fmt.Errorf("removing a host: %s is still there after 10 s", what)
+	case <-time.After(patience):
+		return fmt.Errorf("removing a host: %s is still there after %s", what, patience)
 	}
 }
 

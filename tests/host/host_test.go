@@ -28,9 +28,9 @@ func TestMain(m *testing.M) {
 
 func await(t *testing.T, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("what was waited for did not come within 20 s")
+			t.Fatal("what was waited for did not come within a minute")
 		}
 	}
 }
@@ -280,5 +280,36 @@ func TestCreateFailsWithoutRoot(t *testing.T) {
 	out, err := h.RunAs(2001, "env", childVariable+"=1", "/usr/local/bin/self")
 	if err == nil || !strings.Contains(out, "needs root") {
 		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+func TestTroubleGoesToFail(t *testing.T) {
+	tests := []struct {
+		name string
+		do   func(*host.Host)
+		want string
+	}{
+		{"command", func(h *host.Host) { h.Must("false") }, "running false"},
+		{"bridge", func(h *host.Host) { h.Guest("nosuch", "guest") }, "finding bridge nosuch"},
+		{"address", func(h *host.Host) { h.Bridge("virbr0", "192.168.122.1") }, `reading address "192.168.122.1"`},
+		{"twice", func(h *host.Host) { h.Bridge("virbr0"); h.Guest("virbr0", "a"); h.Guest("virbr0", "a") }, "of this name already"},
+		{"backend", func(h *host.Host) { h.Firewalld("ipchains") }, "no such backend"},
+		{"daemon", func(h *host.Host) { h.Bridge("virbr0"); h.Dnsmasq("virbr0", "--nosuch") }, "bad command line options"},
+		{"missing", func(h *host.Host) { h.Must("rm", "/usr/sbin/dnsmasq"); h.Dnsmasq("virbr0") }, "Debian package dnsmasq-base"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			h, err := host.Create(context.Background(), host.Config{}) // whose Fail panics
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer h.Close()
+			defer func() {
+				if err, ok := recover().(error); !ok || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("got %v, want %q", err, test.want)
+				}
+			}()
+			test.do(h)
+		})
 	}
 }

@@ -23,12 +23,12 @@ func (s *space) netlink(what string, fn func(*netlink.Handle) error) error {
 	return nil
 }
 
-// addVeth makes a veth pair: device on the host, in the bridge if one is named,
-// and eth0 on the peer.
-func (h *Host) addVeth(device string, p *Peer, bridge string) error {
+// addVeth makes a veth pair: the peer's port on the host, in the bridge if one
+// is named, and eth0 on the peer.
+func (h *Host) addVeth(p *Peer, bridge string) error {
 	return h.space.netlink("connecting "+p.name, func(nl *netlink.Handle) error {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name = device
+		attrs.Name = p.port
 		if bridge != "" {
 			master, err := nl.LinkByName(bridge)
 			if err != nil {
@@ -40,7 +40,7 @@ func (h *Host) addVeth(device string, p *Peer, bridge string) error {
 		if err := nl.LinkAdd(veth); err != nil {
 			return err
 		}
-		return raise(nl, device, nil)
+		return raise(nl, p.port, nil)
 	})
 }
 

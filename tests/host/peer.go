@@ -22,36 +22,20 @@ type Node interface {
 type Peer struct {
 	host  *Host
 	name  string
+	port  string
 	space *space
 	addrs []netip.Prefix
 }
 
-func (h *Host) newPeer(name string) (*Peer, error) {
-	p := &Peer{host: h, name: name, space: &space{group: h.group.dir}}
-	err := onThread(func() error {
-		// Opened in the machine's /proc: the host's does not show our threads.
-		spaces, err := os.Open("/proc/thread-self/ns")
-		if err != nil {
-			return err
-		}
-		defer spaces.Close()
-		if err := h.space.enter(); err != nil {
-			return err
-		}
-		if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWUTS); err != nil {
-			return fmt.Errorf("making namespaces: %w", err)
-		}
-		if err := unix.Sethostname([]byte(name)); err != nil {
-			return fmt.Errorf("naming the node: %w", err)
-		}
-		if err := peerMounts(); err != nil {
-			return err
-		}
-		if err := quietNetwork(Config{}); err != nil {
-			return err
-		}
-		return p.space.open(spaces, "pid_for_children")
-	})
+func (h *Host) newPeer(name, port string, addrs []netip.Prefix) (*Peer, error) {
+	p := &Peer{host: h, name: name, port: port, addrs: addrs, space: &space{group: h.group.dir}}
+	h.mu.Lock()
+	_, taken := h.peers[name]
+	h.mu.Unlock()
+	if taken {
+		return nil, fmt.Errorf("making %s: the host has a node of this name already", name)
+	}
+	err := onThread(p.build)
 	if err != nil {
 		p.space.close()
 		return nil, fmt.Errorf("making %s: %w", name, err)
@@ -60,6 +44,32 @@ func (h *Host) newPeer(name string) (*Peer, error) {
 	defer h.mu.Unlock()
 	h.peers[name] = p
 	return p, nil
+}
+
+// build moves the calling thread into namespaces that become the peer's.
+func (p *Peer) build() error {
+	// Opened in the machine's /proc: the host's does not show our threads.
+	spaces, err := os.Open("/proc/thread-self/ns")
+	if err != nil {
+		return err
+	}
+	defer spaces.Close()
+	if err := p.host.space.enter(); err != nil {
+		return err
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWUTS); err != nil {
+		return fmt.Errorf("making namespaces: %w", err)
+	}
+	if err := unix.Sethostname([]byte(p.name)); err != nil {
+		return fmt.Errorf("naming the node: %w", err)
+	}
+	if err := peerMounts(); err != nil {
+		return err
+	}
+	if err := quietNetwork(Config{}); err != nil {
+		return err
+	}
+	return p.space.open(spaces, "pid_for_children")
 }
 
 // peerMounts keeps a peer's DHCP client, servers and bus clients off the host's
@@ -98,8 +108,8 @@ func ensureFile(path string) error {
 // Name is the peer's name.
 func (p *Peer) Name() string { return p.name }
 
-// Addr is the peer's first address of the family of like, such as an address of
-// the bridge; ok is false when it has none.
+// Addr is the first address that the peer was given in a family; ok is false
+// when it was given none.
 func (p *Peer) Addr(ipv6 bool) (addr netip.Addr, ok bool) {
 	for _, a := range p.addrs {
 		if a.Addr().Is6() == ipv6 {
@@ -108,6 +118,10 @@ func (p *Peer) Addr(ipv6 bool) (addr netip.Addr, ok bool) {
 	}
 	return netip.Addr{}, false
 }
+
+// Port is the name of the peer's end on the host: a bridge's port, or the
+// uplink.
+func (p *Peer) Port() string { return p.port }
 
 // NetNS is the path of the peer's network namespace, for netlink handles.
 func (p *Peer) NetNS() string { return p.space.netPath() }

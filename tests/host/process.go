@@ -118,7 +118,11 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// Stop ends the process with SIGTERM and waits for it, 10 s at most.
+// stopTimeout is how long a daemon may take to end by itself.
+const stopTimeout = 30 * time.Second
+
+// Stop ends the process with SIGTERM and waits for it. One that does not end in
+// time is killed, and that is an error.
 func (p *Process) Stop() error { return p.end(syscall.SIGTERM) }
 
 // Kill ends the process with SIGKILL and waits for it.
@@ -131,10 +135,10 @@ func (p *Process) end(sig syscall.Signal) error {
 	select {
 	case <-p.done:
 		return nil
-	case <-time.After(10 * time.Second):
+	case <-time.After(stopTimeout):
 		_ = p.Signal(syscall.SIGKILL)
 		<-p.done
-		return fmt.Errorf("ending %s: still there 10 s after %s, so it was killed; its output:\n%s", p.Name, sig, p.Log())
+		return fmt.Errorf("ending %s: still there %s after %s, so it was killed; its output:\n%s", p.Name, stopTimeout, sig, p.Log())
 	}
 }
 

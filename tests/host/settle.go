@@ -11,15 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settleTimeout is long because the kernel's lock on links is one for the whole
-// machine: a neighbour that removes thousands of links holds it for many seconds.
-const settleTimeout = time.Minute
-
-// settle waits until packets pass between a device of the host and the peer
-// behind it. The kernel finishes links in the background: without it the first
+// settle waits until packets pass between the host and a peer. The kernel finishes links in the background: without it the first
 // packet of a test is now and then lost.
-func (h *Host) settle(device, bridge string, p *Peer) error {
-	up := device
+func (h *Host) settle(p *Peer, bridge string) error {
+	device, up := p.port, p.port
 	if bridge != "" {
 		up = bridge
 	}
@@ -48,14 +43,14 @@ func (h *Host) settle(device, bridge string, p *Peer) error {
 // await asks until nothing is waited for any more.
 func (s *space) await(what string, waits func(*netlink.Handle) (string, error)) error {
 	return s.netlink(what, func(nl *netlink.Handle) error {
-		deadline := time.Now().Add(settleTimeout)
+		deadline := time.Now().Add(patience)
 		for {
 			waiting, err := waits(nl)
 			if err != nil || waiting == "" {
 				return err
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("%s after %s", waiting, settleTimeout)
+				return fmt.Errorf("%s after %s", waiting, patience)
 			}
 			time.Sleep(time.Millisecond)
 		}

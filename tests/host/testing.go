@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"testing"
-	"time"
 )
 
 // Option changes the configuration of a host that New makes.
@@ -20,14 +19,11 @@ func WithForwarding() Option { return func(c *Config) { c.Forwarding = true } }
 // the host fails the test.
 func New(t testing.TB, options ...Option) *Host {
 	t.Helper()
-	cfg := Config{
-		Fail: func(err error) { t.Helper(); t.Fatal(err) },
-		Log:  t.Logf,
-	}
+	cfg := Config{Fail: func(err error) { t.Helper(); t.Fatal(err) }}
 	for _, option := range options {
 		option(&cfg)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	h, err := Create(ctx, cfg)
 	if err != nil {

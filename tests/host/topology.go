@@ -61,41 +61,44 @@ func (h *Host) addGuest(bridge, name string, addrs []string) (*Peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making guest %s: %w", name, err)
 	}
-	p, err := h.newPeer(name)
+	p, err := h.newPeer(name, portName(name), prefixes)
 	if err != nil {
 		return nil, err
 	}
-	p.addrs = prefixes
-	if err := h.addVeth(portName(name), p, bridge); err != nil {
+	if err := h.addVeth(p, bridge); err != nil {
 		return nil, err
 	}
 	gateways, err := h.addresses(bridge)
 	if err != nil {
 		return nil, err
 	}
-	err = p.space.netlink("setting up guest "+name, func(nl *netlink.Handle) error {
-		if err := raise(nl, "eth0", prefixes); err != nil {
+	if err := p.setUp(gateways); err != nil {
+		return nil, err
+	}
+	if err := h.settle(p, bridge); err != nil {
+		return nil, err
+	}
+	return p, h.routeBack(masked(prefixes))
+}
+
+// setUp gives a peer its addresses, and default routes to the gateways that are
+// in its subnets.
+func (p *Peer) setUp(gateways []netip.Prefix) error {
+	return p.space.netlink("setting up "+p.name, func(nl *netlink.Handle) error {
+		if err := raise(nl, "eth0", p.addrs); err != nil {
 			return err
 		}
-		for _, prefix := range prefixes {
-			for _, gateway := range gateways {
-				if gateway.Masked() == prefix.Masked() {
+		for _, gateway := range gateways {
+			for _, subnet := range masked(p.addrs) {
+				if gateway.Masked() == subnet {
 					if err := addRoute(nl, "eth0", netip.Prefix{}, gateway.Addr()); err != nil {
 						return err
 					}
-					break
 				}
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := h.settle(portName(name), bridge, p); err != nil {
-		return nil, err
-	}
-	return p, h.routeBack(masked(prefixes))
 }
 
 // portName is the name of a guest's port in its bridge.
@@ -132,34 +135,32 @@ func (h *Host) addUplink(v4, v6 uplink) (*Peer, error) {
 	if ok {
 		return p, nil
 	}
-	p, err := h.newPeer(v4.peer)
+	p, err := h.newPeer(v4.peer, v4.device, []netip.Prefix{v4.other, v6.other})
 	if err != nil {
 		return nil, err
 	}
-	p.addrs = []netip.Prefix{v4.other, v6.other}
-	if err := h.addVeth(v4.device, p, ""); err != nil {
+	if err := h.addVeth(p, ""); err != nil {
 		return nil, err
 	}
-	err = p.space.netlink("setting up "+p.name, func(nl *netlink.Handle) error { return raise(nl, "eth0", p.addrs) })
-	if err != nil {
+	if err := p.setUp(nil); err != nil {
 		return nil, err
 	}
-	err = h.space.netlink("setting up uplink "+v4.device, func(nl *netlink.Handle) error {
-		if err := raise(nl, v4.device, []netip.Prefix{v4.host, v6.host}); err != nil {
+	err = h.space.netlink("setting up uplink "+p.port, func(nl *netlink.Handle) error {
+		if err := raise(nl, p.port, []netip.Prefix{v4.host, v6.host}); err != nil {
 			return err
 		}
-		if v4.device != wan4.device {
+		if p.port != wan4.device {
 			return nil
 		}
-		if err := addRoute(nl, v4.device, netip.Prefix{}, v4.other.Addr()); err != nil {
+		if err := addRoute(nl, p.port, netip.Prefix{}, v4.other.Addr()); err != nil {
 			return err
 		}
-		return addRoute(nl, v6.device, netip.Prefix{}, v6.other.Addr())
+		return addRoute(nl, p.port, netip.Prefix{}, v6.other.Addr())
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := h.settle(v4.device, "", p); err != nil {
+	if err := h.settle(p, ""); err != nil {
 		return nil, err
 	}
 	return p, p.routesVia(subnets)

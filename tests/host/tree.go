@@ -41,6 +41,10 @@ func buildTree(cfg Config) error {
 const workTree = "/tmp"
 
 func mountOverlay(cfg Config) error {
+	// Named by the working directory, so that it may be below workTree.
+	if err := unix.Chdir(cfg.Root); err != nil {
+		return fmt.Errorf("entering the tree %s: %w", cfg.Root, err)
+	}
 	// On a tmpfs: nothing is written to disk, and all of it goes with the mount.
 	if err := mount("tmpfs", workTree, "tmpfs", 0, "mode=755"); err != nil {
 		return err
@@ -50,7 +54,7 @@ func mountOverlay(cfg Config) error {
 			return err
 		}
 	}
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", cfg.Root, workTree, workTree)
+	options := fmt.Sprintf("lowerdir=.,upperdir=%s/upper,workdir=%s/work", workTree, workTree)
 	if err := mount("overlay", workTree+"/root", "overlay", 0, options); err != nil {
 		return err
 	}
