@@ -30,6 +30,8 @@ type rig struct {
 	t      testing.TB
 	Daemon *host.Process
 	bus    *godbus.Conn
+
+	announced []string // parts of log lines that the test expects
 }
 
 // newRig makes the host and the bus; the service is not started yet, so that a
@@ -37,6 +39,7 @@ type rig struct {
 func newRig(t testing.TB, options ...host.Option) *rig {
 	t.Helper()
 	r := &rig{Host: host.New(t, options...), t: t}
+	t.Cleanup(r.checkLogs) // while the host and its processes are still there
 	r.install()
 	r.Bus()
 	conn, err := r.DialBus(context.Background())
