@@ -1,0 +1,82 @@
+// Command bench measures what the project promises to be measured, in
+// throw-away hosts, and writes what it found into docs/benchmarks.md. It ends
+// with 0 only if every limit is kept.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+)
+
+// measurement is one of those that can be chosen.
+type measurement struct {
+	name    string
+	measure func(bin string, s *section) error
+}
+
+var measurements = []measurement{
+	{"add", measureAdd},
+	{"add-waiting", measureAddWaiting},
+	{"add-persistent", measureAddPersistent},
+	{"add-firewalld", measureAddFirewalld},
+	{"rate", measureRate},
+	{"start", measureStart},
+	{"memory", measureMemory},
+	{"reload", measureReload},
+	{"peers", measurePeers},
+}
+
+func main() {
+	bin := flag.String("bin", "bin", "directory of the built programs")
+	only := flag.String("only", "", "measure only what this regular expression matches, and write no file")
+	out := flag.String("o", "docs/benchmarks.md", "file to write")
+	flag.Parse()
+	if err := run(*bin, *only, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(bin, only, out string) error {
+	chosen, err := regexp.Compile(only)
+	if err != nil {
+		return fmt.Errorf("reading -only: %w", err)
+	}
+	var r report
+	for _, m := range measurements {
+		if !chosen.MatchString(m.name) {
+			continue
+		}
+		s := &section{}
+		before := loadAverage()
+		if err := guarded(m, bin, s); err != nil {
+			return fmt.Errorf("measuring %s: %w", m.name, err)
+		}
+		s.load = before + " to " + loadAverage()
+		fmt.Print(s.terminal())
+		r.sections = append(r.sections, s)
+	}
+	if only == "" {
+		if err := os.WriteFile(out, []byte(r.markdown(thisMachine())), 0o644); err != nil {
+			return err
+		}
+		fmt.Printf("\nwritten: %s\n", out)
+	}
+	if n := r.missed(); n > 0 {
+		return fmt.Errorf("%d limits were missed", n)
+	}
+	return nil
+}
+
+// guarded turns the panics of package host into errors.
+func guarded(m measurement, bin string, s *section) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("setting up: %s", strings.TrimSpace(fmt.Sprint(r)))
+		}
+	}()
+	return m.measure(bin, s)
+}
