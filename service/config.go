@@ -84,8 +84,8 @@ func setting(line string) (key, value string, err error) {
 		}
 		value, rest = rest[1:1+end], rest[2+end:]
 	} else {
-		value, rest, _ = strings.Cut(rest, "#")
-		value, rest = strings.TrimSpace(value), ""
+		value, _, _ = strings.Cut(rest, "#")
+		return strings.TrimSpace(key), strings.TrimSpace(value), nil
 	}
 	if rest = strings.TrimSpace(rest); rest != "" && rest[0] != '#' {
 		return "", "", fmt.Errorf("%q follows the value", rest)
