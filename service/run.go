@@ -205,10 +205,12 @@ func (s *Service) surprises(e zones.Event) bool {
 }
 
 // zonesAnew compares all bridges with firewalld and refreshes what the service
-// says of it.
+// says of it. firewalld before 2.0 flushes iptables' chains when it reloads,
+// so checksum help is looked at too.
 func (s *Service) zonesAnew(ctx context.Context) {
 	s.refreshHost(ctx)
 	s.rebindAll(ctx)
+	poke(s.dhcp)
 }
 
 // acceptMoves notes that somebody put bridges elsewhere with firewall-cmd: that
