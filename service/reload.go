@@ -115,7 +115,7 @@ func (s *Service) Reload(ctx context.Context) error {
 		return err
 	}
 	s.configure(settings)
-	s.refreshHost(ctx)
+	s.zonesAnew(ctx)
 	return nil
 }
 
