@@ -197,7 +197,9 @@ func TestLargeDocuments(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
 			_, err := FromXML([]byte(d.doc))
-			if took := time.Since(start); took > 2*time.Second {
+			// A walk that is quadratic in the document would take minutes; this
+			// is no benchmark and leaves room for a busy machine.
+			if took := time.Since(start); took > 30*time.Second {
 				t.Errorf("took %v", took)
 			}
 			if !errors.Is(err, d.want) {
