@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
@@ -22,6 +23,10 @@ func (s *Service) enterZone(ctx context.Context, t transition, undo *undoStack) 
 	}
 	zone, err := s.zoneFor(ctx, m)
 	if err == nil && zone == "" && before != "" {
+		if !m.concernsZones() && !t.old.concernsZones() {
+			m.zone.bound, m.zone.problem = before, ""
+			return nil
+		}
 		err = s.Zones.Unbind(ctx, "", m.net.Bridge)
 	}
 	if err == nil && zone != "" && zone != before {
@@ -41,9 +46,17 @@ func (s *Service) enterZone(ctx context.Context, t transition, undo *undoStack) 
 	return nil
 }
 
+// concernsZones says whether the bridge's zone is the service's business. That
+// of an open network is not, as with libvirt, unless somebody named one: its
+// bridge stays where the administrator put it.
+func (m *managed) concernsZones() bool {
+	return m.net.Mode != network.ModeOpen || m.net.Zone != "" || m.zone.byHand != nil
+}
+
 // withoutZone notes why a bridge is not in its zone. A host without firewalld
 // is no reason to complain, unless the network names a zone.
 func (s *Service) withoutZone(m *managed, before string, err error) {
+	known := m.zone.problem
 	m.zone.bound = before
 	m.zone.problem = fmt.Sprintf("bridge %s is not in its firewalld zone: %v", m.net.Bridge, err)
 	if errors.Is(err, zones.ErrNotRunning) {
@@ -53,7 +66,9 @@ func (s *Service) withoutZone(m *managed, before string, err error) {
 			return
 		}
 	}
-	s.Log.Warn("binding a bridge to its zone", "network", m.net.Name, "bridge", m.net.Bridge, "error", err)
+	if m.zone.problem != known { // each firewalld event looks at it again
+		s.Log.Warn("binding a bridge to its zone", "network", m.net.Name, "bridge", m.net.Bridge, "error", err)
+	}
 }
 
 // zoneFor is the zone that a network's bridge belongs in now; "" for none.
@@ -73,7 +88,7 @@ func (s *Service) zoneFor(ctx context.Context, m *managed) (string, error) {
 
 // leaveZone takes a bridge that is no longer governed out of its zone.
 func (s *Service) leaveZone(ctx context.Context, t transition, undo *undoStack) error {
-	if t.old == nil || t.old.zone.bound == "" || (t.next != nil && t.next.net.Bridge == t.old.net.Bridge) {
+	if t.old == nil || t.old.zone.bound == "" || !t.old.concernsZones() || (t.next != nil && t.next.net.Bridge == t.old.net.Bridge) {
 		return nil
 	}
 	iface, zone := t.old.net.Bridge, t.old.zone.bound
