@@ -22,13 +22,15 @@ type Checksums struct {
 	log    *slog.Logger
 	tc     *csumFilters
 	tables *checksumRules
-	told   map[string]bool // what was logged already
+
+	helpless bool            // it was logged that there is no way
+	unfit    map[string]bool // bridges that were logged for their names
 }
 
 // NewChecksums makes it; nothing is touched yet. Its method is for one
 // goroutine at a time.
 func NewChecksums(log *slog.Logger) *Checksums {
-	return &Checksums{log: log, tc: newCsumFilters(), tables: newChecksumRules(), told: make(map[string]bool)}
+	return &Checksums{log: log, tc: newCsumFilters(), tables: newChecksumRules()}
 }
 
 // Fill sees to it that exactly these bridges have help, each for its network's
@@ -42,9 +44,12 @@ func (c *Checksums) Fill(ctx context.Context, bridges map[string]string) error {
 	left = c.withoutUnfit(left)
 	err = c.tables.fill(ctx, left)
 	if errors.Is(err, errNoHelp) {
-		c.tell("DHCP replies may carry bad checksums, which some guests refuse: "+
-			"the kernel has no tc csum action, and iptables with its CHECKSUM target does not work here; install iptables, or load act_csum and start the service again",
-			"reason", err, "bridges", slices.Sorted(maps.Keys(left)))
+		if !c.helpless {
+			c.log.Warn("DHCP replies may carry bad checksums, which some guests refuse: the kernel has no tc csum action, "+
+				"and iptables with its CHECKSUM target does not work here; install iptables, or load act_csum and start the service again",
+				"reason", err, "bridges", slices.Sorted(maps.Keys(left)))
+		}
+		c.helpless = true
 		return nil
 	}
 	if err != nil {
@@ -56,22 +61,18 @@ func (c *Checksums) Fill(ctx context.Context, bridges map[string]string) error {
 // withoutUnfit leaves out bridges whose names iptables-restore could take for
 // something else.
 func (c *Checksums) withoutUnfit(bridges map[string]string) map[string]string {
-	fit := make(map[string]string, len(bridges))
+	fit, unfit := make(map[string]string, len(bridges)), make(map[string]bool)
 	for bridge, network := range bridges {
 		if isPlain(bridge) {
 			fit[bridge] = network
 			continue
 		}
-		c.tell(fmt.Sprintf("DHCP replies on bridge %q may carry bad checksums: iptables could misread its name; "+
-			"rename the bridge to letters and digits", bridge), "network", network)
+		unfit[bridge] = true
+		if !c.unfit[bridge] {
+			c.log.Warn("DHCP replies on a bridge may carry bad checksums: iptables could misread the bridge's name; "+
+				"rename it to letters and digits", "bridge", bridge, "network", network)
+		}
 	}
+	c.unfit = unfit
 	return fit
-}
-
-// tell logs each message once.
-func (c *Checksums) tell(message string, args ...any) {
-	if !c.told[message] {
-		c.told[message] = true
-		c.log.Warn(message, args...)
-	}
 }

@@ -208,10 +208,18 @@ func TestHostileNames(t *testing.T) {
 		t.Error("rules (-want +got):\n", diff)
 	}
 	for _, name := range []string{"-j", "!", "a b", "a'b", "br+", "vür"} {
-		if n := strings.Count(log.String(), `\"`+name+`\"`); n != 1 {
+		if n := strings.Count(log.String(), fmt.Sprintf("bridge=%s ", quoted(name))); n != 1 {
 			t.Errorf("bridge %q was reported %d times:\n%s", name, n, log.String())
 		}
 	}
+}
+
+// quoted is a value as the log's text has it.
+func quoted(name string) string {
+	if strings.Contains(name, " ") {
+		return fmt.Sprintf("%q", name)
+	}
+	return name
 }
 
 // Kernels without the CHECKSUM target, and hosts without iptables, are not to

@@ -1,0 +1,238 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	hosts "github.com/virtfirewalld/virtfirewalld/tests/host"
+)
+
+// mirrors are filters with another action in place of csum, one that more
+// kernels have: what is tested with it is how filters come and go.
+func mirrors() *csumFilters {
+	return &csumFilters{action: func() netlink.Action {
+		const loopback = 1
+		a := netlink.NewMirredAction(loopback)
+		a.MirredAction, a.ActionAttrs.Action = netlink.TCA_EGRESS_MIRROR, netlink.TC_ACT_PIPE
+		return a
+	}}
+}
+
+// bridged makes a host with bridges virbr0 and virbr1.
+func bridged(t *testing.T) *hosts.Host {
+	t.Helper()
+	h := hosts.New(t)
+	h.Bridge("virbr0", "192.168.122.1/24")
+	h.Bridge("virbr1", "192.168.123.1/24")
+	return h
+}
+
+// help fills and gives the bridges that were left.
+func help(t *testing.T, h *hosts.Host, c *csumFilters, bridges ...string) (left map[string]string) {
+	t.Helper()
+	want := make(map[string]string)
+	for _, b := range bridges {
+		want[b] = "network of " + b
+	}
+	err := h.Do(func() (err error) {
+		left, err = c.fill(context.Background(), want)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
+}
+
+// changing is what tc shows anew each time: the number of an action, and packets
+// counted.
+var changing = regexp.MustCompile("(index|direct_packets_stat) [0-9]+")
+
+// control is all that tc shows of a bridge, but for that.
+func control(h *hosts.Host, bridge string) string {
+	var all strings.Builder
+	for _, what := range []string{"qdisc", "class", "filter"} {
+		all.WriteString(h.Must("tc", what, "show", "dev", bridge))
+	}
+	return changing.ReplaceAllString(all.String(), "$1 N")
+}
+
+func tc(h *hosts.Host, line string, args ...any) {
+	h.Must(append([]string{"tc"}, strings.Fields(fmt.Sprintf(line, args...))...)...)
+}
+
+func same(t *testing.T, when, want, got string) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-before +after):\n%s", when, diff)
+	}
+}
+
+func TestFiltersComeAndGo(t *testing.T) {
+	t.Parallel()
+	h := bridged(t)
+	before := control(h, "virbr0")
+	c := mirrors()
+	if left := help(t, h, c, "virbr0", "virbr1", "gone0"); len(left) != 0 {
+		t.Error("without help: ", left)
+	}
+	with := control(h, "virbr0")
+	for _, part := range []string{"qdisc htb 1: root", "default 0x2", "filter parent 1: protocol ip pref 2 u32",
+		"fh 800::7dc", "match 00000044/0000ffff at 20"} {
+		if !strings.Contains(with, part) {
+			t.Errorf("tc does not show %q:\n%s", part, with)
+		}
+	}
+	help(t, h, c, "virbr0", "virbr1")
+	same(t, "nothing to do", with, control(h, "virbr0"))
+
+	tc(h, "qdisc del dev virbr0 root")
+	help(t, h, c, "virbr0", "virbr1")
+	same(t, "somebody removed the qdisc", with, control(h, "virbr0"))
+	tc(h, "filter del dev virbr0 parent 1: prio 2")
+	help(t, h, c, "virbr0", "virbr1")
+	same(t, "somebody removed the filter", with, control(h, "virbr0"))
+
+	help(t, h, mirrors(), "virbr1") // as after a restart of the service
+	same(t, "the first bridge is not wanted", before, control(h, "virbr0"))
+	if got := control(h, "virbr1"); !strings.Contains(got, "fh 800::7dc") {
+		t.Error("the second bridge lost its filter:\n", got)
+	}
+	help(t, h, mirrors())
+	same(t, "no bridge is wanted", before, strings.ReplaceAll(control(h, "virbr1"), "virbr1", "virbr0"))
+}
+
+// bandwidth is what libvirt sets up for <bandwidth> with a floor, and a filter
+// such as its own for checksums.
+func bandwidth(h *hosts.Host) {
+	tc(h, "qdisc add dev virbr0 root handle 1: htb default 2")
+	tc(h, "class add dev virbr0 parent 1: classid 1:1 htb rate 8mbit")
+	tc(h, "class add dev virbr0 parent 1:1 classid 1:2 htb rate 8kbit ceil 8mbit")
+	tc(h, "filter add dev virbr0 protocol ip prio 2 handle 800::3 u32 match ip dst 192.168.122.9/32 flowid 1:2")
+	tc(h, "filter add dev virbr0 protocol ip prio 2 parent 1: u32 match ip dport 68 ffff action mirred egress mirror dev lo")
+	tc(h, "filter add dev virbr0 protocol all prio 1 parent 1: u32 match u32 0 0 flowid 1:1")
+}
+
+func TestBandwidthSettingsStay(t *testing.T) {
+	t.Parallel()
+	h := bridged(t)
+	bandwidth(h)
+	before := control(h, "virbr0")
+	if left := help(t, h, mirrors(), "virbr0"); len(left) != 0 {
+		t.Error("without help: ", left)
+	}
+	with := control(h, "virbr0")
+	if n := strings.Count(with, "800::7dc"); n != 1 {
+		t.Errorf("our filter is there %d times:\n%s", n, with)
+	}
+	for line := range strings.Lines(before) {
+		if !strings.Contains(with, line) {
+			t.Errorf("this is gone: %s", line)
+		}
+	}
+	help(t, h, mirrors())
+	same(t, "ours is gone again", before, control(h, "virbr0"))
+}
+
+func TestQdiscStaysWhileSomebodyUsesIt(t *testing.T) {
+	t.Parallel()
+	for name, use := range map[string]string{
+		"class":  "class add dev virbr0 parent 1: classid 1:1 htb rate 8mbit",
+		"filter": "filter add dev virbr0 protocol ip prio 2 parent 1: u32 match ip dport 68 ffff action mirred egress mirror dev lo",
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := bridged(t)
+			help(t, h, mirrors(), "virbr0")
+			tc(h, "%s", use)
+			help(t, h, mirrors())
+			got := control(h, "virbr0")
+			if !strings.Contains(got, "htb 1:") || strings.Contains(got, "800::7dc") {
+				t.Error("want the qdisc without our filter:\n", got)
+			}
+			tc(h, "%s", strings.Replace(use, " add ", " del ", 1))
+			help(t, h, mirrors())
+			if got := control(h, "virbr0"); strings.Contains(got, "htb") {
+				t.Error("nobody uses it now:\n", got)
+			}
+		})
+	}
+}
+
+func TestEmptyQdiscOfSomebodyElseStays(t *testing.T) {
+	t.Parallel()
+	h := bridged(t)
+	tc(h, "qdisc add dev virbr0 root handle 1: htb default 2")
+	before := control(h, "virbr0")
+	help(t, h, mirrors(), "virbr0")
+	help(t, h, mirrors())
+	same(t, "after help came and went", before, control(h, "virbr0"))
+}
+
+func TestOtherRootQdiscIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	for _, qdisc := range []string{"handle 5: pfifo", "handle 7: htb default 1"} {
+		t.Run(qdisc, func(t *testing.T) {
+			h := bridged(t)
+			tc(h, "qdisc add dev virbr0 root %s", qdisc)
+			before := control(h, "virbr0")
+			left := help(t, h, mirrors(), "virbr0", "virbr1")
+			if diff := cmp.Diff(map[string]string{"virbr0": "network of virbr0"}, left); diff != "" {
+				t.Error("without help (-want +got):\n", diff)
+			}
+			same(t, "its qdisc", before, control(h, "virbr0"))
+		})
+	}
+}
+
+func TestFilterThatCannotBeMadeLeavesNoQdisc(t *testing.T) {
+	t.Parallel()
+	h := bridged(t)
+	before := control(h, "virbr0")
+	c := mirrors()
+	c.probed, c.works = true, true
+	c.action = func() netlink.Action {
+		a := netlink.NewMirredAction(1)
+		a.MirredAction = 99 // no such direction
+		return a
+	}
+	err := h.Do(func() error {
+		_, err := c.fill(context.Background(), map[string]string{"virbr0": "default"})
+		return err
+	})
+	if err == nil {
+		t.Error("no error")
+	}
+	same(t, "after the failure", before, control(h, "virbr0"))
+}
+
+// Whether this kernel has the action is not for the test to say; that trying
+// leaves nothing behind is.
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	h := bridged(t)
+	before := control(h, "virbr0")
+	for name, c := range map[string]*csumFilters{"csum": newCsumFilters(), "mirred": mirrors()} {
+		var works bool
+		err := h.Do(func() (err error) {
+			works, err = c.probe()
+			return err
+		})
+		t.Logf("tc action %s works: %v", name, works)
+		if err != nil || !c.probed {
+			t.Errorf("probing %s: %v", name, err)
+		}
+		if out, _ := h.Run("tc", "actions", "list", "action", name); strings.Contains(out, "index") {
+			t.Errorf("the action %s that was tried is still there:\n%s", name, out)
+		}
+		if name == "mirred" && !works {
+			t.Error("mirred works not")
+		}
+	}
+	same(t, "after probing", before, control(h, "virbr0"))
+}
