@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
@@ -25,6 +27,8 @@ const (
 	// dumpTries bounds how often a dump is begun again that the kernel says
 	// was disturbed.
 	dumpTries = 3
+
+	answerTimeout = 5 * time.Second
 )
 
 // Retranslate deletes the connections of the networks' guests that began
@@ -55,11 +59,24 @@ func Retranslate(ctx context.Context, nets []network.Network, own func() []netip
 }
 
 func deleteAll(ctx context.Context, stale []connection) (deleted int, err error) {
+	if len(stale) == 0 {
+		return 0, nil
+	}
+	// One socket for all: there may be hundreds of thousands.
+	sock, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_NETFILTER)
+	if err != nil {
+		return 0, fmt.Errorf("opening a socket to connection tracking: %w", err)
+	}
+	defer sock.Close()
+	limit := unix.NsecToTimeval(int64(answerTimeout))
+	_ = sock.SetSendTimeout(&limit)    // cannot fail: it sets a field
+	_ = sock.SetReceiveTimeout(&limit) // likewise
+	shared := map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: sock}}
 	for _, c := range stale {
 		if err := ctx.Err(); err != nil {
 			return deleted, fmt.Errorf("deleting untranslated connections: %w", err)
 		}
-		gone, err := c.delete()
+		gone, err := c.delete(shared)
 		if err != nil {
 			return deleted, err
 		}
@@ -119,12 +136,13 @@ func untranslated(ctx context.Context, m *matcher) ([]connection, error) {
 
 // delete deletes this connection and no later one between the same ends, which
 // the ID sees to. One that has ended meanwhile is fine.
-func (c connection) delete() (gone bool, err error) {
+func (c connection) delete(sockets map[int]*nl.SocketHandle) (gone bool, err error) {
 	family := uint8(unix.AF_INET)
 	if c.from.Is6() {
 		family = unix.AF_INET6
 	}
 	req := ctRequest(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, family)
+	req.Sockets = sockets
 	req.AddData(nl.NewRtAttr(nl.CTA_TUPLE_ORIG|unix.NLA_F_NESTED, c.original))
 	req.AddData(nl.NewRtAttr(nl.CTA_ID, c.id))
 	_, err = req.Execute(unix.NETLINK_NETFILTER, 0)

@@ -272,13 +272,13 @@ func TestOnlyTheConnectionThatWasSeenIsDeleted(t *testing.T) {
 		}
 		stale := seen[0].clone()
 		stale.id[3] ^= 1
-		if gone, err := stale.delete(); gone || err != nil {
+		if gone, err := stale.delete(nil); gone || err != nil {
 			return fmt.Errorf("one with another ID: %v, %w", gone, err)
 		}
-		if gone, err := seen[0].delete(); !gone || err != nil {
+		if gone, err := seen[0].delete(nil); !gone || err != nil {
 			return fmt.Errorf("the one itself: %v, %w", gone, err)
 		}
-		gone, err := seen[0].delete()
+		gone, err := seen[0].delete(nil)
 		if gone || err != nil {
 			return fmt.Errorf("once more: %v, %w", gone, err)
 		}
