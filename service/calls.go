@@ -95,14 +95,6 @@ func asksZone(n network.Network, before *managed) bool {
 	return n.Zone != "" && (before == nil || before.net.Zone != n.Zone || before.net.Bridge != n.Bridge)
 }
 
-// restartCounters begins a network's totals anew, as Replace means to.
-func (s *Service) restartCounters(ctx context.Context, name string) {
-	s.counters.forget()
-	if err := s.Rules.ResetCounters(ctx, name); err != nil {
-		s.Log.Warn("the replaced network's counters go on", "network", name, "error", err)
-	}
-}
-
 // RemoveNetwork ends the service's say over a network.
 func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOptions) error {
 	if err := s.lock(ctx); err != nil {

@@ -73,6 +73,9 @@ func (s *Service) commitSteps(ctx context.Context, ts []transition, files func()
 	}
 	change := changeOf(ts)
 	if len(change.Set)+len(change.Remove) > 0 {
+		if err := s.keepCounters(ctx, ts); err != nil {
+			return errorf(ApplyFailed, "reading the counters to keep them: %w", err)
+		}
 		if err := s.Rules.Apply(ctx, change); err != nil {
 			return errorf(ApplyFailed, "changing the kernel's rules: %w", err)
 		}
@@ -154,11 +157,13 @@ func equalStatus(a, b Status) bool {
 
 // finish does what rests on the rules and cannot fail a call: forwarding is
 // switched on, the change is told, and connections that began before their
-// translation was there are forgotten.
+// translation was there are forgotten soon after.
 func (s *Service) finish(ctx context.Context, ts []transition) {
 	var fresh []network.Network
+	var gone []string
 	for _, t := range ts {
 		if t.next == nil {
+			gone = append(gone, t.name())
 			continue
 		}
 		t.next.forward = s.forwarding(ctx, t.next)
@@ -167,19 +172,11 @@ func (s *Service) finish(ctx context.Context, ts []transition) {
 		}
 	}
 	s.publish(ts)
-	s.retranslate(ctx, fresh)
+	if len(gone) > 0 {
+		s.forgetCounters(gone...)
+	}
+	s.retranslate(fresh)
 	poke(s.dhcp)
-}
-
-// retranslate forgets connections that began before their translation was
-// there, so that their next packet begins them anew.
-func (s *Service) retranslate(ctx context.Context, nets []network.Network) {
-	if len(nets) == 0 {
-		return
-	}
-	if err := s.Host.Retranslate(ctx, nets); err != nil {
-		s.Log.Warn("connections that began before their translation may go on untranslated", "error", err)
-	}
 }
 
 // forwarding turns on what the network needs, once its bridge is there, and

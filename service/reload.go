@@ -37,6 +37,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 			parts = append(parts, t.next.part)
 		}
 	}
+	s.Totals.forget(func(name string) bool { return s.networks[name] == nil })
 	report, err := s.Rules.Sync(ctx, parts)
 	if err != nil {
 		return errorf(BackendUnavailable, "putting %d networks in force: %w", len(parts), err)
@@ -55,7 +56,7 @@ func (s *Service) followTakeOver(ctx context.Context, report nftables.SyncReport
 			fresh = append(fresh, m.net)
 		}
 	}
-	s.retranslate(ctx, fresh)
+	s.retranslate(fresh)
 	poke(s.dhcp)
 }
 
@@ -233,7 +234,7 @@ func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
 			nets = append(nets, m.net)
 		}
 	}
-	s.retranslate(ctx, nets)
+	s.retranslate(nets)
 	poke(s.dhcp)
 	for name, cause := range mended {
 		s.Log.Info("repaired a network", "network", name, "cause", cause)

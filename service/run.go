@@ -14,6 +14,10 @@ const (
 	// dhcpPause is how long changes of bridges gather before checksum help
 	// follows them: each round runs a process, and they come in bursts.
 	dhcpPause = 50 * time.Millisecond
+	// dhcpShare keeps checksum help for many bridges, where iptables writes
+	// them all anew, to one part in so many of the time: it holds the kernel's
+	// lock on nftables, which the networks' own changes wait for.
+	dhcpShare = 10
 	// mendPause is how long a full comparison waits after a failure.
 	mendPause = 2 * time.Second
 )
@@ -156,6 +160,9 @@ func (s *Service) applyLinks(ctx context.Context, ts []transition) {
 		return
 	}
 	if c := changeOf(ts); len(c.Set)+len(c.Remove) > 0 {
+		if err := s.keepCounters(ctx, ts); err != nil {
+			s.Log.Warn("counters may go back with a bridge that gives way to something else", "error", err)
+		}
 		if err := s.Rules.Apply(ctx, c); err != nil {
 			s.Log.Error("following changed bridges in the rules", "error", err)
 			s.kick()
@@ -232,6 +239,7 @@ func (s *Service) acceptMoves(ctx context.Context) {
 
 // helpDHCP keeps checksum help on the bridges that serve DHCP.
 func (s *Service) helpDHCP(ctx context.Context) {
+	pause := dhcpPause
 	for {
 		select {
 		case <-ctx.Done():
@@ -241,12 +249,14 @@ func (s *Service) helpDHCP(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(dhcpPause):
+		case <-time.After(pause):
 		}
+		begin := time.Now()
 		one, cancel := context.WithTimeout(ctx, eventTimeout)
 		if err := s.Host.FillChecksums(one, s.dhcpBridges()); err != nil && ctx.Err() == nil {
 			s.Log.Warn("DHCP replies may carry bad checksums", "error", err)
 		}
 		cancel()
+		pause = max(dhcpPause, dhcpShare*time.Since(begin))
 	}
 }

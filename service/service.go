@@ -11,8 +11,6 @@ import (
 	"log/slog"
 	"sync"
 	"time"
-
-	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
 // Deps are what the service works with; all are required.
@@ -24,6 +22,7 @@ type Deps struct {
 	Files     Files
 	Host      HostNeeds
 	Settings  Settings
+	Totals    *Totals
 	Log       *slog.Logger
 	// Notify is told of every event, in order. It must not block.
 	Notify func(Event)
@@ -45,10 +44,13 @@ type Service struct {
 	host     Host
 
 	counters counterCache
+	counted  chan struct{} // says that counters were read
 	wake     chan struct{} // asks the run loop for a full comparison
 	dhcp     chan struct{} // says that bridges may serve DHCP that did not, or the reverse
 	loops    sync.WaitGroup
 	stop     context.CancelFunc
+
+	early untranslated
 }
 
 // New makes a service that does nothing until Start.
@@ -58,9 +60,11 @@ func New(version string, d Deps) *Service {
 		changing: make(chan struct{}, 1),
 		networks: map[string]*managed{},
 		bridges:  map[string]string{},
+		counted:  make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
 		dhcp:     make(chan struct{}, 1),
 	}
+	s.early.wake = make(chan struct{}, 1)
 	s.host = Host{Version: version, Backend: backendName, AvailableBackends: []string{backendName}}
 	return s
 }
@@ -102,6 +106,8 @@ func (s *Service) Start(ctx context.Context) error {
 	}
 	s.loops.Go(func() { s.run(loop, firewalld) })
 	s.loops.Go(func() { s.helpDHCP(loop) })
+	s.loops.Go(func() { s.translateEarly(loop) })
+	s.loops.Go(func() { s.followCounters(loop) })
 	return nil
 }
 
@@ -117,22 +123,12 @@ func (s *Service) Close() error {
 		return err
 	}
 	defer s.unlock()
-	totals, err := s.Rules.Counters(ctx)
+	totals, err := s.readCounters(ctx, 0)
 	if err != nil {
 		return fmt.Errorf("reading the counters to keep them: %w", err)
 	}
 	return s.Files.SaveCounters(totals)
 }
-
-// counterCache spares the kernel a dump of all counters for each of many
-// questions that come together: one counter costs as much as all of them.
-type counterCache struct {
-	sync.Mutex
-	at    time.Time
-	value map[string]ruleset.Counters
-}
-
-const counterCacheFor = 20 * time.Millisecond
 
 // Alive says whether changes can still be made within the context's time.
 func (s *Service) Alive(ctx context.Context) bool {

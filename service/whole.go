@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
@@ -138,41 +137,4 @@ func (s *Service) Ruleset(_ context.Context, name string) (string, error) {
 		return "", errorf(ApplyFailed, "the rules of network %q are not in the kernel: reapply puts them back", name)
 	}
 	return ruleset.Text(ruleset.SetsOf(ruleset.Base(), part), part), nil
-}
-
-// Counters are the contract's totals of a network.
-func (s *Service) Counters(ctx context.Context, name string) (map[string]uint64, error) {
-	if _, err := s.known(name); err != nil {
-		return nil, err
-	}
-	all, err := s.counters.read(ctx, s.Rules.Counters)
-	if err != nil {
-		return nil, errorf(ApplyFailed, "reading the counters: %w", err)
-	}
-	c := all[name]
-	return map[string]uint64{
-		"FromGuestPackets": c.FromGuestPackets, "FromGuestBytes": c.FromGuestBytes,
-		"ToGuestPackets": c.ToGuestPackets, "ToGuestBytes": c.ToGuestBytes,
-		"RejectedFromGuestPackets": c.RejectedFromGuestPackets, "RejectedToGuestPackets": c.RejectedToGuestPackets,
-	}, nil
-}
-
-func (c *counterCache) read(ctx context.Context, from func(context.Context) (map[string]ruleset.Counters, error)) (map[string]ruleset.Counters, error) {
-	c.Lock()
-	defer c.Unlock()
-	if c.value != nil && time.Since(c.at) < counterCacheFor {
-		return c.value, nil
-	}
-	value, err := from(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c.value, c.at = value, time.Now()
-	return value, nil
-}
-
-func (c *counterCache) forget() {
-	c.Lock()
-	defer c.Unlock()
-	c.value = nil
 }

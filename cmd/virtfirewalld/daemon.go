@@ -67,26 +67,30 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	files, err := store.Open(store.Config{PersistentDir: filepath.Join(o.configDir, "networks"), RuntimeDir: o.runtimeDir, Parse: network.FromXML})
-	if err != nil {
-		return err
-	}
-	totals, err := files.LoadCounters()
-	if err != nil {
-		d.log.Warn("counters begin anew", "error", err)
-	}
+	var totals *service.Totals
 	if d.rules, err = nftables.Open(nftables.Config{
 		Owned: settings.OwnTable, Log: d.log,
-		StartValues: func(network string) ruleset.Counters { return totals[network] },
+		StartValues: func(network string) ruleset.Counters { return totals.Of(network) },
 	}); err != nil {
 		return err
 	}
 	if d.bus, err = dbus.Connect(ctx, os.Getenv("DBUS_SYSTEM_BUS_ADDRESS")); err != nil {
 		return err
 	}
+	// Opening the files sweeps what looks left over, and may be another
+	// instance's change under way.
 	if err := d.alone(ctx); err != nil {
 		return err
 	}
+	files, err := store.Open(store.Config{PersistentDir: filepath.Join(o.configDir, "networks"), RuntimeDir: o.runtimeDir, Parse: network.FromXML})
+	if err != nil {
+		return err
+	}
+	kept, err := files.LoadCounters()
+	if err != nil {
+		d.log.Warn("counters begin anew", "error", err)
+	}
+	totals = service.NewTotals(kept)
 	// The monitor lives as long as its context: until close.
 	if d.links, err = watch.Start(context.Background(), watch.Config{Log: d.log}); err != nil {
 		return err
@@ -94,7 +98,7 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	firewalld := zones.New(d.bus.Conn(), d.log)
 	d.service = service.New(version, service.Deps{
 		Rules: d.rules, Links: d.links, Zones: firewalld, ZoneFiles: firewalld, Files: files,
-		Host: service.NewNeeds(d.links, d.log), Settings: config, Log: d.log,
+		Host: service.NewNeeds(d.links, d.log), Settings: config, Totals: totals, Log: d.log,
 	})
 	d.server, err = dbus.New(d.bus, d.service, dbus.NewRootOnly(d.bus.Conn()), d.log)
 	if err != nil {

@@ -1,0 +1,175 @@
+package service
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// Totals are the counters as they were last seen. The kernel's own begin at
+// zero when they are made, so these say what to begin at, and no client sees a
+// counter go back, whatever happened to the table.
+type Totals struct {
+	mu   sync.Mutex
+	last map[string]ruleset.Counters
+}
+
+// NewTotals begins with what an earlier run kept; the map is not used again.
+func NewTotals(kept map[string]ruleset.Counters) *Totals {
+	t := &Totals{last: maps.Clone(kept)}
+	if t.last == nil {
+		t.last = make(map[string]ruleset.Counters)
+	}
+	return t
+}
+
+// Of is what a network's counters must not fall below.
+func (t *Totals) Of(network string) ruleset.Counters {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.last[network]
+}
+
+// raise takes what the kernel says and gives the totals of all networks.
+func (t *Totals) raise(seen map[string]ruleset.Counters) map[string]ruleset.Counters {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for name, c := range seen {
+		if high := highest(t.last[name], c); high != (ruleset.Counters{}) {
+			t.last[name] = high
+		}
+	}
+	return maps.Clone(t.last)
+}
+
+func highest(a, b ruleset.Counters) ruleset.Counters {
+	return ruleset.Counters{
+		FromGuestPackets: max(a.FromGuestPackets, b.FromGuestPackets), FromGuestBytes: max(a.FromGuestBytes, b.FromGuestBytes),
+		ToGuestPackets: max(a.ToGuestPackets, b.ToGuestPackets), ToGuestBytes: max(a.ToGuestBytes, b.ToGuestBytes),
+		RejectedFromGuestPackets: max(a.RejectedFromGuestPackets, b.RejectedFromGuestPackets),
+		RejectedToGuestPackets:   max(a.RejectedToGuestPackets, b.RejectedToGuestPackets),
+	}
+}
+
+// forget drops networks, and says whether any had been counted.
+func (t *Totals) forget(gone func(network string) bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := len(t.last)
+	maps.DeleteFunc(t.last, func(name string, _ ruleset.Counters) bool { return gone(name) })
+	return len(t.last) < before
+}
+
+// counterCache spares the kernel a dump of all counters for each of many
+// questions that come together: one counter costs as much as all of them. Its
+// lock also keeps what is being read from outliving what is forgotten.
+type counterCache struct {
+	sync.Mutex
+	at    time.Time
+	value map[string]ruleset.Counters
+}
+
+const (
+	counterCacheFor = 20 * time.Millisecond
+	// counterSavePause is how long what clients have seen may be kept in memory
+	// alone: a table lost within it, with the service killed, loses that much.
+	counterSavePause = time.Second
+)
+
+// Counters are the contract's totals of a network.
+func (s *Service) Counters(ctx context.Context, name string) (map[string]uint64, error) {
+	if _, err := s.known(name); err != nil {
+		return nil, err
+	}
+	all, err := s.readCounters(ctx, counterCacheFor)
+	if err != nil {
+		return nil, errorf(ApplyFailed, "reading the counters: %w", err)
+	}
+	c := all[name]
+	return map[string]uint64{
+		"FromGuestPackets": c.FromGuestPackets, "FromGuestBytes": c.FromGuestBytes,
+		"ToGuestPackets": c.ToGuestPackets, "ToGuestBytes": c.ToGuestBytes,
+		"RejectedFromGuestPackets": c.RejectedFromGuestPackets, "RejectedToGuestPackets": c.RejectedToGuestPackets,
+	}, nil
+}
+
+// readCounters gives the totals of all networks, not older than asked.
+func (s *Service) readCounters(ctx context.Context, age time.Duration) (map[string]ruleset.Counters, error) {
+	c := &s.counters
+	c.Lock()
+	defer c.Unlock()
+	if c.value != nil && time.Since(c.at) < age {
+		return c.value, nil
+	}
+	seen, err := s.Rules.Counters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.value, c.at = s.Totals.raise(seen), time.Now()
+	poke(s.counted)
+	return c.value, nil
+}
+
+// restartCounters begins a network's totals anew, as Replace means to.
+func (s *Service) restartCounters(ctx context.Context, name string) {
+	s.counters.Lock()
+	err := s.Rules.ResetCounters(ctx, name)
+	s.counters.Unlock()
+	if err != nil {
+		s.Log.Warn("the replaced network's counters go on", "network", name, "error", err)
+		return
+	}
+	s.forgetCounters(name)
+}
+
+// forgetCounters ends the totals of networks. What was kept of them goes at
+// once: a network that comes later under the same name has its own.
+func (s *Service) forgetCounters(names ...string) {
+	s.counters.Lock()
+	defer s.counters.Unlock()
+	s.counters.value = nil
+	if s.Totals.forget(func(name string) bool { return slices.Contains(names, name) }) {
+		s.saveCounters()
+	}
+}
+
+func (s *Service) saveCounters() {
+	if err := s.Files.SaveCounters(s.Totals.raise(nil)); err != nil {
+		s.Log.Warn("counters may go back if the service is killed and its table deleted", "error", err)
+	}
+}
+
+// keepCounters sees to what counters must not fall below before a change that
+// takes a network's rules away and leaves the network.
+func (s *Service) keepCounters(ctx context.Context, ts []transition) error {
+	for _, t := range ts {
+		if t.old != nil && t.old.hasRules && t.next != nil && !t.next.hasRules {
+			_, err := s.readCounters(ctx, 0)
+			return err
+		}
+	}
+	return nil
+}
+
+// followCounters keeps what clients have seen, until the context ends.
+func (s *Service) followCounters(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.counted:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(counterSavePause):
+		}
+		s.counters.Lock()
+		s.saveCounters()
+		s.counters.Unlock()
+	}
+}
