@@ -174,6 +174,30 @@ func TestFillIsCheapWhenAllIsRight(t *testing.T) {
 	}
 }
 
+// A bridge more or less leaves the rules of the others alone, with their counts.
+func TestFillWritesWhatDiffers(t *testing.T) {
+	for _, variant := range variants {
+		t.Run(variant, func(t *testing.T) {
+			t.Parallel()
+			h := withIptables(t, variant)
+			c := strict(t)
+			fill(t, h, c, map[string]string{"virbr0": "default", "virbr1": "lab"})
+			h.Must("iptables", "-t", "mangle", "-Z", "VIRTFW_DHCP")
+			h.Must("iptables", "-t", "mangle", "-R", "VIRTFW_DHCP", "1", "-o", "virbr0", "-p", "udp", "--dport", "68",
+				"-m", "comment", "--comment", "virtfirewalld: network default", "-j", "CHECKSUM", "--checksum-fill", "-c", "7", "700")
+			fill(t, h, c, map[string]string{"virbr0": "default", "virbr2": "new", "virbr3": "newer"})
+			fill(t, h, c, map[string]string{"virbr0": "default", "virbr2": "renamed"})
+			want := []string{":VIRTFW_DHCP -", jump, rule("virbr0", "default"), rule("virbr2", "renamed")}
+			if diff := cmp.Diff(want, only(saved(t, h), "VIRTFW")); diff != "" {
+				t.Error("our rules (-want +got):\n", diff)
+			}
+			if got := h.Must("iptables-save", "-c", "-t", "mangle"); !strings.Contains(got, "[7:700] -A VIRTFW_DHCP -o virbr0") {
+				t.Error("the rules that stay were written again:\n", got)
+			}
+		})
+	}
+}
+
 func TestLegacyTableIsNotMadeByLooking(t *testing.T) {
 	h := withIptables(t, "legacy")
 	fill(t, h, strict(t), nil)
