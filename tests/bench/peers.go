@@ -21,7 +21,14 @@ table which the stopped service left. %d adds each.`, peerRounds)
 	if err := withBed(bin, func(b *bed) error { return b.libvirtWay(s) }); err != nil {
 		return err
 	}
-	return started(bin, func(b *bed) error { return b.nftFile(s) })
+	return withBed(bin, func(b *bed) error {
+		// Nothing else may write an owned table, and nft 1.0.6 not even name one
+		// that lasts.
+		if err := b.WriteFile("/etc/virtfirewalld/virtfirewalld.conf", []byte("own_table = false\n"), 0o644); err != nil {
+			return err
+		}
+		return b.nftFile(s)
+	})
 }
 
 // libvirtWay adds a network with an nft process for each rule.
@@ -107,6 +114,9 @@ func (b *bed) nftFile(s *section) error {
 	if err := b.addBridges(extra, extra+peerRounds); err != nil {
 		return err
 	}
+	if _, err := b.start(); err != nil {
+		return err
+	}
 	if err := b.addRange(0, many); err != nil {
 		return err
 	}
@@ -123,6 +133,7 @@ func (b *bed) nftFile(s *section) error {
 	}
 	var took times
 	for _, text := range texts {
+		text = elementsApart(text)
 		begin := time.Now()
 		if _, err := b.RunInput(text, "nft", "-f", "-"); err != nil {
 			return err
@@ -143,4 +154,26 @@ func (b *bed) rulesOf(n network) (text string, err error) {
 		return "", err
 	}
 	return text, b.remove(n, nil)
+}
+
+// elementsApart turns sets, which are there already and need not be declared
+// again, into commands for their elements.
+func elementsApart(text string) string {
+	var table, elements strings.Builder
+	set := ""
+	for line := range strings.Lines(text) {
+		word := strings.Fields(line)
+		switch {
+		case len(word) == 3 && (word[0] == "set" || word[0] == "map"):
+			set = word[1]
+		case set == "":
+			table.WriteString(line)
+		case len(word) == 1 && word[0] == "}":
+			set = ""
+		case len(word) > 0 && word[0] == "elements":
+			_, list, _ := strings.Cut(line, "=")
+			fmt.Fprintf(&elements, "add element inet libvirt_network %s %s", set, list)
+		}
+	}
+	return table.String() + elements.String()
 }

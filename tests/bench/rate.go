@@ -17,7 +17,8 @@ import (
 
 const (
 	pairs     = 6
-	rateFor   = 2 * time.Second
+	windows   = 10
+	rateFor   = 200 * time.Millisecond
 	leastRate = 0.95 // of the rate with one network
 )
 
@@ -25,7 +26,7 @@ const (
 // network alone and beside 999 others.
 func measureRate(bin string, s *section) error {
 	s.title = "Forwarding of small packets"
-	s.how = fmt.Sprintf("UDP, 18 bytes of payload, one flow, from a guest through NAT to the outside, as fast as one sender goes; counted where they arrive. %d alternating pairs of %s with 1 and with 1,000 networks on the same host.", pairs, rateFor)
+	s.how = fmt.Sprintf("UDP, 18 bytes of payload, one flow, from a guest through NAT to the outside, as fast as one sender goes, counted where they arrive. %d alternating pairs with 1 and with 1,000 networks on the same host; each figure is the best of %d windows of %s, since other work on the machine only ever takes away from it.", pairs, windows, rateFor)
 	return started(bin, func(b *bed) error {
 		outside := b.Internet()
 		if err := b.addBridges(0, many); err != nil {
@@ -78,17 +79,10 @@ func (b *bed) ratePair(guest, outside *host.Peer, manyFirst bool) (few, lot floa
 	return few, lot, err
 }
 
-// rate is how many packets a second arrive.
-func rate(guest, outside *host.Peer) (float64, error) {
+// rate is how many packets a second arrive: the best of several windows, for
+// other work on the machine only ever takes away from it.
+func rate(guest, outside *host.Peer) (best float64, err error) {
 	to, _ := outside.Addr(false)
-	sink, err := outside.Run("cat", "/sys/class/net/eth0/statistics/rx_packets")
-	if err != nil {
-		return 0, err
-	}
-	begin, err := strconv.ParseUint(strings.TrimSpace(sink), 10, 64)
-	if err != nil {
-		return 0, err
-	}
 	// Somebody listens, lest each packet be answered; nobody reads, so that
 	// the kernel is done with it soon.
 	var listener int
@@ -103,15 +97,31 @@ func rate(guest, outside *host.Peer) (float64, error) {
 		return 0, fmt.Errorf("listening: %w", err)
 	}
 	defer unix.Close(listener)
-	took, err := flood(guest, to)
+	for range windows {
+		before, err := arrived(outside)
+		if err != nil {
+			return 0, err
+		}
+		took, err := flood(guest, to)
+		if err != nil {
+			return 0, err
+		}
+		after, err := arrived(outside)
+		if err != nil {
+			return 0, err
+		}
+		best = max(best, float64(after-before)/took.Seconds())
+	}
+	return best, nil
+}
+
+// arrived is how many packets the outside has received so far.
+func arrived(outside *host.Peer) (uint64, error) {
+	text, err := outside.Run("cat", "/sys/class/net/eth0/statistics/rx_packets")
 	if err != nil {
 		return 0, err
 	}
-	if sink, err = outside.Run("cat", "/sys/class/net/eth0/statistics/rx_packets"); err != nil {
-		return 0, err
-	}
-	end, err := strconv.ParseUint(strings.TrimSpace(sink), 10, 64)
-	return float64(end-begin) / took.Seconds(), err
+	return strconv.ParseUint(strings.TrimSpace(text), 10, 64)
 }
 
 const ratePort = 9100
