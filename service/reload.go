@@ -38,25 +38,25 @@ func (s *Service) takeOver(ctx context.Context) error {
 		}
 	}
 	s.Totals.forget(func(name string) bool { return s.networks[name] == nil })
-	report, err := s.Rules.Sync(ctx, parts)
-	if err != nil {
+	if _, err := s.Rules.Sync(ctx, parts); err != nil {
 		return errorf(BackendUnavailable, "putting %d networks in force: %w", len(parts), err)
 	}
-	s.followTakeOver(ctx, report)
+	s.followTakeOver(ctx)
 	return nil
 }
 
-// followTakeOver does what follows rules that were not there before the start.
-// After a mere restart that is nothing: the rules held all the time.
-func (s *Service) followTakeOver(ctx context.Context, report nftables.SyncReport) {
-	var fresh []network.Network
+// followTakeOver does what rests on the rules. Connections are looked at even
+// if the rules held all the time: the earlier run may have been killed before
+// it came to that.
+func (s *Service) followTakeOver(ctx context.Context) {
+	var nets []network.Network
 	for _, m := range s.all() {
 		s.forwardAgain(ctx, m)
-		if m.translates() && repaired(report, m.net.Name) {
-			fresh = append(fresh, m.net)
+		if m.translates() {
+			nets = append(nets, m.net)
 		}
 	}
-	s.retranslate(fresh)
+	s.retranslate(nets)
 	poke(s.dhcp)
 }
 
