@@ -159,7 +159,9 @@ func TestInstallAndRemoveZones(t *testing.T) {
 	r.wantError(r.Manager("RemoveZones", opts()), "FirewalldNotRunning")
 	r.Firewalld("nftables")
 	f := r.Follow()
-	addFiles := func() string { return r.Must("sh", "-c", "cd /etc/firewalld && find zones policies -name '*.xml' | sort") }
+	addFiles := func() string {
+		return r.Must("sh", "-c", "cd /etc/firewalld && find zones policies -name '*.xml' | sort")
+	}
 	bare := addFiles()
 
 	// Somebody's runtime change, which a reload would lose.
