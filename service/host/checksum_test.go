@@ -42,16 +42,18 @@ func listen(t *testing.T, guest *hosts.Peer) int {
 	return fd
 }
 
-// arrives sends a datagram from the host's DHCP port and says whether it has a
-// right checksum when the guest gets it.
+// arrives sends a datagram from the host and says whether it has a right
+// checksum when the guest gets it.
 func arrives(t *testing.T, h *hosts.Host, fd int, to string) (right bool) {
 	t.Helper()
+	var from int
 	err := h.Do(func() error {
-		conn, err := net.DialUDP("udp4", &net.UDPAddr{Port: 67}, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to)))
+		conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to)))
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
+		from = conn.LocalAddr().(*net.UDPAddr).Port
 		_, err = conn.Write([]byte("an offer of a lease"))
 		return err
 	})
@@ -64,7 +66,7 @@ func arrives(t *testing.T, h *hosts.Host, fd int, to string) (right bool) {
 		if err != nil {
 			t.Fatal("the guest gets nothing: ", err)
 		}
-		if n < 28 || packet[0] != 0x45 || packet[9] != unix.IPPROTO_UDP || binary.BigEndian.Uint16(packet[20:]) != 67 {
+		if n < 28 || packet[0] != 0x45 || packet[9] != unix.IPPROTO_UDP || int(binary.BigEndian.Uint16(packet[20:])) != from {
 			continue
 		}
 		messages, err := unix.ParseSocketControlMessage(aux[:m])

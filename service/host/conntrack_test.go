@@ -240,6 +240,19 @@ func TestConnectionsThatStay(t *testing.T) {
 	}
 }
 
+// The kernel leaves translated connections out of what it lists, but older ones
+// do not.
+func TestTranslatedConnectionDoesNotMatch(t *testing.T) {
+	m := newMatcher([]network.Network{nat}, none)
+	guest, server, host := netip.MustParseAddr("192.168.122.2"), netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")
+	if !m.matches(connection{from: guest, to: server, replyTo: guest}) {
+		t.Error("an untranslated connection does not match")
+	}
+	if m.matches(connection{from: guest, to: server, replyTo: host}) {
+		t.Error("a translated connection matches")
+	}
+}
+
 func TestConnectionsAreLeftWithoutTime(t *testing.T) {
 	t.Parallel()
 	h, _, _ := tracking(t)
