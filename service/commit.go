@@ -74,7 +74,7 @@ func (s *Service) commitSteps(ctx context.Context, ts []transition, files func()
 	change := changeOf(ts)
 	if len(change.Set)+len(change.Remove) > 0 {
 		if err := s.keepCounters(ctx, ts); err != nil {
-			return errorf(ApplyFailed, "reading the counters to keep them: %w", err)
+			return errorf(ApplyFailed, "keeping the counters: %w", err)
 		}
 		if err := s.Rules.Apply(ctx, change); err != nil {
 			return errorf(ApplyFailed, "changing the kernel's rules: %w", err)

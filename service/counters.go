@@ -143,13 +143,17 @@ func (s *Service) saveCounters() {
 	}
 }
 
-// keepCounters sees to what counters must not fall below before a change that
-// takes a network's rules away and leaves the network.
+// keepCounters keeps what counters must not fall below before a change that
+// takes a network's rules, and the kernel's counters with them, and leaves the
+// network.
 func (s *Service) keepCounters(ctx context.Context, ts []transition) error {
 	for _, t := range ts {
 		if t.old != nil && t.old.hasRules && t.next != nil && !t.next.hasRules {
-			_, err := s.readCounters(ctx, 0)
-			return err
+			totals, err := s.readCounters(ctx, 0)
+			if err != nil {
+				return err
+			}
+			return s.Files.SaveCounters(totals)
 		}
 	}
 	return nil

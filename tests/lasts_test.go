@@ -324,6 +324,7 @@ func TestReloadLeavesTheRestAlone(t *testing.T) {
 func TestBrokenFileAtStart(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.Announce("a stored network is left out until its file is right")
 	r.write(networksDir+"/kept.xml", lasting("kept", 1, "nat"))
 	r.write(networksDir+"/broken.xml", "<network><name>broken</name>")
 	r.write(networksDir+"/empty.xml", "")
@@ -352,6 +353,7 @@ func TestBrokenFileAtStart(t *testing.T) {
 func TestFailedReloadChangesNothing(t *testing.T) {
 	t.Parallel()
 	r := startedRig(t)
+	r.Announce("a stored network is left out until its file is right")
 	r.must(r.AddXML(lasting("kept", 1, "nat"), "Persistent", true))
 	r.must(r.AddXML(lasting("other", 2, "nat"), "Persistent", true))
 	r.must(r.Network("other", "Update", opts("ForwardMode", "route"), opts()))
