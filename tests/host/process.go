@@ -36,7 +36,7 @@ type Process struct {
 // a file in memory: no goroutine has to copy it, and nobody waits for a child
 // of the program that keeps it open.
 func startProcess(name string, cmd *exec.Cmd, group *os.File) (*Process, error) {
-	fd, err := unix.MemfdCreate("output of "+name, unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate("output", unix.MFD_CLOEXEC) // a name has 249 bytes at most
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
