@@ -140,16 +140,18 @@ func (r *checksumRules) list(ctx context.Context, command string) (have listing,
 	if err != nil {
 		return listing{}, err
 	}
+	var rules, jumps strings.Builder // there may be thousands
 	for line := range strings.Lines(out) {
 		switch {
 		case line == "-N "+ruleChain+"\n":
 			have.exists = true
 		case strings.HasPrefix(line, "-A "+ruleChain+" "):
-			have.rules += line
+			rules.WriteString(line)
 		case strings.HasPrefix(line, "-A POSTROUTING ") && strings.HasSuffix(line, " -j "+ruleChain+"\n"):
-			have.jumps += line
+			jumps.WriteString(line)
 		}
 	}
+	have.rules, have.jumps = rules.String(), jumps.String()
 	return have, nil
 }
 
