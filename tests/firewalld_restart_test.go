@@ -154,6 +154,7 @@ func TestInstallAndRemoveZones(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.Announce("binding a bridge to its zone")
+	r.zoneFiles()
 	r.StartDaemon()
 	r.wantError(r.Manager("InstallZones", opts()), "FirewalldNotRunning")
 	r.wantError(r.Manager("RemoveZones", opts()), "FirewalldNotRunning")

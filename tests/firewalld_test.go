@@ -48,10 +48,12 @@ func (r *rig) wantZone(network, bridge, want string) {
 	}
 }
 
-// zoneFiles puts our zones and policies where firewalld finds them as it
-// starts, as libvirt's package would.
+// zoneFiles leaves exactly these of our zones and policies where firewalld
+// finds them as it starts, as libvirt's package has them. The machine may have
+// that package.
 func (r *rig) zoneFiles(names ...string) {
 	r.t.Helper()
+	r.Must("sh", "-c", "rm -f /usr/lib/firewalld/zones/libvirt*.xml /usr/lib/firewalld/policies/libvirt*.xml")
 	for _, name := range names {
 		folder := "policies/"
 		if name == "libvirt" || name == "libvirt-routed" {
