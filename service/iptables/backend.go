@@ -1,0 +1,349 @@
+// Package iptables puts libvirt's own rules into the kernel with the iptables
+// programs: the same chains, the same rules in the same order, so that what an
+// administrator knows of libvirt's networks still holds. Compile and Text are
+// pure; Backend applies. What is the service's cannot be told from what libvirt
+// made for the same network: it is remembered, and found again by what it says.
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// Config says how a Backend works.
+type Config struct {
+	// Record is a folder in which the backend notes what it puts into the
+	// kernel, a file for each network, so that the next process finds it also
+	// where the network is gone by then. It should not outlive a reboot, as the
+	// rules do not; "" for none.
+	Record string
+	// StartValues are what a network's counters begin at when its rules are
+	// made, so that totals never go back; nil for zero. It must not call the
+	// backend.
+	StartValues func(network string) ruleset.Counters
+	// Log takes what an administrator may want to know; nil for silence.
+	Log *slog.Logger
+}
+
+// Backend is what the service holds in iptables. All methods may be called from
+// any goroutine; they run one after the other. It runs programs on the calling
+// thread, whose network namespace they work on.
+type Backend struct {
+	config Config
+	log    *slog.Logger
+
+	mu        sync.Mutex
+	families  []family // once probed
+	noFill    bool     // there is no CHECKSUM target
+	synced    bool     // what an earlier process left is known
+	settled   bool     // the kernel holds what is remembered, as far as is known
+	installed []entry  // in the order in which they were started
+	recorded  map[string][]Rule
+	base      map[string]ruleset.Counters // what no rule's counter holds
+	last      map[string]ruleset.Counters // totals as last seen
+}
+
+// Open prepares a backend. It runs nothing: Probe does, and Sync should be the
+// first call that changes anything, since an earlier process may have left its
+// rules.
+func Open(cfg Config) (*Backend, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &Backend{
+		config: cfg, log: cfg.Log,
+		base: make(map[string]ruleset.Counters), last: make(map[string]ruleset.Counters),
+	}
+	var err error
+	b.recorded, err = readRecords(cfg.Record)
+	return b, err
+}
+
+var errNotSynced = errors.New("rules may be there from earlier: they have to be synchronised before they are changed")
+
+// Apply puts networks in, or changes their rules, and takes others out: all of
+// it or nothing. It touches only what the change touches. A new network's rules
+// go above those of the others, as with libvirt. With the first network the
+// chains are made, with the last they go.
+func (b *Backend) Apply(ctx context.Context, set []network.Network, remove []string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.ready(ctx); err != nil {
+		return err
+	}
+	if !b.synced && len(b.recorded) > 0 {
+		return errNotSynced
+	}
+	b.synced = true
+	entries, err := b.compile(set)
+	if err != nil {
+		return err
+	}
+	if err := b.note(entries); err != nil {
+		return err
+	}
+	c := b.change(entries, remove)
+	if b.settled && c.simple() {
+		if err = b.quick(ctx, c); err == nil {
+			b.remember(c.want, nil)
+			return nil
+		}
+		b.log.Warn("rules are not as they were left, and are looked through", "error", err)
+	}
+	if _, err := b.converge(ctx, c.want, ""); err != nil {
+		return errors.Join(err, b.goBack(ctx))
+	}
+	return nil
+}
+
+// change is what a call of Apply comes to.
+type change struct {
+	want, fresh, gone []entry
+	altered           bool // rules of a network that stays are others
+}
+
+func (b *Backend) change(set []entry, remove []string) change {
+	var c change
+	given := make(map[string]entry, len(set))
+	for _, n := range set {
+		given[n.network] = n
+	}
+	for _, old := range b.installed {
+		n, is := given[old.network]
+		delete(given, old.network)
+		switch {
+		case is && len(n.rules) > 0:
+			c.altered = c.altered || !slices.Equal(old.rules, n.rules)
+			c.want = append(c.want, n)
+		case is || slices.Contains(remove, old.network):
+			c.gone = append(c.gone, old)
+		default:
+			c.want = append(c.want, old)
+		}
+	}
+	for _, n := range set {
+		if _, is := given[n.network]; is && len(n.rules) > 0 {
+			c.want, c.fresh = append(c.want, n), append(c.fresh, n)
+		}
+	}
+	return c
+}
+
+// simple says whether a change needs no look at the kernel: the chains are
+// there and stay, and whole networks come or go. Two networks of one subnet
+// have rules in common, whose order only a look can keep.
+func (c change) simple() bool {
+	old := len(c.want) - len(c.fresh) + len(c.gone)
+	if c.altered || old == 0 || len(c.want) == 0 {
+		return false
+	}
+	going := make(map[Rule]bool)
+	for _, n := range c.gone {
+		for _, r := range n.rules {
+			going[r] = true
+		}
+	}
+	for _, n := range c.fresh {
+		if slices.ContainsFunc(n.rules, func(r Rule) bool { return going[r] }) {
+			return false
+		}
+	}
+	return true
+}
+
+// Sync makes the kernel hold exactly these networks' rules, whatever is there,
+// and names the networks whose rules were not as they should be. The networks
+// are given in the order in which they were started.
+func (b *Backend) Sync(ctx context.Context, nets []network.Network) (damaged []string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.ready(ctx); err != nil {
+		return nil, err
+	}
+	want, err := b.compile(nets)
+	if err != nil {
+		return nil, err
+	}
+	want = slices.DeleteFunc(want, func(n entry) bool { return len(n.rules) == 0 })
+	if err := b.note(want); err != nil {
+		return nil, err
+	}
+	damaged, err = b.converge(ctx, want, "")
+	b.synced = b.synced || err == nil
+	return damaged, err
+}
+
+// Verify names the networks whose rules are not in force as they should be. It
+// changes nothing.
+func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.ready(ctx); err != nil {
+		return nil, err
+	}
+	l, err := b.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return makePlan(l, b.goal(b.installed, "")).damagedNames(), nil
+}
+
+// Remove takes out everything that is the service's, also what an earlier
+// process recorded. Chains that hold others' rules stay.
+func (b *Backend) Remove(ctx context.Context) error {
+	_, err := b.Sync(ctx, nil)
+	return err
+}
+
+func (b *Backend) ready(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if b.families == nil {
+		return b.probe(ctx)
+	}
+	return nil
+}
+
+// compile gives the rules of networks that have any.
+func (b *Backend) compile(nets []network.Network) ([]entry, error) {
+	var out []entry
+	for _, n := range nets {
+		if err := Check(n); err != nil {
+			return nil, err
+		}
+		rules := Compile(n)
+		if b.noFill {
+			// libvirt goes on without it, too.
+			rules = slices.DeleteFunc(rules, func(r Rule) bool { return r.Target == targetChecksum })
+		}
+		out = append(out, entry{n.Name, rules})
+	}
+	return out, nil
+}
+
+func (b *Backend) look(ctx context.Context) (listing, error) {
+	var l listing
+	for _, f := range b.families {
+		if err := f.list(ctx, &l); err != nil {
+			return listing{}, err
+		}
+	}
+	return l, nil
+}
+
+func (b *Backend) goal(want []entry, anew string) goal {
+	g := newGoal(want, b.recorded)
+	g.anew, g.totals = anew, b.total
+	return g
+}
+
+// total is what a network's counters are to say, given what its rules say.
+func (b *Backend) total(network string, seen ruleset.Counters) ruleset.Counters {
+	total := highest(sum(b.base[network], seen), b.last[network])
+	if b.config.StartValues != nil {
+		total = highest(total, b.config.StartValues(network))
+	}
+	return total
+}
+
+// converge looks at what the kernel holds and makes of it what is wanted.
+func (b *Backend) converge(ctx context.Context, want []entry, anew string) (damaged []string, err error) {
+	l, err := b.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := makePlan(l, b.goal(want, anew))
+	b.settled = false
+	if err := b.carryOut(ctx, p); err != nil {
+		return nil, err
+	}
+	b.remember(want, p.base)
+	return p.damagedNames(), nil
+}
+
+func (b *Backend) carryOut(ctx context.Context, p plan) error {
+	v4, v6 := p.scripts()
+	for i, s := range []script{v4, v6} {
+		if err := b.families[i].do(ctx, s.text()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quick puts in new networks and takes out old ones without a look at what is
+// there. It fails where that is not what it was.
+func (b *Backend) quick(ctx context.Context, c change) error {
+	p := plan{start: make(map[Rule]count)}
+	edits := make(map[Chain]*edit)
+	for _, chain := range allChains() {
+		edits[chain] = &edit{chain: chain, blind: true}
+	}
+	for _, n := range c.gone {
+		for _, r := range n.rules {
+			e := edits[r.Chain]
+			e.stale = append(e.stale, len(e.lines))
+			e.lines = append(e.lines, line{rule: r, known: true})
+		}
+	}
+	for _, n := range c.fresh {
+		for chain, rules := range byChain(n.rules) {
+			edits[chain].inserts = append(edits[chain].inserts, insert{n.network, rules, -1})
+		}
+		b.base[n.network] = p.place(b.total(n.network, ruleset.Counters{}), ruleset.Counters{}, n.rules)
+	}
+	for _, chain := range allChains() {
+		p.edits = append(p.edits, *edits[chain])
+	}
+	b.settled = false
+	return b.carryOut(ctx, p)
+}
+
+// remember is called when the kernel holds what is wanted; base is nil where
+// the counters of networks that were there are as they were.
+func (b *Backend) remember(want []entry, base map[string]ruleset.Counters) {
+	b.installed, b.settled = want, true
+	if base != nil {
+		b.base = base
+	}
+	is := make(map[string]bool, len(want))
+	for _, n := range want {
+		is[n.network] = true
+	}
+	gone := func(name string, _ ruleset.Counters) bool { return !is[name] }
+	maps.DeleteFunc(b.last, gone)
+	maps.DeleteFunc(b.base, gone)
+	b.settleRecords(want)
+}
+
+const goBackTimeout = 20 * time.Second
+
+// goBack brings the kernel back to what it held before a change that failed
+// half-way, also where the change failed because its time was over.
+func (b *Backend) goBack(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goBackTimeout)
+	defer cancel()
+	if _, err := b.converge(ctx, b.installed, ""); err != nil {
+		return fmt.Errorf("taking back what was done: %w", err)
+	}
+	return nil
+}
+
+func (p plan) damagedNames() []string {
+	var names []string
+	for name := range p.damaged {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

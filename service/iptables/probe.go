@@ -1,0 +1,133 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+// probeChain is where rules are tried. Nothing jumps there.
+const probeChain = "VIRTFW_TRIAL"
+
+// Probe finds out whether the programs that are on PATH and the kernel can hold
+// the rules, by putting each kind of them into a chain of its own, which it
+// removes.
+func (b *Backend) Probe(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.probe(ctx)
+}
+
+func (b *Backend) probe(ctx context.Context) error {
+	var families []family
+	noFill := false
+	for _, ipv6 := range []bool{false, true} {
+		f, err := findFamily(ctx, ipv6)
+		if err != nil {
+			return err
+		}
+		if err := f.try(ctx, probeRules(ipv6)); err != nil {
+			return fmt.Errorf("trying %s: %w", f, err)
+		}
+		if !ipv6 {
+			fill := Rule{Chain: Chain{Table: tableMangle}, Out: "lo", Protocol: "udp", Port: 68, Target: targetChecksum}
+			err = f.try(ctx, []Rule{fill})
+			noFill = err != nil
+		}
+		families = append(families, f)
+	}
+	if noFill && !b.noFill {
+		b.log.Warn("iptables has no CHECKSUM target here, so that guests which check it may not take DHCP answers")
+	}
+	b.families, b.noFill = families, noFill
+	return nil
+}
+
+// Variant says which iptables the backend uses: nf_tables or legacy, and where
+// that of IPv6 is another, both. It is "" before the first Probe.
+func (b *Backend) Variant() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.families == nil {
+		return ""
+	}
+	v4, v6 := b.families[0], b.families[1]
+	if v4.variant != v6.variant {
+		return fmt.Sprintf("%s, for IPv6 %s", v4.variant, v6.variant)
+	}
+	return v4.variant
+}
+
+// Version is the version of iptables, "" before the first Probe.
+func (b *Backend) Version() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.families == nil {
+		return ""
+	}
+	return b.families[0].version
+}
+
+func (f family) String() string {
+	return fmt.Sprintf("%s %s (%s)", f.command, f.version, f.variant)
+}
+
+// probeRules are one of each kind, in all three tables.
+func probeRules(ipv6 bool) []Rule {
+	net := netip.MustParsePrefix("192.0.2.0/24")
+	if ipv6 {
+		net = netip.MustParsePrefix("2001:db8::/64")
+	}
+	pool := network.AddrRange{First: net.Addr(), Last: net.Addr().Next()}
+	in := func(table string) Chain { return Chain{IPv6: ipv6, Table: table} }
+	return []Rule{
+		{Chain: in(tableNAT), Out: "lo", Source: net, Dest: net, NotDest: true, Protocol: "tcp", Target: targetMasquerade, ToPorts: defaultPorts},
+		{Chain: in(tableNAT), Source: net, Dest: net, NotDest: true, Protocol: "udp", Target: targetSNAT, ToAddress: pool, ToPorts: defaultPorts},
+		{Chain: in(tableNAT), Source: net, Dest: net, Target: targetReturn},
+		{Chain: in(tableMangle), Out: "lo", Target: targetReturn},
+		{Chain: in(tableFilter), In: "lo", Protocol: "udp", Port: 53, Target: targetAccept},
+		{Chain: in(tableFilter), Dest: net, Out: "lo", Replies: true, Target: targetAccept},
+		{Chain: in(tableFilter), Out: "lo", Target: targetReject},
+	}
+}
+
+// try puts rules into the probe's chain of their tables, and removes it
+// whatever came of that. The removal is a step of its own: the legacy variant
+// tells the kernel only what comes out at the end.
+func (f family) try(ctx context.Context, rules []Rule) error {
+	texts := make(map[string]string)
+	for _, r := range rules {
+		if texts[r.Table] == "" {
+			// It also empties a chain that somebody was killed over.
+			texts[r.Table] = "*" + r.Table + "\n:" + probeChain + " - [0:0]\n"
+		}
+		texts[r.Table] += "-A " + probeChain + " " + r.spec() + "\n"
+	}
+	var errs []error
+	for _, table := range []string{tableNAT, tableMangle, tableFilter} {
+		if texts[table] == "" {
+			continue
+		}
+		err := f.do(ctx, texts[table]+"COMMIT\n")
+		errs = append(errs, err)
+		if err == nil || f.hasTrial(ctx, table) {
+			errs = append(errs, f.do(context.WithoutCancel(ctx), "*"+table+"\n-F "+probeChain+"\n-X "+probeChain+"\nCOMMIT\n"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// hasTrial says whether the chain is there after a failure.
+func (f family) hasTrial(ctx context.Context, table string) bool {
+	out, err := run(context.WithoutCancel(ctx), "", f.save)
+	if err != nil {
+		return false
+	}
+	_, after, _ := strings.Cut(out, "*"+table+"\n")
+	before, _, _ := strings.Cut(after, "COMMIT")
+	return strings.Contains(before, ":"+probeChain+" ")
+}

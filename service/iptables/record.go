@@ -1,0 +1,134 @@
+package iptables
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+const recordSuffix = ".rules"
+
+// record is what a file says.
+type record struct {
+	Network string
+	Rules   []Rule
+}
+
+// readRecords reads what earlier processes noted. A file that cannot be read
+// tells nothing, and is replaced or removed when its network is next changed.
+func readRecords(dir string) (map[string][]Rule, error) {
+	recorded := make(map[string][]Rule)
+	if dir == "" {
+		return recorded, nil
+	}
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return recorded, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading what is recorded of iptables: %w", err)
+	}
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), recordSuffix) {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("reading what is recorded of iptables: %w", err)
+		}
+		var r record
+		if json.Unmarshal(data, &r) == nil {
+			recorded[r.Network] = r.Rules
+		}
+	}
+	return recorded, nil
+}
+
+// note records rules before they are put in, beside those that are there
+// already: until the change is made, both may be.
+func (b *Backend) note(entries []entry) error {
+	for _, n := range entries {
+		old := b.recorded[n.network]
+		all := slices.Clone(old)
+		known := make(map[Rule]bool, len(old))
+		for _, r := range old {
+			known[r] = true
+		}
+		for _, r := range n.rules {
+			if !known[r] {
+				all = append(all, r)
+			}
+		}
+		if len(all) == len(old) {
+			continue
+		}
+		if err := b.writeRecord(n.network, all); err != nil {
+			return err
+		}
+		b.recorded[n.network] = all
+	}
+	return nil
+}
+
+// settleRecords leaves in the records what the kernel holds. A failure costs
+// nothing: what is noted and not there is not missed.
+func (b *Backend) settleRecords(want []entry) {
+	is := make(map[string]bool, len(want))
+	for _, n := range want {
+		is[n.network] = true
+		if old, noted := b.recorded[n.network]; noted && len(old) == len(n.rules) {
+			continue // note has made it so
+		}
+		if err := b.writeRecord(n.network, n.rules); err != nil {
+			b.log.Warn("the record of a network's rules has rules that are gone", "network", n.network, "error", err)
+			continue
+		}
+		b.recorded[n.network] = n.rules
+	}
+	for name := range b.recorded {
+		if is[name] {
+			continue
+		}
+		delete(b.recorded, name)
+		if b.config.Record == "" {
+			continue
+		}
+		if err := os.Remove(b.recordPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			b.log.Warn("the record of a network that is gone stays", "network", name, "error", err)
+		}
+	}
+}
+
+// recordPath is a network's file. A name of the greatest length is too long for
+// a file's, once it is escaped.
+func (b *Backend) recordPath(name string) string {
+	return filepath.Join(b.config.Record, fmt.Sprintf("%x", sha256.Sum256([]byte(name)))+recordSuffix)
+}
+
+// writeRecord replaces a network's file whole.
+func (b *Backend) writeRecord(name string, rules []Rule) error {
+	if b.config.Record == "" {
+		return nil
+	}
+	data, err := json.Marshal(record{name, rules})
+	if err == nil {
+		err = os.MkdirAll(b.config.Record, 0o700)
+	}
+	path := b.recordPath(name)
+	if err == nil {
+		err = os.WriteFile(path+".new", data, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return fmt.Errorf("recording the rules of network %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+package iptables
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"unicode"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+// The tables that libvirt uses, in the order in which a change is made: what
+// is to be translated is so before it is let out.
+const (
+	tableNAT    = "nat"
+	tableMangle = "mangle"
+	tableFilter = "filter"
+)
+
+// libvirt's chains.
+const (
+	ChainInput       = "LIBVIRT_INP" // guests to the host
+	ChainOutput      = "LIBVIRT_OUT" // the host to guests
+	ChainCross       = "LIBVIRT_FWX" // forwarded within one bridge
+	ChainForwardIn   = "LIBVIRT_FWI" // forwarded to guests
+	ChainForwardOut  = "LIBVIRT_FWO" // forwarded from guests
+	ChainPostrouting = "LIBVIRT_PRT" // in nat and in mangle
+)
+
+// Chain is a chain of one family.
+type Chain struct {
+	IPv6        bool
+	Table, Name string
+}
+
+// Rule is one rule of those that libvirt makes, as a value that can be
+// compared: what iptables prints of a rule differs between its versions.
+type Rule struct {
+	Chain
+	In, Out   string       // interfaces, "" for any
+	Source    netip.Prefix // zero for any
+	Dest      netip.Prefix // zero for any
+	NotDest   bool         // all destinations but Dest
+	Protocol  string       // tcp, udp, or "" for any
+	Port      uint16       // destination port, 0 for any
+	Replies   bool         // only established and related connections
+	Target    string       // what -j names
+	ToAddress network.AddrRange
+	ToPorts   network.PortRange // of MASQUERADE and SNAT
+}
+
+// The targets in use beside libvirt's own chains.
+const (
+	targetAccept     = "ACCEPT"
+	targetReject     = "REJECT"
+	targetReturn     = "RETURN"
+	targetMasquerade = "MASQUERADE"
+	targetSNAT       = "SNAT"
+	targetChecksum   = "CHECKSUM"
+)
+
+// spec is the rule in the words and the order of iptables-save, without -A and
+// chain.
+func (r Rule) spec() string {
+	var b strings.Builder
+	word := func(words ...string) {
+		for _, w := range words {
+			b.WriteByte(' ')
+			b.WriteString(w)
+		}
+	}
+	if r.Source.IsValid() {
+		word("-s", r.Source.String())
+	}
+	if r.Dest.IsValid() {
+		if r.NotDest {
+			word("!")
+		}
+		word("-d", r.Dest.String())
+	}
+	if r.In != "" {
+		word("-i", quote(r.In))
+	}
+	if r.Out != "" {
+		word("-o", quote(r.Out))
+	}
+	if r.Protocol != "" {
+		word("-p", r.Protocol)
+	}
+	if r.Port != 0 {
+		word("-m", r.Protocol, "--dport", fmt.Sprint(r.Port))
+	}
+	if r.Replies {
+		word("-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED")
+	}
+	word("-j", r.Target)
+	word(r.targetOptions()...)
+	return b.String()[1:]
+}
+
+func (r Rule) targetOptions() []string {
+	switch r.Target {
+	case targetReject:
+		if r.IPv6 {
+			return []string{"--reject-with", "icmp6-port-unreachable"}
+		}
+		return []string{"--reject-with", "icmp-port-unreachable"}
+	case targetMasquerade:
+		if !r.ToPorts.IsZero() {
+			return []string{"--to-ports", portRange(r.ToPorts)}
+		}
+	case targetSNAT:
+		return []string{"--to-source", r.toSource()}
+	case targetChecksum:
+		return []string{"--checksum-fill"}
+	}
+	return nil
+}
+
+// toSource is the argument of --to-source. Brackets keep the colons of IPv6
+// apart from that of the ports.
+func (r Rule) toSource() string {
+	text := r.ToAddress.First.String()
+	if r.ToAddress.Last != r.ToAddress.First {
+		text = r.ToAddress.String()
+	}
+	if r.ToPorts.IsZero() {
+		return text
+	}
+	if r.IPv6 {
+		text = "[" + text + "]"
+	}
+	return text + ":" + portRange(r.ToPorts)
+}
+
+func portRange(r network.PortRange) string {
+	if r.First == r.Last {
+		return fmt.Sprint(r.First)
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
+
+// isPlain says whether an interface's name is a word without any meaning to
+// iptables-restore, which splits and unquotes like a shell, takes "!" for a
+// negation and a "+" at the end for any ending. What iptables-save prints is
+// not quoted at all, so that a name which needs quotes would break whoever
+// saves and restores the rules.
+func isPlain(name string) bool {
+	for i, c := range name {
+		if !isWord(c) && (i == 0 || !strings.ContainsRune("-.", c)) {
+			return false
+		}
+	}
+	return name != ""
+}
+
+func isWord(c rune) bool {
+	return c == '_' || c <= unicode.MaxASCII && (unicode.IsLetter(c) || unicode.IsDigit(c))
+}
+
+// quote makes a name harmless in text. Check refuses names that it changes, so
+// that they are printed at most.
+func quote(name string) string {
+	if isPlain(name) {
+		return name
+	}
+	harmless := strings.Map(func(c rune) rune {
+		if isWord(c) || strings.ContainsRune("-.", c) {
+			return c
+		}
+		return '_'
+	}, name)
+	return `"` + harmless + `"`
+}
+
+// Check says whether a network can be put into iptables at all. Its names must
+// be such that iptables reads them as they are.
+func Check(n network.Network) error {
+	for _, name := range append([]string{n.Bridge}, n.Devices...) {
+		if !isPlain(name) {
+			return fmt.Errorf("network %q uses interface %q, whose name iptables cannot take safely: "+
+				"rename the interface with letters, digits, _, - and ., or use the nftables backend", n.Name, name)
+		}
+	}
+	return nil
+}

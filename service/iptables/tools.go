@@ -1,0 +1,134 @@
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	runTimeout  = 30 * time.Second
+	lockSeconds = "5" // for the lock of the legacy variant, as long as libvirt's own tools are patient
+)
+
+// The two variants of iptables, by the kernel's side that they talk to.
+const (
+	VariantNFT    = "nf_tables"
+	VariantLegacy = "legacy"
+)
+
+// family is the programs of one family, which the PATH decides.
+type family struct {
+	ipv6                   bool
+	command, restore, save string
+	variant, version       string
+}
+
+func (f family) name() string {
+	if f.ipv6 {
+		return "ip6tables"
+	}
+	return "iptables"
+}
+
+// findFamily finds the programs and makes sure that they are of one variant:
+// what one of them put in, another one could not see.
+func findFamily(ctx context.Context, ipv6 bool) (family, error) {
+	f := family{ipv6: ipv6}
+	for _, p := range []struct {
+		suffix string
+		into   *string
+	}{{"", &f.command}, {"-restore", &f.restore}, {"-save", &f.save}} {
+		name := f.name() + p.suffix
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return family{}, fmt.Errorf("looking for %s, which the iptables backend needs: %w: install iptables", name, err)
+		}
+		*p.into = path
+		out, err := run(ctx, "", path, "-V")
+		if err != nil {
+			return family{}, fmt.Errorf("asking %s for its version: %w", name, err)
+		}
+		variant, version := parseVersion(out)
+		if f.variant == "" {
+			f.variant, f.version = variant, version
+		}
+		if variant != f.variant {
+			return family{}, fmt.Errorf("%s is of the variant %s but %s of %s: let both be of one variant, "+
+				"for example with update-alternatives --config %s", f.command, f.variant, path, variant, f.name())
+		}
+	}
+	return f, nil
+}
+
+// parseVersion reads "iptables v1.8.9 (nf_tables)". Versions before 1.8 name no
+// variant: there was only the legacy one.
+func parseVersion(out string) (variant, version string) {
+	words := strings.Fields(out)
+	variant = VariantLegacy
+	for _, w := range words {
+		switch {
+		case w == "(nf_tables)":
+			variant = VariantNFT
+		case len(w) > 1 && w[0] == 'v' && version == "":
+			version = w[1:]
+		}
+	}
+	return variant, version
+}
+
+// list reads all tables that exist. It makes none, as it would with a table's
+// name.
+func (f family) list(ctx context.Context, into *listing) error {
+	out, err := run(ctx, "", f.save, "-c")
+	if err != nil {
+		return fmt.Errorf("listing the rules of %s: %w", f.name(), err)
+	}
+	if err := into.read(out, f.ipv6); err != nil {
+		return fmt.Errorf("listing the rules of %s: %w", f.name(), err)
+	}
+	return nil
+}
+
+// listTable reads one table.
+func (f family) listTable(ctx context.Context, table string, into *listing) error {
+	out, err := run(ctx, "", f.save, "-c", "-t", table)
+	if err != nil {
+		return fmt.Errorf("listing the table %s of %s: %w", table, f.name(), err)
+	}
+	return into.read(out, f.ipv6)
+}
+
+// do carries a script out; each part of it whole or not at all. It leaves
+// alone what the script does not name.
+func (f family) do(ctx context.Context, text string) error {
+	if text == "" {
+		return nil
+	}
+	if _, err := run(ctx, text, f.restore, "--noflush", "--counters", "-w", lockSeconds); err != nil {
+		return fmt.Errorf("changing the rules of %s: %w", f.name(), err)
+	}
+	return nil
+}
+
+// run runs a program to its end and gives what it printed; what it complained
+// of is in the error.
+func run(ctx context.Context, stdin, path string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, runTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = time.Second
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	var out, complaints bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaints
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("running %s: %w: %s", filepath.Base(path), errors.Join(err, ctx.Err()), strings.TrimSpace(complaints.String()))
+	}
+	return out.String(), nil
+}
