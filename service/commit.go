@@ -38,11 +38,16 @@ func (u undoStack) run() (err error) {
 	return err
 }
 
-// commit makes transitions real, all or none: files first, so that a crash at
-// any later point ends in the new state at the next start; then the kernel in
-// one transaction; then zones. A bridge leaves its zone before its rules go
-// and enters one after its rules are there, because the zones accept what only
-// the rules keep apart. The caller holds the lock.
+// commit makes transitions real, all or none, in an order in which a crash at
+// any point leads to the old state or the new one at the next start: a bridge
+// leaves its zone while the files still say that it belongs there, since nobody
+// would know of it later; then come the files, then the kernel in one
+// transaction, then the zones that bridges enter. So a bridge is in a zone only
+// while its rules hold, because the zones accept what only the rules keep apart.
+//
+// What takes a step back is noted before the step: it may be done though it
+// fails, where its answer is lost. Taking back what was not done does nothing.
+// The caller holds the lock.
 func (s *Service) commit(ctx context.Context, ts []transition, files func() (func() error, error)) error {
 	var undo undoStack
 	err := s.commitSteps(ctx, ts, files, &undo)
@@ -59,6 +64,11 @@ func (s *Service) commit(ctx context.Context, ts []transition, files func() (fun
 }
 
 func (s *Service) commitSteps(ctx context.Context, ts []transition, files func() (func() error, error), undo *undoStack) error {
+	for _, t := range ts {
+		if err := s.leaveZone(ctx, t, undo); err != nil {
+			return err
+		}
+	}
 	if files != nil {
 		back, err := files()
 		if err != nil {
@@ -66,25 +76,29 @@ func (s *Service) commitSteps(ctx context.Context, ts []transition, files func()
 		}
 		undo.add(back)
 	}
-	for _, t := range ts {
-		if err := s.leaveZone(ctx, t, undo); err != nil {
-			return err
-		}
-	}
-	change := changeOf(ts)
-	if len(change.Set)+len(change.Remove) > 0 {
-		if err := s.keepCounters(ctx, ts); err != nil {
-			return errorf(ApplyFailed, "keeping the counters: %w", err)
-		}
-		if err := s.Rules.Apply(ctx, change); err != nil {
-			return errorf(ApplyFailed, "changing the kernel's rules: %w", err)
-		}
-		undo.add(func() error { return s.Rules.Apply(context.WithoutCancel(ctx), changeOf(reversed(ts))) })
+	if err := s.changeRules(ctx, ts, undo); err != nil {
+		return err
 	}
 	for _, t := range ts {
 		if err := s.enterZone(ctx, t, undo); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// changeRules is the kernel's step.
+func (s *Service) changeRules(ctx context.Context, ts []transition, undo *undoStack) error {
+	change := changeOf(ts)
+	if len(change.Set)+len(change.Remove) == 0 {
+		return nil
+	}
+	if err := s.keepCounters(ctx, ts); err != nil {
+		return errorf(ApplyFailed, "keeping the counters: %w", err)
+	}
+	undo.add(func() error { return s.Rules.Apply(context.WithoutCancel(ctx), changeOf(reversed(ts))) })
+	if err := s.Rules.Apply(ctx, change); err != nil {
+		return errorf(ApplyFailed, "changing the kernel's rules: %w", err)
 	}
 	return nil
 }

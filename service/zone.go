@@ -17,20 +17,17 @@ func (s *Service) enterZone(ctx context.Context, t transition, undo *undoStack) 
 	if m == nil || m.bridge.refused != "" {
 		return nil
 	}
-	before := ""
-	if t.old != nil && t.old.net.Bridge == m.net.Bridge {
-		before = t.old.zone.bound
+	before, err := s.zoneBefore(ctx, t)
+	zone := ""
+	if err == nil {
+		zone, err = s.zoneFor(ctx, m)
 	}
-	zone, err := s.zoneFor(ctx, m)
-	if err == nil && zone == "" && before != "" {
-		if !m.concernsZones() && !t.old.concernsZones() {
-			m.zone.bound, m.zone.problem = before, ""
-			return nil
-		}
-		err = s.Zones.Unbind(ctx, "", m.net.Bridge)
+	if err == nil && zone == "" && before != "" && !m.concernsZones() && !t.old.concernsZones() {
+		zone = before
 	}
-	if err == nil && zone != "" && zone != before {
-		zone, err = s.Zones.Bind(ctx, m.net.Bridge, zone)
+	if err == nil && zone != before {
+		undo.add(func() error { return s.rebind(context.WithoutCancel(ctx), m.net.Bridge, before) })
+		err = s.moveBridge(ctx, m.net.Bridge, zone)
 	}
 	if err != nil && t.zoneAsked {
 		return zoneError(m.net.Bridge, zone, err)
@@ -40,10 +37,30 @@ func (s *Service) enterZone(ctx context.Context, t transition, undo *undoStack) 
 		return nil
 	}
 	m.zone.bound, m.zone.problem = zone, ""
-	if zone != before {
-		undo.add(func() error { return s.rebind(context.WithoutCancel(ctx), m.net.Bridge, before) })
-	}
 	return nil
+}
+
+// zoneBefore is the zone that the bridge of a change is in. Of one that is new
+// to the service it matters only where the change can fail and has to put it
+// back: firewalld is slow to ask.
+func (s *Service) zoneBefore(ctx context.Context, t transition) (string, error) {
+	if t.old != nil && t.old.net.Bridge == t.next.net.Bridge {
+		return t.old.zone.bound, nil
+	}
+	if !t.zoneAsked {
+		return "", nil
+	}
+	bound, err := s.Zones.Interfaces(ctx)
+	return bound[t.next.net.Bridge], err
+}
+
+// moveBridge puts a bridge into a zone, "" for none.
+func (s *Service) moveBridge(ctx context.Context, iface, zone string) error {
+	if zone == "" {
+		return s.Zones.Unbind(ctx, "", iface)
+	}
+	_, err := s.Zones.Bind(ctx, iface, zone)
+	return err
 }
 
 // concernsZones says whether the bridge's zone is the service's business. That
@@ -92,20 +109,16 @@ func (s *Service) leaveZone(ctx context.Context, t transition, undo *undoStack) 
 		return nil
 	}
 	iface, zone := t.old.net.Bridge, t.old.zone.bound
-	if err := s.Zones.Unbind(ctx, "", iface); err != nil && !errors.Is(err, zones.ErrNotRunning) {
-		return zoneError(iface, zone, err)
-	}
 	undo.add(func() error { return s.rebind(context.WithoutCancel(ctx), iface, zone) })
+	if err := s.Zones.Unbind(ctx, "", iface); err != nil && !errors.Is(err, zones.ErrNotRunning) {
+		return zoneError("", "", err)
+	}
 	return nil
 }
 
 // rebind puts a bridge back where it was, as far as firewalld is there.
-func (s *Service) rebind(ctx context.Context, iface, zone string) (err error) {
-	if zone == "" {
-		err = s.Zones.Unbind(ctx, "", iface)
-	} else {
-		_, err = s.Zones.Bind(ctx, iface, zone)
-	}
+func (s *Service) rebind(ctx context.Context, iface, zone string) error {
+	err := s.moveBridge(ctx, iface, zone)
 	if errors.Is(err, zones.ErrNotRunning) {
 		return nil
 	}
