@@ -1,0 +1,260 @@
+package neighbour
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// decoder reads a rule of a kind that libvirt makes with nft. Matches load
+// something into a register, may mask it, and compare it.
+type decoder struct {
+	rule     rule
+	ipv6     bool
+	linkName func(index uint32) string
+	load     load
+}
+
+// load is what is in the register.
+type load struct {
+	what     what
+	register uint32
+	length   int // bytes
+	mask     []byte
+}
+
+type what int
+
+const (
+	loadedNothing what = iota
+	loadedInIndex
+	loadedOutIndex
+	loadedInName
+	loadedOutName
+	loadedProtocol
+	loadedSource
+	loadedDestination
+	loadedPort
+	loadedState
+)
+
+// decode reads the expressions of a rule; ok is false for any that libvirt
+// would not write.
+func decode(expressions []byte, ipv6 bool, linkName func(uint32) string) (r rule, ok bool) {
+	d := &decoder{ipv6: ipv6, linkName: linkName}
+	for _, item := range each(expressions) {
+		e := attributesOf(item)
+		if d.rule.action != actionNone || !d.expression(e.text(unix.NFTA_EXPR_NAME), e.nested(unix.NFTA_EXPR_DATA)) {
+			return rule{}, false
+		}
+	}
+	return d.rule, d.rule.action != actionNone
+}
+
+func (d *decoder) expression(name string, e attributes) bool {
+	switch name {
+	case "counter":
+		return true
+	case "meta":
+		return d.meta(e)
+	case "payload":
+		return d.payload(e)
+	case "ct":
+		d.load = load{what: loadedState, register: e.number(unix.NFTA_CT_DREG), length: 4}
+		return e.number(unix.NFTA_CT_KEY) == unix.NFT_CT_STATE && !e.has(unix.NFTA_CT_SREG) && !e.has(unix.NFTA_CT_DIRECTION)
+	case "bitwise":
+		return d.bitwise(e)
+	case "cmp":
+		return d.compare(e)
+	case "immediate":
+		return d.immediate(e)
+	case "reject":
+		d.rule.action = actionReject
+		return true
+	case "masq":
+		d.rule.action = actionTranslate
+		return true
+	case "nat":
+		d.rule.action = actionTranslate
+		return e.number(unix.NFTA_NAT_TYPE) == unix.NFT_NAT_SNAT
+	}
+	return false
+}
+
+func (d *decoder) meta(e attributes) bool {
+	kinds := map[uint32]load{
+		unix.NFT_META_IIF:     {what: loadedInIndex, length: 4},
+		unix.NFT_META_OIF:     {what: loadedOutIndex, length: 4},
+		unix.NFT_META_IIFNAME: {what: loadedInName, length: unix.IFNAMSIZ},
+		unix.NFT_META_OIFNAME: {what: loadedOutName, length: unix.IFNAMSIZ},
+		unix.NFT_META_L4PROTO: {what: loadedProtocol, length: 1},
+	}
+	found, ok := kinds[e.number(unix.NFTA_META_KEY)]
+	found.register = e.number(unix.NFTA_META_DREG)
+	d.load = found
+	return ok && !e.has(unix.NFTA_META_SREG)
+}
+
+// payload loads a field of the packet, or writes the UDP checksum.
+func (d *decoder) payload(e attributes) bool {
+	type place struct{ base, offset uint32 }
+	at := place{e.number(unix.NFTA_PAYLOAD_BASE), e.number(unix.NFTA_PAYLOAD_OFFSET)}
+	length := int(e.number(unix.NFTA_PAYLOAD_LEN))
+	if e.has(unix.NFTA_PAYLOAD_SREG) {
+		d.rule.action = actionChecksum
+		return at == place{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 6} && length == 2
+	}
+	source, destination := place{unix.NFT_PAYLOAD_NETWORK_HEADER, 12}, place{unix.NFT_PAYLOAD_NETWORK_HEADER, 16}
+	if d.ipv6 {
+		source.offset, destination.offset = 8, 24
+	}
+	d.load = load{register: e.number(unix.NFTA_PAYLOAD_DREG), length: length}
+	switch at {
+	case source:
+		d.load.what = loadedSource
+	case destination:
+		d.load.what = loadedDestination
+	case place{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2}:
+		d.load.what = loadedPort
+		return length == 2
+	}
+	return d.load.what != loadedNothing && length > 0 && length <= len(d.zero())
+}
+
+// zero is an address of the family with no bits set.
+func (d *decoder) zero() []byte {
+	if d.ipv6 {
+		return make([]byte, 16)
+	}
+	return make([]byte, 4)
+}
+
+func (d *decoder) bitwise(e attributes) bool {
+	mask, xor := e.nested(unix.NFTA_BITWISE_MASK)[unix.NFTA_DATA_VALUE], e.nested(unix.NFTA_BITWISE_XOR)[unix.NFTA_DATA_VALUE]
+	ok := d.load.what != loadedNothing && d.load.mask == nil && e.number(unix.NFTA_BITWISE_SREG) == d.load.register &&
+		len(mask) == d.load.length && bytes.Equal(xor, make([]byte, len(mask))) && len(mask) > 0
+	d.load.register, d.load.mask = e.number(unix.NFTA_BITWISE_DREG), mask
+	return ok
+}
+
+// compare ends a match. A name that is compared with fewer bytes is the
+// beginning of many names.
+func (d *decoder) compare(e attributes) bool {
+	l, value := d.load, e.nested(unix.NFTA_CMP_DATA)[unix.NFTA_DATA_VALUE]
+	d.load = load{}
+	if e.number(unix.NFTA_CMP_SREG) != l.register || len(value) != l.length {
+		return false
+	}
+	equal, unequal := e.number(unix.NFTA_CMP_OP) == unix.NFT_CMP_EQ, e.number(unix.NFTA_CMP_OP) == unix.NFT_CMP_NEQ
+	switch l.what {
+	case loadedSource:
+		return equal && d.address(&d.rule.src, value, l.mask)
+	case loadedDestination:
+		d.rule.notDst = unequal
+		return (equal || unequal) && d.address(&d.rule.dst, value, l.mask)
+	case loadedState:
+		d.rule.replies = true
+		return unequal && isReplies(l.mask) && binary.NativeEndian.Uint32(value) == 0
+	}
+	return equal && l.mask == nil && d.plain(l.what, value)
+}
+
+// isReplies says whether a mask is of the states established and related.
+func isReplies(mask []byte) bool {
+	const established, related = 2, 4 // NF_CT_STATE_BIT of enum ip_conntrack_info
+	return len(mask) == 4 && binary.NativeEndian.Uint32(mask) == established|related
+}
+
+func (d *decoder) plain(w what, value []byte) bool {
+	switch w {
+	case loadedInIndex:
+		return setOnce(&d.rule.in, d.linkName(binary.NativeEndian.Uint32(value)))
+	case loadedOutIndex:
+		return setOnce(&d.rule.out, d.linkName(binary.NativeEndian.Uint32(value)))
+	case loadedInName:
+		return setOnce(&d.rule.in, unix.ByteSliceToString(value))
+	case loadedOutName:
+		return setOnce(&d.rule.out, unix.ByteSliceToString(value))
+	case loadedProtocol:
+		return setOnce(&d.rule.proto, value[0])
+	case loadedPort:
+		return setOnce(&d.rule.port, binary.BigEndian.Uint16(value))
+	}
+	return false
+}
+
+// setOnce refuses a second match of the same thing.
+func setOnce[T comparable](into *T, value T) bool {
+	var none T
+	ok := *into == none && value != none
+	*into = value
+	return ok
+}
+
+// address is a prefix from a value, which nft shortens to whole bytes, and a
+// mask that begins with ones, if any.
+func (d *decoder) address(into *netip.Prefix, value, mask []byte) bool {
+	length := 8 * len(value)
+	if mask != nil {
+		length = 0
+		for i, b := range mask {
+			ones := bits.LeadingZeros8(^b)
+			if length < 8*i && b != 0 || bits.OnesCount8(b) != ones {
+				return false
+			}
+			length += ones
+		}
+	}
+	full := d.zero()
+	copy(full, value)
+	addr, _ := netip.AddrFromSlice(full)
+	p := netip.PrefixFrom(addr, length)
+	return p == p.Masked() && setOnce(into, p)
+}
+
+// immediate is a verdict, or a number for what follows.
+func (d *decoder) immediate(e attributes) bool {
+	if e.number(unix.NFTA_IMMEDIATE_DREG) != unix.NFT_REG_VERDICT {
+		return true
+	}
+	switch verdict, _ := verdictOf(e); verdict {
+	case verdictAccept:
+		d.rule.action = actionAccept
+	case unix.NFT_RETURN:
+		d.rule.action = actionReturn
+	default:
+		return false
+	}
+	return true
+}
+
+// verdictAccept is NF_ACCEPT.
+const verdictAccept = 1
+
+func verdictOf(immediate attributes) (code int32, chain string) {
+	v := immediate.nested(unix.NFTA_IMMEDIATE_DATA).nested(unix.NFTA_DATA_VERDICT)
+	return int32(v.number(unix.NFTA_VERDICT_CODE)), v.text(unix.NFTA_VERDICT_CHAIN)
+}
+
+// jump gives the chain that a rule leads to which does nothing else.
+func jump(expressions []byte) (chain string, ok bool) {
+	for _, item := range each(expressions) {
+		e := attributesOf(item)
+		switch e.text(unix.NFTA_EXPR_NAME) {
+		case "counter":
+		case "immediate":
+			var code int32
+			code, chain = verdictOf(e.nested(unix.NFTA_EXPR_DATA))
+			if ok || code != unix.NFT_JUMP {
+				return "", false
+			}
+			ok = true
+		default:
+			return "", false
+		}
+	}
+	return chain, ok
+}

@@ -1,0 +1,206 @@
+package neighbour
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// tableName is that of libvirt's own tables, of the families ip and ip6. This
+// service's table has the same name and is of the family inet.
+const tableName = "libvirt_network"
+
+// hookChain is where libvirt's tables lead to their chains for forwarding.
+const hookChain = "forward"
+
+// roleOf knows the chains of libvirt's tables.
+func roleOf(chain string) role {
+	switch chain {
+	case "guest_cross":
+		return roleCross
+	case "guest_input":
+		return roleTo
+	case "guest_output":
+		return roleFrom
+	case "guest_nat":
+		return roleNAT
+	case "postroute_mangle": // libvirt 10.8 and 10.9 alone
+		return roleMangle
+	}
+	return roleNone
+}
+
+func familyOf(ipv6 bool) byte {
+	if ipv6 {
+		return unix.NFPROTO_IPV6
+	}
+	return unix.NFPROTO_IPV4
+}
+
+// survey is what a family's part of nf_tables has that may be libvirt's.
+type survey struct {
+	table   bool // libvirt's own, which nobody protects
+	xtables bool // chains of libvirt's in tables of iptables-nft
+	spare   bool // the table has nothing that libvirt does not make
+	handles []handle
+	finding finding
+}
+
+// handle is a rule to remove.
+type handle struct {
+	chain  string
+	number uint64
+}
+
+// look finds out in two requests whether there is anything to look into.
+func (s session) look(ipv6 bool) (v survey, err error) {
+	v.finding.where = "table " + family(ipv6) + " " + tableName
+	err = s.dump(unix.NFT_MSG_GETTABLE, familyOf(ipv6), nil, func(a attributes) {
+		if a.text(unix.NFTA_TABLE_NAME) == tableName {
+			v.table = nftables.TableFlags(a.number(unix.NFTA_TABLE_FLAGS))&nftables.TableFlagOwner == 0
+		}
+	})
+	if err != nil {
+		return v, err
+	}
+	v.spare = true
+	err = s.dump(unix.NFT_MSG_GETCHAIN, familyOf(ipv6), nil, func(a attributes) {
+		table, chain := a.text(unix.NFTA_CHAIN_TABLE), a.text(unix.NFTA_CHAIN_NAME)
+		if table == tableName {
+			v.spare = v.spare && (chain == hookChain || roleOf(chain) != roleNone)
+		}
+		_, known := homeOf(table, chain)
+		v.xtables = v.xtables || known
+	})
+	return v, err
+}
+
+func family(ipv6 bool) string {
+	if ipv6 {
+		return "ip6"
+	}
+	return "ip"
+}
+
+// rules finds those of the targets, and whether any others are left.
+func (s session) rules(v *survey, ipv6 bool, t targets) error {
+	links, err := linksOf(t)
+	if err != nil {
+		return err
+	}
+	inTable := []netlink.Attribute{named(unix.NFTA_RULE_TABLE, tableName)}
+	return s.dump(unix.NFT_MSG_GETRULE, familyOf(ipv6), inTable, func(a attributes) {
+		if a.text(unix.NFTA_RULE_TABLE) != tableName {
+			return
+		}
+		chain, number := a.text(unix.NFTA_RULE_CHAIN), a.number64(unix.NFTA_RULE_HANDLE)
+		r, ok := decode(a[unix.NFTA_RULE_EXPRESSIONS], ipv6, links.name)
+		// libvirt comments no rule.
+		ok = ok && !a.has(unix.NFTA_RULE_USERDATA)
+		network, ours := "", false
+		if ok {
+			network, ours = t.owner(r, roleOf(chain))
+		}
+		if ours {
+			v.finding.note(network)
+			v.handles = append(v.handles, handle{chain, number})
+			return
+		}
+		if t.concerns(r.in, r.out, r.src.String(), r.dst.String()) {
+			v.finding.kept = append(v.finding.kept, fmt.Sprintf("chain %s, handle %d", chain, number))
+		}
+		target, isJump := jump(a[unix.NFTA_RULE_EXPRESSIONS])
+		v.spare = v.spare && isJump && chain == hookChain && roleOf(target) != roleNone && !a.has(unix.NFTA_RULE_USERDATA)
+	})
+}
+
+// extras looks for sets and other objects, which libvirt does not make.
+func (s session) extras(v *survey, ipv6 bool) error {
+	for message, table := range map[int]netlink.Attribute{
+		unix.NFT_MSG_GETSET:       named(unix.NFTA_SET_TABLE, tableName),
+		unix.NFT_MSG_GETOBJ:       named(unix.NFTA_OBJ_TABLE, tableName),
+		unix.NFT_MSG_GETFLOWTABLE: named(unix.NFTA_SET_TABLE, tableName), // NFTA_FLOWTABLE_TABLE,
+	} {
+		err := s.dump(message, familyOf(ipv6), []netlink.Attribute{table}, func(a attributes) {
+			// The table's name has the same number in all three.
+			v.spare = v.spare && a.text(unix.NFTA_SET_TABLE) != tableName
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// survey reads all that matters of a family.
+func (s session) survey(ipv6 bool, t targets) (v survey, err error) {
+	if v, err = s.look(ipv6); err != nil || !v.table {
+		return v, err
+	}
+	if err := s.rules(&v, ipv6, t); err != nil {
+		return v, err
+	}
+	if v.spare {
+		err = s.extras(&v, ipv6)
+	}
+	return v, err
+}
+
+// removeRules takes the rules out of both tables in one transaction, and with
+// tables also those that have no others. The kernel refuses it if anything has
+// changed since generation: handles could be others' by now.
+func removeRules(surveys [2]survey, generation uint32, tables bool) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("preparing a transaction: %w", err)
+	}
+	n := 0
+	for i, v := range surveys {
+		table := &nftables.Table{Name: tableName, Family: nftables.TableFamily(familyOf(i == 1))}
+		if v.table && v.spare && tables {
+			conn.DelTable(table)
+			n++
+			continue
+		}
+		for _, h := range v.handles {
+			rule := &nftables.Rule{Table: table, Chain: &nftables.Chain{Table: table, Name: h.chain}, Handle: h.number}
+			if err := conn.DelRule(rule); err != nil {
+				return fmt.Errorf("encoding the removal of a rule of chain %s: %w", h.chain, err)
+			}
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	err = conn.FlushWithGenID(generation)
+	if errors.Is(err, unix.ERESTART) {
+		return errChanged
+	}
+	if err != nil {
+		return fmt.Errorf("removing what libvirt left in its tables: %w", err)
+	}
+	return nil
+}
+
+// surveyAll reads both families at one generation.
+func surveyAll(ctx context.Context, t targets) (surveys [2]survey, generation uint32, err error) {
+	s, err := openSession(ctx)
+	if err != nil {
+		return surveys, 0, err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if generation, err = s.generation(); err != nil {
+		return surveys, 0, fmt.Errorf("reading libvirt's tables: %w", err)
+	}
+	for i := range surveys {
+		if surveys[i], err = s.survey(i == 1, t); err != nil {
+			return surveys, 0, fmt.Errorf("reading libvirt's tables: %w", err)
+		}
+	}
+	return surveys, generation, nil
+}
