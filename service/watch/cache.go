@@ -69,7 +69,7 @@ func (c *cache) allAddresses() []Address {
 			return cmp.Or(a.Index-b.Index, a.Prefix.Compare(b.Prefix), a.Peer.Compare(b.Peer))
 		})
 	}
-	return slices.Clone(c.sorted)
+	return c.sorted // never changed, only replaced
 }
 
 func (c *cache) defaultRoutes() []Route {

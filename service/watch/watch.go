@@ -210,7 +210,8 @@ func (m *Monitor) LinkByIndex(index int) (Link, bool) { return m.cache.linkByInd
 // Links are all interfaces by index.
 func (m *Monitor) Links() []Link { return m.cache.allLinks() }
 
-// Addresses are all addresses of the host, by interface.
+// Addresses are all addresses of the host, by interface. They are for reading
+// only: callers share them, since a host with many bridges has thousands.
 func (m *Monitor) Addresses() []Address { return m.cache.allAddresses() }
 
 // DefaultRoutes are the default routes of the main table, IPv4 first.
