@@ -11,6 +11,7 @@ import (
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
+	"github.com/vishvananda/netlink"
 
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
@@ -51,12 +52,25 @@ func newBed(bin string) (*bed, error) {
 	return b, nil
 }
 
-// Close ends the host and all in it.
+// Close ends the host and all in it, and waits until the kernel is done with
+// that: while it removes a thousand bridges, everything on the machine that
+// asks for a link waits for seconds.
 func (b *bed) Close() error {
 	if b.bus != nil {
 		b.bus.Close()
 	}
-	return b.Host.Close()
+	err := b.Host.Close()
+	for quick := 0; quick < 4; quick++ {
+		time.Sleep(250 * time.Millisecond)
+		begin := time.Now()
+		if _, linkErr := netlink.LinkByName("lo"); linkErr != nil {
+			return errors.Join(err, linkErr)
+		}
+		if time.Since(begin) > 10*time.Millisecond {
+			quick = -1
+		}
+	}
+	return err
 }
 
 // withBed runs a measurement on a host of its own.
