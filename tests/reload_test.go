@@ -1,16 +1,12 @@
 package tests
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 	"github.com/virtfirewalld/virtfirewalld/tests/traffic"
@@ -83,38 +79,11 @@ func (m *manyNetworks) await(load *traffic.Load, more uint64) {
 	}
 }
 
-// generation is the number of changes that the kernel's nftables of the host
-// have seen: each transaction is one.
-func (m *manyNetworks) generation() (id uint32) {
+func (m *manyNetworks) generation() uint32 {
 	m.t.Helper()
-	err := m.Do(func() error {
-		conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		answers, err := conn.Execute(netlink.Message{
-			Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
-			Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
-		})
-		if err != nil {
-			return err
-		}
-		const header, genID = 4, 1 // struct nfgenmsg; NFTA_GEN_ID
-		attributes, err := netlink.NewAttributeDecoder(answers[0].Data[header:])
-		if err != nil {
-			return err
-		}
-		attributes.ByteOrder = binary.BigEndian
-		for attributes.Next() {
-			if attributes.Type() == genID {
-				id = attributes.Uint32()
-			}
-		}
-		return attributes.Err()
-	})
-	if err != nil || id == 0 {
-		m.t.Fatalf("asking the kernel for its generation: %d, %v", id, err)
+	id, err := traffic.Generation(m)
+	if err != nil {
+		m.t.Fatal(err)
 	}
 	return id
 }
