@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -150,7 +151,7 @@ func (l *Leftovers) removeTables(ctx context.Context, t targets, tables bool) (s
 		if surveys, generation, err = surveyAll(ctx, t); err == nil {
 			err = removeRules(surveys, generation, tables)
 		}
-		if err == nil || attempt == attempts-1 || !pause(ctx, attemptPause<<attempt) {
+		if err == nil || attempt == attempts-1 || !pause(ctx, time.Duration(attempt)*attemptPause) {
 			break
 		}
 	}

@@ -2,6 +2,7 @@ package neighbour
 
 import (
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -137,6 +138,9 @@ func (t targets) concerns(words ...string) bool {
 	for _, word := range words {
 		if _, ok := t.bridges[word]; ok {
 			return true
+		}
+		if !strings.Contains(word, "/") {
+			continue
 		}
 		if p, err := netip.ParsePrefix(word); err == nil && t.subnets[p] != "" {
 			return true

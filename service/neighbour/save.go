@@ -117,10 +117,12 @@ func (s saved) removal(t targets, chains bool, f *finding) string {
 			jumps[target]++
 			continue
 		}
-		for _, word := range words(line) {
-			inUse[word] = true // as a target, or whatever else it may be
-		}
 		inUse[chain] = true
+		if _, rest, _ := strings.Cut(line, chain); strings.Contains(rest, "LIBVIRT_") {
+			for _, word := range words(rest) {
+				inUse[word] = true // as a target, or whatever else it may be
+			}
+		}
 	}
 	if !chains {
 		return b.String()

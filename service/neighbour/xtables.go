@@ -27,8 +27,8 @@ const (
 const (
 	programTimeout = 30 * time.Second
 	lockSeconds    = "5"
-	attempts       = 5
-	attemptPause   = 5 * time.Millisecond
+	attempts       = 10
+	attemptPause   = 2 * time.Millisecond
 )
 
 // xtables is the iptables programs of a variant and a family.
