@@ -83,16 +83,15 @@ func (e edit) write(s *script, start map[Rule]count) {
 		e.refill(s, start)
 		return
 	}
+	// Places are doubled, so that there is room between two of them.
 	rest := e.remaining()
 	for _, in := range e.inserts {
-		at, _ := slices.BinarySearch(rest, in.after+1)
-		if in.after < 0 {
-			at = 0
-		}
+		// Of two networks that go to the same place, the later comes above.
+		at, _ := slices.BinarySearch(rest, 2*in.after+1)
 		for i, r := range in.rules {
 			s.add(e.chain, false, "%s-I %s %d %s", counters(start[r]), e.chain.Name, at+i+1, r.spec())
 		}
-		rest = slices.Insert(rest, at, slices.Repeat([]int{in.after}, len(in.rules))...)
+		rest = slices.Insert(rest, at, slices.Repeat([]int{2*in.after + 1}, len(in.rules))...)
 	}
 }
 
@@ -111,7 +110,7 @@ func (e edit) remaining() []int {
 	var rest []int
 	for at := range e.lines {
 		if !gone[at] {
-			rest = append(rest, at)
+			rest = append(rest, 2*at)
 		}
 	}
 	return rest
