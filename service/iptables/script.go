@@ -79,7 +79,11 @@ func (e edit) write(s *script, start map[Rule]count) {
 	for _, at := range e.drop {
 		s.add(e.chain, false, "-D %s %s", e.chain.Name, e.lines[at].rule.spec())
 	}
-	if !e.blind && len(e.lines) == len(e.drop)+len(e.stale) && (len(e.stale) == 0 || e.chain.Table != tableNAT) {
+	if e.blind {
+		e.toHead(s, start)
+		return
+	}
+	if len(e.lines) == len(e.drop)+len(e.stale) && (len(e.stale) == 0 || e.chain.Table != tableNAT) {
 		e.refill(s, start)
 		return
 	}
@@ -122,6 +126,16 @@ func (e edit) refill(s *script, start map[Rule]count) {
 	for _, in := range slices.Backward(e.inserts) {
 		for _, r := range in.rules {
 			s.add(e.chain, false, "%s-A %s %s", counters(start[r]), e.chain.Name, r.spec())
+		}
+	}
+}
+
+// toHead puts rules above all others. It names no place: for one, iptables-nft
+// would read the whole chain.
+func (e edit) toHead(s *script, start map[Rule]count) {
+	for _, in := range e.inserts {
+		for _, r := range slices.Backward(in.rules) {
+			s.add(e.chain, false, "%s-I %s %s", counters(start[r]), e.chain.Name, r.spec())
 		}
 	}
 }
