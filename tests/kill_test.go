@@ -261,8 +261,9 @@ func TestKilledAtAnyPoint(t *testing.T) {
 		v.check()
 		v.did = nil
 		ended := make(chan error, 1)
+		life := time.Duration(v.random.Float64() * float64(100*time.Millisecond))
 		go func() { ended <- v.work() }()
-		time.Sleep(time.Duration(v.random.Float64() * float64(100*time.Millisecond)))
+		time.Sleep(life)
 		v.KillDaemon()
 		if err := <-ended; !gone(err) {
 			t.Fatalf("%v; calls %q", err, v.did)

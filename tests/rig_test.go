@@ -85,12 +85,30 @@ func (r *rig) StopDaemon() {
 	if err := r.Daemon.Stop(); err != nil {
 		r.t.Fatalf("stopping the service: %v\n%s", err, r.Daemon.Log())
 	}
+	r.awaitGone()
 }
 
 // KillDaemon ends the service with SIGKILL.
 func (r *rig) KillDaemon() {
 	r.t.Helper()
 	_ = r.Daemon.Kill() // it says that it was killed
+	r.awaitGone()
+}
+
+// awaitGone waits until the bus has noticed that the service is gone: until
+// then it would send calls to nobody.
+func (r *rig) awaitGone() {
+	r.t.Helper()
+	for deadline := time.Now().Add(callTimeout); ; time.Sleep(time.Millisecond) {
+		var there bool
+		r.must(r.bus.BusObject().Call("org.freedesktop.DBus.NameHasOwner", 0, managerName), &there)
+		if !there {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatal("the service ended, and its name is still on the bus")
+		}
+	}
 }
 
 // Call calls a method of an object of the service.

@@ -25,6 +25,8 @@ const (
 	connectTimeout = 10 * time.Second
 	startTimeout   = 90 * time.Second // systemd's own default for a start
 	reloadTimeout  = 60 * time.Second
+	goneTimeout    = time.Second
+	gonePause      = 20 * time.Millisecond
 )
 
 // daemon is everything that runs, in the order in which it is closed last.
@@ -109,17 +111,23 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 }
 
 // alone fails where another instance serves this bus, before anything is
-// touched that is its own.
+// touched that is its own. One that was killed a moment ago is given the time
+// that the bus takes to notice.
 func (d *daemon) alone(ctx context.Context) error {
-	var taken bool
-	call := d.bus.Conn().BusObject().CallWithContext(ctx, "org.freedesktop.DBus.NameHasOwner", 0, dbus.BusName)
-	if err := call.Store(&taken); err != nil {
-		return fmt.Errorf("asking the bus who has %s: %w", dbus.BusName, err)
+	for deadline := time.Now().Add(goneTimeout); ; {
+		var taken bool
+		call := d.bus.Conn().BusObject().CallWithContext(ctx, "org.freedesktop.DBus.NameHasOwner", 0, dbus.BusName)
+		if err := call.Store(&taken); err != nil {
+			return fmt.Errorf("asking the bus who has %s: %w", dbus.BusName, err)
+		}
+		if !taken {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s is on the bus already: stop the other virtfirewalld first", dbus.BusName)
+		}
+		time.Sleep(gonePause)
 	}
-	if taken {
-		return fmt.Errorf("%s is on the bus already: stop the other virtfirewalld first", dbus.BusName)
-	}
-	return nil
 }
 
 // serve works until it is told to stop or loses the bus.
