@@ -163,7 +163,7 @@ func (s *Service) applyLinks(ctx context.Context, ts []transition) {
 		if err := s.keepCounters(ctx, ts); err != nil {
 			s.Log.Warn("counters may go back with a bridge that gives way to something else", "error", err)
 		}
-		if err := s.Rules.Apply(ctx, c); err != nil {
+		if err := s.active.Apply(ctx, c); err != nil {
 			s.Log.Error("following changed bridges in the rules", "error", err)
 			s.kick()
 			return
@@ -218,6 +218,7 @@ func (s *Service) zonesAnew(ctx context.Context) {
 	s.refreshHost(ctx)
 	s.rebindAll(ctx)
 	poke(s.dhcp)
+	poke(s.foreign)
 }
 
 // acceptMoves notes that somebody put bridges elsewhere with firewall-cmd: that
