@@ -22,7 +22,7 @@ func (s *Service) enterZone(ctx context.Context, t transition, undo *undoStack) 
 	if err == nil {
 		zone, err = s.zoneFor(ctx, m)
 	}
-	if err == nil && zone == "" && before != "" && !m.concernsZones() && !t.old.concernsZones() {
+	if err == nil && zone == "" && !m.concernsZones() {
 		zone = before
 	}
 	if err == nil && zone != before {
@@ -45,6 +45,9 @@ func (s *Service) enterZone(ctx context.Context, t transition, undo *undoStack) 
 // back: firewalld is slow to ask.
 func (s *Service) zoneBefore(ctx context.Context, t transition) (string, error) {
 	if t.old != nil && t.old.net.Bridge == t.next.net.Bridge {
+		if t.leavesZone() {
+			return "", nil
+		}
 		return t.old.zone.bound, nil
 	}
 	if !t.zoneAsked {
@@ -103,9 +106,18 @@ func (s *Service) zoneFor(ctx context.Context, m *managed) (string, error) {
 	return zones.Choose(want, string(m.net.Mode), have)
 }
 
-// leaveZone takes a bridge that is no longer governed out of its zone.
+// leavesZone says whether a bridge is in a zone that is no longer the service's
+// business after the change.
+func (t transition) leavesZone() bool {
+	if t.old == nil || t.old.zone.bound == "" || !t.old.concernsZones() {
+		return false
+	}
+	return t.next == nil || t.next.net.Bridge != t.old.net.Bridge || !t.next.concernsZones()
+}
+
+// leaveZone takes a bridge out of a zone that it leaves for good.
 func (s *Service) leaveZone(ctx context.Context, t transition, undo *undoStack) error {
-	if t.old == nil || t.old.zone.bound == "" || !t.old.concernsZones() || (t.next != nil && t.next.net.Bridge == t.old.net.Bridge) {
+	if !t.leavesZone() {
 		return nil
 	}
 	iface, zone := t.old.net.Bridge, t.old.zone.bound

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	godbus "github.com/godbus/dbus/v5"
 	"github.com/google/go-cmp/cmp"
@@ -330,11 +329,7 @@ func TestZoneFollowsUpdate(t *testing.T) {
 // awaitZone waits until firewalld and the service agree on a zone.
 func (r *rig) awaitZone(network, bridge, want string) {
 	r.t.Helper()
-	for range 2000 {
-		if r.zoneOf(bridge) == want && r.Property(network, "BoundZone") == want {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	r.wantZone(network, bridge, want)
+	r.until(bridge+" is in zone "+want, func() bool {
+		return r.zoneOf(bridge) == want && r.Property(network, "BoundZone") == want
+	})
 }

@@ -51,7 +51,7 @@ func (r *rig) Follow() *follower {
 // next is the next signal, in words.
 func (f *follower) next() string {
 	f.t.Helper()
-	return f.nextBy(time.Now().Add(20 * time.Second))
+	return f.nextBy(time.Now().Add(callTimeout))
 }
 
 func (f *follower) nextBy(deadline time.Time) string {
@@ -71,7 +71,7 @@ func (f *follower) nextBy(deadline time.Time) string {
 // until gives the signals up to the first that contains all of want.
 func (f *follower) until(want ...string) (heard []string) {
 	f.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(callTimeout)
 	defer func() {
 		if f.t.Failed() {
 			f.t.Logf("waiting for %q, heard:\n%s", want, strings.Join(heard, "\n"))
@@ -187,9 +187,9 @@ func withoutCounters(listing string) string {
 // until waits for something that follows in its own time.
 func (r *rig) until(what string, happened func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !happened(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(callTimeout); !happened(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("it did not happen within 20 s: %s", what)
+			r.t.Fatalf("it did not happen within %s: %s", callTimeout, what)
 		}
 	}
 }

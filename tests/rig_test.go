@@ -21,7 +21,7 @@ const (
 	managerName = "org.virtfirewall.NetworkFirewall1"
 	networkName = managerName + ".Network"
 	errorPrefix = managerName + ".Error."
-	callTimeout = 20 * time.Second
+	callTimeout = time.Minute // a neighbour may hold the kernel's lock on links for half of it
 )
 
 // rig is a throw-away host with a system bus and the service on it.
@@ -173,7 +173,7 @@ func (r *rig) AwaitState(network, want string) time.Duration {
 		if got == want {
 			return time.Since(start)
 		}
-		if time.Since(start) > 5*time.Second {
+		if time.Since(start) > callTimeout {
 			r.t.Fatalf("network %s is %s (%s), not %s", network, got, reason, want)
 		}
 		time.Sleep(2 * time.Millisecond)

@@ -14,6 +14,7 @@ packages=(
 	systemd         # busctl, systemd-analyze
 	libglib2.0-bin  # gdbus
 	python3-dasbus python3-gi
+	libvirt-daemon-system libvirt-clients # the real one, for comparison
 	busybox udhcpc curl socat tcpdump libxml2-utils
 	# go test -race
 	gcc libc6-dev
@@ -41,7 +42,8 @@ if ! command -v apt-get >/dev/null; then
 	exit 1
 fi
 
-# firewalld, once started, would take the machine's network into its hands.
+# firewalld, once started, would take the machine's network into its hands, and
+# libvirt would add a bridge and rules to it.
 # An administrator's own policy stays in place, so it has to say no by itself.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e $policy && ! -L $policy ]]; then
@@ -69,5 +71,16 @@ quietly apt-get install -y -q --no-install-recommends "${missing[@]}"
 if [[ " ${missing[*]} " == *" firewalld "* ]] && command -v systemctl >/dev/null; then
 	quietly systemctl disable firewalld
 	echo "setup: firewalld.service is left disabled; the tests run their own"
+fi
+if [[ " ${missing[*]} " == *" libvirt-daemon-system "* ]] && command -v systemctl >/dev/null; then
+	# A socket would start it for the first client that asks. Releases differ in
+	# which of these units they have.
+	for unit in libvirtd.service libvirt-guests.service \
+		{libvirtd,libvirtd-ro,libvirtd-admin,virtlockd,virtlockd-admin,virtlogd,virtlogd-admin}.socket; do
+		if [[ -e /lib/systemd/system/$unit ]]; then
+			quietly systemctl disable "$unit"
+		fi
+	done
+	echo "setup: libvirtd is left disabled; the tests run their own"
 fi
 echo "setup: done"

@@ -103,13 +103,17 @@ func (e edit) empty() bool { return len(e.stale) == 0 && len(e.drop) == 0 && len
 // no longer wanted.
 func (p *plan) compare(edits map[Chain]*edit, g goal) {
 	places := make(map[Chain]map[int][]int, len(edits))
+	before := make(map[Chain]map[string]int, len(edits)) // where rules are that go
 	for c, e := range edits {
-		places[c] = make(map[int][]int)
+		places[c], before[c] = make(map[int][]int), make(map[string]int)
 		for at, l := range e.lines {
 			if i, wanted := g.wanted[l.rule]; l.known && wanted {
 				places[c][i] = append(places[c][i], at)
-			} else if _, ours := g.owner(l); ours {
+			} else if network, ours := g.owner(l); ours {
 				e.stale = append(e.stale, at)
+				if _, is := before[c][network]; !is {
+					before[c][network] = at
+				}
 			}
 		}
 	}
@@ -119,10 +123,35 @@ func (p *plan) compare(edits map[Chain]*edit, g goal) {
 			if e.inOrder(at, rules) && (n.network != g.anew || !counted(c)) {
 				continue
 			}
-			e.insert(n.network, rules, at)
+			after := g.place(i, places[c])
+			if old, is := before[c][n.network]; is {
+				after = old
+			}
+			e.insert(n.network, rules, at, after)
 			p.damaged[n.network] = true
 		}
 	}
+}
+
+// place is where a network's rules go if none of them is there: libvirt has
+// networks that were started later above earlier ones, and puts a new one at
+// the head.
+func (g goal) place(i int, places map[int][]int) (after int) {
+	later := -1
+	for j := i + 1; j < len(g.entries) && len(places) > 0 && later < 0; j++ {
+		if at := places[j]; len(at) > 0 {
+			later = slices.Max(at)
+		}
+	}
+	if later < 0 {
+		return -1
+	}
+	for j := i - 1; j >= 0; j-- {
+		if at := places[j]; len(at) > 0 {
+			return slices.Min(at) - 1
+		}
+	}
+	return later
 }
 
 func byChain(rules []Rule) map[Chain][]Rule {
@@ -140,9 +169,8 @@ func (e edit) inOrder(places []int, rules []Rule) bool {
 }
 
 // insert puts rules where the first of them was, so that what others have put
-// above them stays above; else at the head, as libvirt does.
-func (e *edit) insert(network string, rules []Rule, places []int) {
-	after := -1
+// above them stays above; where there was none, behind a given place.
+func (e *edit) insert(network string, rules []Rule, places []int, after int) {
 	if len(places) > 0 {
 		after = places[0]
 	}
@@ -161,7 +189,7 @@ func (p *plan) hang(l listing, g goal) {
 		delete(parents, jump.Chain)
 		e := edit{chain: jump.Chain, lines: l.chains[jump.Chain]}
 		if places := e.placesOf(jumps); !e.inOrder(places, jumps) {
-			e.insert("", jumps, places)
+			e.insert("", jumps, places, -1)
 			p.edits = append(p.edits, e)
 			for _, n := range g.entries {
 				p.damaged[n.network] = true

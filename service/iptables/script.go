@@ -79,20 +79,23 @@ func (e edit) write(s *script, start map[Rule]count) {
 	for _, at := range e.drop {
 		s.add(e.chain, false, "-D %s %s", e.chain.Name, e.lines[at].rule.spec())
 	}
-	if !e.blind && len(e.lines) == len(e.drop)+len(e.stale) && (len(e.stale) == 0 || e.chain.Table != tableNAT) {
+	if e.blind {
+		e.toHead(s, start)
+		return
+	}
+	if len(e.lines) == len(e.drop)+len(e.stale) && (len(e.stale) == 0 || e.chain.Table != tableNAT) {
 		e.refill(s, start)
 		return
 	}
+	// Places are doubled, so that there is room between two of them.
 	rest := e.remaining()
 	for _, in := range e.inserts {
-		at, _ := slices.BinarySearch(rest, in.after+1)
-		if in.after < 0 {
-			at = 0
-		}
+		// Of two networks that go to the same place, the later comes above.
+		at, _ := slices.BinarySearch(rest, 2*in.after+1)
 		for i, r := range in.rules {
 			s.add(e.chain, false, "%s-I %s %d %s", counters(start[r]), e.chain.Name, at+i+1, r.spec())
 		}
-		rest = slices.Insert(rest, at, slices.Repeat([]int{in.after}, len(in.rules))...)
+		rest = slices.Insert(rest, at, slices.Repeat([]int{2*in.after + 1}, len(in.rules))...)
 	}
 }
 
@@ -111,7 +114,7 @@ func (e edit) remaining() []int {
 	var rest []int
 	for at := range e.lines {
 		if !gone[at] {
-			rest = append(rest, at)
+			rest = append(rest, 2*at)
 		}
 	}
 	return rest
@@ -123,6 +126,16 @@ func (e edit) refill(s *script, start map[Rule]count) {
 	for _, in := range slices.Backward(e.inserts) {
 		for _, r := range in.rules {
 			s.add(e.chain, false, "%s-A %s %s", counters(start[r]), e.chain.Name, r.spec())
+		}
+	}
+}
+
+// toHead puts rules above all others. It names no place: for one, iptables-nft
+// would read the whole chain.
+func (e edit) toHead(s *script, start map[Rule]count) {
+	for _, in := range e.inserts {
+		for _, r := range slices.Backward(in.rules) {
+			s.add(e.chain, false, "%s-I %s %s", counters(start[r]), e.chain.Name, r.spec())
 		}
 	}
 }

@@ -83,12 +83,10 @@ func (l *Leftovers) Remove(ctx context.Context, nets []network.Network, ours Var
 		return report, err
 	}
 	t := targetsOf(nets)
-	surveys, err := l.removeTables(ctx, t, !running)
+	surveys, err := removeTables(ctx, t, !running)
 	errs := []error{err}
-	if err == nil {
-		for _, v := range surveys {
-			report.add(v.finding)
-		}
+	for _, v := range surveys {
+		report.add(v.finding)
 	}
 	places, err := places(surveys, ours)
 	errs = append(errs, err)
@@ -143,24 +141,45 @@ func (l *Leftovers) Running() (bool, error) {
 	return lock.Type != unix.F_UNLCK, nil
 }
 
-// removeTables empties libvirt's own tables, and looks again if somebody else
-// changed anything meanwhile.
-func (l *Leftovers) removeTables(ctx context.Context, t targets, tables bool) (surveys [2]survey, err error) {
+// removeTables empties libvirt's own tables, and looks again if anybody changed
+// anything meanwhile. On a host where that never ends, rules go unguarded after
+// a while, and a table that holds nothing more may stay.
+func removeTables(ctx context.Context, t targets, tables bool) (done [2]survey, err error) {
 	for attempt := range attempts {
-		var generation uint32
-		if surveys, generation, err = surveyAll(ctx, t); err == nil {
-			err = removeRules(surveys, generation, tables)
-		}
-		if err == nil || attempt == attempts-1 || !pause(ctx, time.Duration(attempt)*attemptPause) {
+		var again bool
+		again, err = removeOnce(ctx, t, &done, tables, attempt < attempts/2)
+		if err == nil && !again || !pause(ctx, time.Duration(attempt)*attemptPause) {
 			break
 		}
 	}
-	for i := range surveys {
-		if v := &surveys[i]; v.table && v.spare && tables {
-			v.finding.gone = append(v.finding.gone, "the table")
+	return done, errors.Join(err, ctx.Err())
+}
+
+// removeOnce looks and removes. again is true if there may be an empty table.
+func removeOnce(ctx context.Context, t targets, done *[2]survey, tables, guarded bool) (again bool, err error) {
+	found, generation, err := surveyAll(ctx, t)
+	if err != nil {
+		return false, err
+	}
+	rules := rulesIn(found)
+	if rules && !guarded {
+		generation, tables, again = 0, false, tables
+	}
+	err = removeRules(found, generation, tables)
+	if errors.Is(err, errChanged) && !rules {
+		return true, nil
+	}
+	for i := range done {
+		done[i].xtables = found[i].xtables
+		if err == nil {
+			done[i].add(found[i], tables)
 		}
 	}
-	return surveys, errors.Join(err, ctx.Err())
+	return again, err
+}
+
+func rulesIn(surveys [2]survey) bool {
+	return len(surveys[0].handles)+len(surveys[1].handles) > 0
 }
 
 // places are the sets of iptables programs that have chains of libvirt's to

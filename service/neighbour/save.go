@@ -44,11 +44,11 @@ type finding struct {
 	kept     []string       // rules for our bridges that libvirt did not make
 }
 
-func (f *finding) note(network string) {
+func (f *finding) note(network string, rules int) {
 	if f.networks == nil {
 		f.networks = make(map[string]int)
 	}
-	f.networks[network]++
+	f.networks[network] += rules
 }
 
 func (f *finding) rules() int {
@@ -109,7 +109,7 @@ func (s saved) removal(t targets, chains bool, f *finding) string {
 	for _, line := range s.rules {
 		chain, network, ok := s.judge(line, t, f)
 		if ok {
-			f.note(network)
+			f.note(network, 1)
 			b.WriteString("-D" + line[len("-A"):] + "\n")
 			continue
 		}

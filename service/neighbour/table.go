@@ -106,7 +106,7 @@ func (s session) rules(v *survey, ipv6 bool, t targets) error {
 			network, ours = t.owner(r, roleOf(chain))
 		}
 		if ours {
-			v.finding.note(network)
+			v.finding.note(network, 1)
 			v.handles = append(v.handles, handle{chain, number})
 			return
 		}
@@ -150,9 +150,22 @@ func (s session) survey(ipv6 bool, t targets) (v survey, err error) {
 	return v, err
 }
 
+// add notes what was removed.
+func (v *survey) add(gone survey, tables bool) {
+	f := gone.finding
+	v.finding.where, v.finding.kept = f.where, f.kept
+	for network, n := range f.networks {
+		v.finding.note(network, n)
+	}
+	if gone.table && gone.spare && tables {
+		v.finding.gone = append(v.finding.gone, "the table")
+	}
+}
+
 // removeRules takes the rules out of both tables in one transaction, and with
-// tables also those that have no others. The kernel refuses it if anything has
-// changed since generation: handles could be others' by now.
+// tables also those tables that have no others. The kernel refuses it if
+// anything has changed since generation, if that is not 0. A rule's handle is
+// given again only if the table was made anew meanwhile.
 func removeRules(surveys [2]survey, generation uint32, tables bool) error {
 	conn, err := nftables.New()
 	if err != nil {

@@ -1,0 +1,71 @@
+package iptables
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+// BenchmarkApply is one network that comes, is changed and goes beside others.
+func BenchmarkApply(b *testing.B) {
+	for _, variant := range variants {
+		for _, others := range []int{0, 100, 1000} {
+			b.Run(fmt.Sprintf("%s/%d", variant, others), func(b *testing.B) { benchmarkApply(b, variant, others) })
+		}
+	}
+}
+
+func benchmarkApply(b *testing.B, variant string, others int) {
+	bed := newBed(b, variant, Config{Log: quiet(), Record: "/run/virtfirewalld/iptables"})
+	var nets []network.Network
+	for i := range others {
+		nets = append(nets, lean(i+1))
+	}
+	bed.sync(nets...)
+	one := lean(0)
+	other := one
+	other.NATPorts = network.PortRange{First: 2000, Last: 3000}
+	ctx := context.Background()
+	for _, step := range []struct {
+		name       string
+		before, do func() error
+	}{
+		{"add", func() error { return bed.Apply(ctx, nil, []string{one.Name}) },
+			func() error { return bed.Apply(ctx, []network.Network{one}, nil) }},
+		{"change", func() error { return bed.Apply(ctx, []network.Network{one}, nil) },
+			func() error { return bed.Apply(ctx, []network.Network{other}, nil) }},
+		{"remove", func() error { return bed.Apply(ctx, []network.Network{one}, nil) },
+			func() error { return bed.Apply(ctx, nil, []string{one.Name}) }},
+		{"counters", func() error { return nil }, func() error { _, err := bed.Counters(ctx); return err }},
+		{"sync", func() error { return nil }, func() error { _, err := bed.Sync(ctx, nets); return err }},
+		{"build", func() error { return bed.Remove(ctx) }, func() error { _, err := bed.Sync(ctx, nets); return err }},
+	} {
+		b.Run(step.name, func(b *testing.B) {
+			err := bed.Inside(func() error {
+				for range b.N {
+					b.StopTimer()
+					if err := step.before(); err != nil {
+						return err
+					}
+					b.StartTimer()
+					if err := step.do(); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+// lean is a NAT network as libvirt's default one.
+func lean(i int) network.Network {
+	n := nat(i)
+	n.Addresses, n.NATIPv6 = n.Addresses[:1], false
+	return n
+}

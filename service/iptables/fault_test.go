@@ -1,0 +1,185 @@
+package iptables
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+// quiet is for tests in which the backend has something to complain of.
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// wrap puts a script in the place of a program, which it finds as $real.
+func (b *bed) wrap(program, script string) {
+	b.t.Helper()
+	b.Must("sh", "-c", fmt.Sprintf(`mkdir -p /usr/local/sbin; printf '%%s\n' '#!/bin/sh' 'real=/usr/sbin/%s' '%s' > /usr/local/sbin/%s; chmod 755 /usr/local/sbin/%s`,
+		program, script, program, program))
+}
+
+func TestChangeThatFailsChangesNothing(t *testing.T) {
+	t.Setenv("PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
+	faults := map[string]struct{ program, script string }{
+		"the second family":                      {"ip6tables-restore", `case $1 in -V) ;; *) [ -e /tmp/fault ] && rm /tmp/fault && echo broken >&2 && exit 1;; esac; exec $real "$@"`},
+		"the first family":                       {"iptables-restore", `case $1 in -V) ;; *) [ -e /tmp/fault ] && rm /tmp/fault && echo broken >&2 && exit 1;; esac; exec $real "$@"`},
+		"the second table":                       {"iptables-restore", `case $1 in -V) ;; *) if [ -e /tmp/fault ]; then rm /tmp/fault; sed "/^\*mangle/,\$d" | $real "$@"; echo broken >&2; exit 1; fi;; esac; exec $real "$@"`},
+		"a family that says no when all is done": {"ip6tables-restore", `case $1 in -V) ;; *) if [ -e /tmp/fault ]; then rm /tmp/fault; $real "$@"; echo broken >&2; exit 1; fi;; esac; exec $real "$@"`},
+	}
+	for _, variant := range variants {
+		for name, f := range faults {
+			t.Run(variant+"/"+name, func(t *testing.T) {
+				b := newBed(t, variant, Config{Log: quiet()})
+				b.libvirtsOwn()
+				b.wrap(f.program, f.script)
+				before := b.saved()
+				changed := nat(1)
+				changed.Mode = network.ModeRoute
+				changed.NATIPv6 = false
+				for _, step := range []struct {
+					what   string
+					set    []network.Network
+					remove []string
+				}{
+					{"the first network", []network.Network{nat(1)}, nil},
+					{"another network", []network.Network{nat(2)}, nil},
+					{"a change", []network.Network{changed}, nil},
+					{"a removal", nil, []string{"net2"}},
+					{"the last removal", nil, []string{"net1"}},
+				} {
+					// The quick way tries again with a look, so that it takes two.
+					b.Must("touch", "/tmp/fault")
+					err := b.Inside(func() error { return b.Apply(context.Background(), step.set, step.remove) })
+					if err != nil && !strings.Contains(err.Error(), "broken") {
+						t.Fatal(err)
+					}
+					if err != nil {
+						b.same(step.what, before)
+						b.apply(step.set, step.remove...)
+					}
+					before = b.saved()
+				}
+				if strings.Contains(before, "virbr1 -j REJECT") {
+					t.Error("rules left:\n", before)
+				}
+			})
+		}
+	}
+}
+
+func TestHostileNames(t *testing.T) {
+	b := newBed(t, "nft", Config{})
+	before := b.saved()
+	for _, name := range []string{"-j", "!", "a b", "a'b", `a"b`, "br+", "vür", "br0\nCOMMIT", "$(id)", "br;id", "#br", "+", ""} {
+		n := nat(1)
+		n.Bridge = name
+		m := nat(1)
+		m.Devices = []string{name}
+		for _, n := range []network.Network{n, m} {
+			err := b.Inside(func() error { return b.Apply(context.Background(), []network.Network{n}, nil) })
+			if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", name)) && name != "" {
+				t.Errorf("%q: %v", name, err)
+			}
+			if lines := strings.Count(Text(n), "\n"); lines != strings.Count(Text(nat(1)), "\n") {
+				t.Errorf("%q: %d lines of text", name, lines)
+			}
+		}
+	}
+	n := nat(1)
+	n.Name = "a\" -j DROP\nCOMMIT\n# '$(id)`"
+	n.Bridge = "virbr-1.x_y"
+	b.apply([]network.Network{n})
+	if got := b.saved(); strings.Contains(got, "id") || !strings.Contains(got, "-i virbr-1.x_y -j REJECT") {
+		t.Error(got)
+	}
+	b.apply(nil, n.Name)
+	if got := b.saved(); strings.Contains(got, "LIBVIRT") {
+		t.Errorf("before:\n%s\nafter:\n%s", before, got)
+	}
+}
+
+func TestProbe(t *testing.T) {
+	each(t, func(t *testing.T, variant string) {
+		b := newBed(t, variant, Config{})
+		b.libvirtsOwn()
+		before := b.saved()
+		if err := b.Inside(func() error { return b.Probe(context.Background()) }); err != nil {
+			t.Fatal(err)
+		}
+		b.same("probing", before)
+		want := map[string]string{"nft": VariantNFT, "legacy": VariantLegacy}[variant]
+		if b.Variant() != want || !strings.HasPrefix(b.Version(), "1.") {
+			t.Errorf("variant %q, version %q", b.Variant(), b.Version())
+		}
+	})
+}
+
+func TestProbeSaysWhatIsMissing(t *testing.T) {
+	b := newBed(t, "nft", Config{Log: quiet()})
+	for name, c := range map[string]struct{ prepare, want string }{
+		"no ip6tables":     {"rm $d/ip6tables", "install iptables"},
+		"no restore":       {"rm $d/iptables-restore", "looking for iptables-restore"},
+		"mixed":            {"ln -sf /usr/sbin/iptables-legacy-save $d/iptables-save", "let both be of one variant"},
+		"families differ":  {"for p in '' -restore -save; do ln -sf /usr/sbin/ip6tables-legacy$p $d/ip6tables$p; done", ""},
+		"no such target":   {`rm $d/iptables-restore; printf '#!/bin/sh\ncase $1 in -V) exec /usr/sbin/iptables-restore -V;; esac\nsed s/RETURN/NOSUCH/ | /usr/sbin/iptables-restore "$@"\n' > $d/iptables-restore; chmod 755 $d/iptables-restore`, "NOSUCH"},
+		"no checksum help": {`rm $d/iptables-restore; printf '#!/bin/sh\ncase $1 in -V) exec /usr/sbin/iptables-restore -V;; esac\nsed s/CHECKSUM/NOSUCH/ | /usr/sbin/iptables-restore "$@"\n' > $d/iptables-restore; chmod 755 $d/iptables-restore`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join("/tmp", strings.ReplaceAll(name, " ", "-"))
+			b.Must("sh", "-c", "d="+dir+"; mkdir $d; for p in '' -restore -save; do ln -s /usr/sbin/iptables$p /usr/sbin/ip6tables$p $d; done; "+c.prepare)
+			t.Setenv("PATH", dir+":/usr/bin:/bin")
+			if c.want != "" && strings.HasPrefix(c.prepare, "rm") && !strings.Contains(c.prepare, "printf") {
+				t.Setenv("PATH", dir)
+			}
+			b.open(Config{Log: quiet()})
+			err := b.Inside(func() error { return b.Probe(context.Background()) })
+			if c.want == "" && err != nil || !strings.Contains(fmt.Sprint(err), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+			if name == "families differ" && b.Variant() != "nf_tables, for IPv6 legacy" {
+				t.Error(b.Variant())
+			}
+			for _, program := range []string{"iptables-save", "ip6tables-save", "iptables-legacy-save"} {
+				if out := b.Must(program); strings.Contains(out, probeChain) {
+					t.Error("the probe's chain is left:\n", out)
+				}
+			}
+		})
+	}
+}
+
+func TestTableThatIptablesCannotRead(t *testing.T) {
+	b := newBed(t, "nft", Config{Log: quiet()})
+	b.Must("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; }; add rule ip filter FORWARD ct state vmap { invalid : drop }")
+	err := b.Inside(func() error { return b.Apply(context.Background(), []network.Network{nat(1)}, nil) })
+	if err == nil || !strings.Contains(err.Error(), "filter") {
+		t.Fatal(err)
+	}
+	out := b.Must("nft", "list", "ruleset")
+	if strings.Contains(out, "LIBVIRT") || strings.Contains(out, probeChain) {
+		t.Error(out)
+	}
+}
+
+func TestRecordThatCannotBeWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(Config{Record: dir}); err == nil {
+		t.Fatal("a file was taken for the folder of records")
+	}
+	const record = "/run/virtfirewalld/iptables"
+	b := newBed(t, "nft", Config{Record: record})
+	b.apply([]network.Network{nat(1)})
+	before := b.saved()
+	b.Must("sh", "-c", "rm -r "+record+"; touch "+record)
+	if err := b.Inside(func() error { return b.Apply(context.Background(), []network.Network{nat(2)}, nil) }); err == nil {
+		t.Error("a network was put in that no later process would know")
+	}
+	b.same("without a record", before)
+}
