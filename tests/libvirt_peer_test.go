@@ -125,7 +125,7 @@ const dhcpAndTFTP = `<ip address='192.168.84.1' netmask='255.255.255.0'><tftp ro
 	`<dhcp><range start='192.168.84.2' end='192.168.84.9'/></dhcp></ip>`
 
 var peerCases = map[string]peerCase{
-	"nat-bandwidth-and-more": {edit: []string{" floor='300'", "", "<vlan trunk='yes'>", "<!--", "</vlan>", "-->"}},
+	"nat-bandwidth-and-more": {edit: []string{"<bandwidth>", "<!--", "</bandwidth>", "-->", "<vlan trunk='yes'>", "<!--", "</vlan>", "-->"}},
 	"nat-zone":               {edit: []string{" zone='trusted'", ""}},
 	"route-zone":             {edit: []string{" zone='dmz'", ""}},
 	"open-zone":              {edit: []string{" zone='internal'", ""}},
@@ -296,6 +296,52 @@ func TestNetworksStandInLibvirtsOrder(t *testing.T) {
 				if diff := cmp.Diff(savedRules(t, peer.Host), savedRules(t, ours)); diff != "" {
 					t.Fatalf("after %+v (-libvirt +ours):\n%s", step, diff)
 				}
+			}
+		})
+	}
+}
+
+// A network that libvirt has started is taken over as it is, and goes without
+// a trace; what libvirt holds for another network stays.
+func TestTakingOverFromLibvirt(t *testing.T) {
+	for _, variant := range iptablesVariants {
+		t.Run(variant, func(t *testing.T) {
+			t.Parallel()
+			peer := newLibvirtPeer(t, variant)
+			n, err := network.FromXML([]byte(corpus(t, "nat-many-ips.xml")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := peer.run("route-ipv6", corpus(t, "route-ipv6.xml")); err != nil {
+				t.Fatal(err)
+			}
+			without := savedRules(t, peer.Host)
+			if err := peer.run(n.Name, corpus(t, "nat-many-ips.xml")); err != nil {
+				t.Fatal(err)
+			}
+			with := savedRules(t, peer.Host)
+			if err := peer.daemon.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			b, err := iptables.Open(iptables.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var damaged []string
+			if err := peer.Inside(func() (err error) {
+				damaged, err = b.Sync(context.Background(), []network.Network{n})
+				return err
+			}); err != nil || len(damaged) > 0 {
+				t.Errorf("damaged %v, error %v", damaged, err)
+			}
+			if diff := cmp.Diff(with, savedRules(t, peer.Host)); diff != "" {
+				t.Error("taken over (-libvirt +ours):\n", diff)
+			}
+			if err := peer.Inside(func() error { return b.Apply(context.Background(), nil, []string{n.Name}) }); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(without, savedRules(t, peer.Host)); diff != "" {
+				t.Error("removed (-libvirt's other network +left):\n", diff)
 			}
 		})
 	}

@@ -27,17 +27,12 @@ const (
 // csumFilters fills in checksums with the tc action csum, as libvirt does: in a
 // filter of a root qdisc htb "1:", which libvirt's bandwidth settings use too.
 type csumFilters struct {
-	action        func() netlink.Action
+	action        action
 	probed, works bool
 }
 
 func newCsumFilters() *csumFilters {
-	return &csumFilters{action: func() netlink.Action {
-		return &netlink.CsumAction{
-			ActionAttrs: netlink.ActionAttrs{Action: netlink.TC_ACT_OK},
-			UpdateFlags: netlink.TCA_CSUM_UPDATE_FLAG_IPV4HDR | netlink.TCA_CSUM_UPDATE_FLAG_UDP,
-		}
-	}}
+	return &csumFilters{action: csum()}
 }
 
 // fill sees to filters on exactly these bridges and gives back those that it
@@ -82,23 +77,19 @@ func (c *csumFilters) probe() (works bool, err error) {
 		return c.works, nil
 	}
 	const index = 0x76667764 // fixed, so that one left by a crash is deleted too
-	action := c.action()
-	action.Attrs().Index = index
 	tab := nl.NewRtAttr(nl.TCA_ACT_TAB, nil)
-	if err := netlink.EncodeActions(tab, []netlink.Action{action}); err != nil {
-		return false, fmt.Errorf("encoding a tc action: %w", err)
-	}
+	c.action.encode(tab.AddRtAttr(1, nil), index)
 	err = request(unix.RTM_NEWACTION, unix.NLM_F_CREATE|unix.NLM_F_EXCL, tab)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP):
 		c.probed = true
 		return false, nil
 	case err != nil && !errors.Is(err, unix.EEXIST):
-		return false, fmt.Errorf("trying the tc action %s: %w", action.Type(), err)
+		return false, fmt.Errorf("trying the tc action %s: %w", c.action.kind, err)
 	}
 	tab = nl.NewRtAttr(nl.TCA_ACT_TAB, nil)
 	one := tab.AddRtAttr(1, nil)
-	one.AddRtAttr(nl.TCA_ACT_KIND, nl.ZeroTerminated(action.Type()))
+	one.AddRtAttr(nl.TCA_ACT_KIND, nl.ZeroTerminated(c.action.kind))
 	one.AddRtAttr(nl.TCA_ACT_INDEX, nl.Uint32Attr(index))
 	if err := request(unix.RTM_DELACTION, 0, tab); err != nil {
 		return false, fmt.Errorf("deleting the tc action that was made to try it: %w", err)
@@ -151,7 +142,7 @@ func (c *csumFilters) help(link netlink.Link, root netlink.Qdisc) (helped bool, 
 			return false, fmt.Errorf("adding the root qdisc: %w", err)
 		}
 	}
-	if err := netlink.FilterAdd(c.filter(link)); err != nil {
+	if err := c.add(link); err != nil {
 		return false, errors.Join(fmt.Errorf("adding the filter: %w", err), dropUnused(link))
 	}
 	return true, nil
@@ -167,7 +158,7 @@ func (c *csumFilters) removeOthers(roots map[int]netlink.Qdisc, wanted map[int]b
 		link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
 		ours, err := c.ours(link)
 		if err == nil && ours != nil {
-			err = netlink.FilterDel(ours)
+			err = deleteFilter(ours)
 		}
 		if err == nil && isMark(root) {
 			err = dropUnused(link)
@@ -209,23 +200,18 @@ func (c *csumFilters) ours(link netlink.Link) (netlink.Filter, error) {
 	for _, f := range filters {
 		u, ok := f.(*netlink.U32)
 		if ok && u.Priority == filterPriority && u.Handle&0xfff == filterNode &&
-			len(u.Actions) == 1 && u.Actions[0].Type() == c.action().Type() {
+			len(u.Actions) == 1 && u.Actions[0].Type() == c.action.kind {
 			return f, nil
 		}
 	}
 	return nil, nil
 }
 
-// filter is: u32 match ip dport 68 ffff action csum ip and udp.
-func (c *csumFilters) filter(link netlink.Link) netlink.Filter {
+// add is: u32 match ip dport 68 ffff action csum ip and udp.
+func (c *csumFilters) add(link netlink.Link) error {
 	const offsetOfPorts, bootpc = 20, 68 // of an IPv4 header without options
-	return &netlink.U32{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: link.Attrs().Index, Parent: rootHandle,
-			Handle: filterNode, Priority: filterPriority, Protocol: unix.ETH_P_IP},
-		Sel: &netlink.TcU32Sel{Nkeys: 1, Flags: netlink.TC_U32_TERMINAL,
-			Keys: []netlink.TcU32Key{{Off: offsetOfPorts, Mask: 0xffff, Val: bootpc}}},
-		Actions: []netlink.Action{c.action()},
-	}
+	key := nl.TcU32Key{Off: offsetOfPorts, Mask: bigEndian32(0xffff), Val: bigEndian32(bootpc)}
+	return addFilter(link.Attrs().Index, filterNode, filterPriority, key, c.action)
 }
 
 // htb is what libvirt makes, a class 2 by default that is not there, and our

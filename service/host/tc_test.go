@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"regexp"
 	"strings"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	hosts "github.com/virtfirewalld/virtfirewalld/tests/host"
 )
@@ -16,12 +19,17 @@ import (
 // mirrors are filters with another action in place of csum, one that more
 // kernels have: what is tested with it is how filters come and go.
 func mirrors() *csumFilters {
-	return &csumFilters{action: func() netlink.Action {
-		const loopback = 1
-		a := netlink.NewMirredAction(loopback)
-		a.MirredAction, a.ActionAttrs.Action = netlink.TCA_EGRESS_MIRROR, netlink.TC_ACT_PIPE
-		return a
-	}}
+	return &csumFilters{action: mirrored(netlink.TCA_EGRESS_MIRROR)}
+}
+
+// mirrored sends a copy to the loopback device (struct tc_mirred).
+func mirrored(direction netlink.MirredAct) action {
+	const loopback = 1
+	own := binary.NativeEndian.AppendUint32(nil, uint32(direction))
+	return action{
+		kind: "mirred", parms: nl.TCA_MIRRED_PARMS, control: int32(netlink.TC_ACT_PIPE),
+		own: binary.NativeEndian.AppendUint32(own, loopback),
+	}
 }
 
 // bridged makes a host with bridges virbr0 and virbr1.
@@ -196,11 +204,7 @@ func TestFilterThatCannotBeMadeLeavesNoQdisc(t *testing.T) {
 	before := control(h, "virbr0")
 	c := mirrors()
 	c.probed, c.works = true, true
-	c.action = func() netlink.Action {
-		a := netlink.NewMirredAction(1)
-		a.MirredAction = 99 // no such direction
-		return a
-	}
+	c.action = mirrored(99) // no such direction
 	err := h.Do(func() error {
 		_, err := c.fill(context.Background(), map[string]string{"virbr0": "default"})
 		return err
@@ -235,4 +239,24 @@ func TestProbe(t *testing.T) {
 		}
 	}
 	same(t, "after probing", before, control(h, "virbr0"))
+}
+
+// TestActionsHaveTheKernelsSize compares with the headers' structs: bytes
+// beyond them would be memory that is nobody's business.
+func TestActionsHaveTheKernelsSize(t *testing.T) {
+	t.Parallel()
+	for want, a := range map[int]action{24: csum(), 28: mirrored(netlink.TCA_EGRESS_MIRROR)} {
+		top := nl.NewRtAttr(nl.TCA_ACT_TAB, nil)
+		a.encode(top, 7)
+		for kind, value := range attributes(top.Serialize()[unix.SizeofRtAttr:]) {
+			if kind != nl.TCA_ACT_OPTIONS {
+				continue
+			}
+			for kind, parms := range attributes(value) {
+				if int(kind) != a.parms || len(parms) != want {
+					t.Errorf("%s: attribute %d has %d bytes, want %d", a.kind, kind, len(parms), want)
+				}
+			}
+		}
+	}
 }

@@ -26,7 +26,12 @@ func parseRule(chain Chain, words []string) (r Rule, ok bool) {
 func (r Rule) complete() bool {
 	reject := r.Target == targetReject
 	snat := r.Target == targetSNAT
-	return r.Target != "" && (r.Port == 0 || r.Protocol != "") && (!r.NotDest || r.Dest.IsValid()) &&
+	for _, name := range []string{r.In, r.Out} {
+		if name != "" && !isPlain(name) {
+			return false
+		}
+	}
+	return isPlain(r.Target) && (r.Port == 0 || r.Protocol != "") && (!r.NotDest || r.Dest.IsValid()) &&
 		snat == !r.ToAddress.IsZero() && (reject || snat || r.Target == targetMasquerade || r.ToPorts.IsZero()) &&
 		(!reject || r.ToPorts.IsZero())
 }

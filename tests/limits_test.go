@@ -1,0 +1,151 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+// remedy is how a message says what to do.
+var remedy = regexp.MustCompile(`: .*\b(use|give|choose|leave out|remove|update|reload|pass|name another|start|list|change|split)\b`)
+
+// numbered gives many of something: "10.0.0.1/24", "10.0.1.1/24" and so on.
+func numbered(count int, format string) (out []string) {
+	for i := range count {
+		out = append(out, fmt.Sprintf(format, i))
+	}
+	return out
+}
+
+// TestRefusals: what may not be is refused with its own error, which says what
+// to do instead, and nothing is changed by it.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	r.Internet()
+	r.Lan()
+	r.Bridge("virbr1", "10.1.0.1/24", "2001:db8:1::1/64")
+	r.Must("ip", "link", "add", "dummy0", "type", "veth", "peer", "name", "dummy1")
+	r.must(r.AddXML(netXML("one", "virbr1", "nat", "10.1.0.1/24", "2001:db8:1::1/64")))
+	r.must(r.AddXML(strings.Replace(netXML("two", "virbr2", "route", "10.2.0.1/24"), "</network>",
+		"<route address='10.20.0.0' prefix='16' gateway='10.2.0.9'/></network>", 1)))
+	before, names := r.Must("nft", "-a", "list", "ruleset"), r.names()
+
+	add := func(bridge string, ips ...string) *godbus.Call { return r.AddXML(netXML("new", bridge, "nat", ips...)) }
+	set := func(pairs ...any) *godbus.Call {
+		return r.Manager("AddNetwork", "new", opts(append([]any{"Bridge", "virbr9"}, pairs...)...), opts())
+	}
+	update := func(pairs ...any) *godbus.Call { return r.Network("two", "Update", opts(pairs...), opts()) }
+	long := strings.Replace(lasting("new", 9, "nat"), "<bridge", "<!--"+strings.Repeat("x", network.MaxXMLBytes)+"--><bridge", 1)
+	cases := []struct {
+		what, kind, word string
+		call             *godbus.Call
+	}{
+		{"XML over 1 MiB", "LimitExceeded", "1048576", r.AddXML(long)},
+		{"65 addresses", "LimitExceeded", "64", add("virbr9", numbered(65, "10.9.%d.1/24")...)},
+		{"65 addresses as settings", "LimitExceeded", "64", set("Addresses", numbered(65, "10.9.%d.1/24"))},
+		{"65 routes", "LimitExceeded", "64", set("Addresses", []string{"10.9.0.1/24"}, "Routes", numbered(65, "10.10.%d.0/24"))},
+		{"65 forward devices", "LimitExceeded", "64", set("ForwardMode", "nat", "ForwardDevices", numbered(65, "eth%d"))},
+		{"65 addresses in Update", "LimitExceeded", "64", update("Addresses", numbered(65, "10.9.%d.1/24"))},
+		{"bridge used twice", "BridgeInUse", "one", add("virbr1", "10.9.0.1/24")},
+		{"waiting bridge used twice", "BridgeInUse", "two", add("virbr2", "10.9.0.1/24")},
+		{"bridge of another in Update", "BridgeInUse", "one", update("Bridge", "virbr1")},
+		{"the subnet of another", "SubnetOverlap", "one", add("virbr9", "10.1.0.7/24")},
+		{"a part of it", "SubnetOverlap", "one", add("virbr9", "10.1.0.129/25")},
+		{"all around it", "SubnetOverlap", "10.1.0.0/24", add("virbr9", "10.1.0.7/20")},
+		{"IPv6 subnet of another", "SubnetOverlap", "one", add("virbr9", "2001:db8:1::9/64")},
+		{"second subnet", "SubnetOverlap", "two", add("virbr9", "10.9.0.1/24", "10.2.0.9/24")},
+		{"behind a guest of another", "SubnetOverlap", "two", add("virbr9", "10.20.5.1/24")},
+		{"its own routes", "SubnetOverlap", "one", set("Addresses", []string{"10.9.0.1/24"}, "Routes", []string{"10.1.0.0/16"})},
+		{"subnet of another in Update", "SubnetOverlap", "one", update("Addresses", []string{"10.1.0.1/24"})},
+		{"the host's own subnet", "SubnetOverlap", "lan0", add("virbr9", "198.51.100.9/24")},
+		{"around the host's own", "SubnetOverlap", "lan0", add("virbr9", "198.51.96.1/20")},
+		{"the host's IPv6 subnet", "SubnetOverlap", "wan0", add("virbr9", "2001:db8:ffff::9/64")},
+		{"the host's subnet in Update", "SubnetOverlap", "lan0", update("Addresses", []string{"198.51.100.9/24"})},
+		{"no bridge", "InvalidArgument", "bridge", add("dummy0", "10.9.0.1/24")},
+		{"no bridge in Update", "InvalidArgument", "bridge", update("Bridge", "dummy0")},
+		{"the uplink", "InvalidArgument", "bridge", add("wan0", "10.9.0.1/24")},
+		{"loopback subnet", "InvalidArgument", "127.", add("virbr9", "127.0.0.1/24")},
+		{"too big a subnet", "InvalidArgument", "/8", add("virbr9", "10.0.0.1/7")},
+		{"name taken", "NetworkExists", "one", r.AddXML(lasting("one", 9, "nat"))},
+		{"unknown network", "NetworkNotFound", "nobody", r.Manager("RemoveNetwork", "nobody", opts())},
+		{"zone without firewalld", "FirewalldNotRunning", "firewalld", set("Zone", "trusted")},
+		{"not a bridge of ours", "NetworkNotFound", "wan0", r.Manager("BindInterface", "wan0", "")},
+	}
+	for _, c := range cases {
+		r.wantRefusal(c.call, c.kind, c.word)
+		if text := message(c.call); !remedy.MatchString(text) {
+			t.Errorf("%s: the message does not say what to do: %s", c.what, text)
+		}
+	}
+	if after := r.Must("nft", "-a", "list", "ruleset"); after != before {
+		t.Errorf("refusals changed the kernel:\n%s\n%s", before, after)
+	}
+	if fmt.Sprint(r.names()) != fmt.Sprint(names) {
+		t.Errorf("networks %q after refusals", r.names())
+	}
+	r.must(add("virbr9", numbered(64, "10.9.%d.1/24")...))
+	r.must(r.AddXML(strings.Replace(lasting("padded", 8, "nat"), "<bridge", "<!--"+strings.Repeat("x", network.MaxXMLBytes-400)+"--><bridge", 1)))
+}
+
+// TestDefaultRouteIsKept: a bridge that carries the host's default route is no
+// network's, also not by Update.
+func TestDefaultRouteIsKept(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	r.Bridge("br0", "192.168.50.1/24")
+	r.Must("ip", "route", "add", "default", "via", "192.168.50.254", "dev", "br0")
+	r.must(r.AddXML(lasting("one", 1, "nat")))
+	for _, call := range []*godbus.Call{
+		r.AddXML(netXML("host", "br0", "nat", "192.168.50.1/24")),
+		r.Network("one", "Update", opts("Bridge", "br0", "Addresses", []string{"192.168.50.1/24"}), opts()),
+	} {
+		r.wantRefusal(call, "InvalidArgument", "br0", "default route", "use a bridge of the guests' own")
+	}
+}
+
+// TestTooManyNetworks, whether calls or files bring them.
+func TestTooManyNetworks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.Announce("a stored network is left out until its file is right")
+	write := func(first, count int) {
+		t.Helper()
+		fatal(t, r.Inside(func() error {
+			if err := os.MkdirAll(networksDir, 0o755); err != nil {
+				return err
+			}
+			for i := first; i < first+count; i++ {
+				name := fmt.Sprintf("net%04d", i)
+				if err := os.WriteFile(filepath.Join(networksDir, name+".xml"), []byte(netXML(name, fmt.Sprintf("virbr%d", i), "open")), 0o644); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	write(0, network.MaxNetworks)
+	r.StartDaemon()
+	if n := len(r.names()); n != network.MaxNetworks {
+		t.Fatalf("%d networks were loaded", n)
+	}
+	r.wantRefusal(r.AddXML(netXML("more", "virbr9999", "isolated")), "LimitExceeded", "4096", "remove one first")
+	r.wantRefusal(r.Manager("AddNetwork", "more", opts("Bridge", "virbr9999"), opts("Persistent", true)), "LimitExceeded", "4096")
+	r.must(r.AddXML(netXML("net0007", "virbr7", "isolated"), "Replace", true))
+	r.must(r.Network("net0008", "Update", opts("ForwardMode", "isolated"), opts()))
+	write(network.MaxNetworks, 1)
+	r.wantRefusal(r.Manager("Reload"), "LimitExceeded", "4097", "4096")
+	r.restart(true)
+	if n := len(r.names()); n != network.MaxNetworks {
+		t.Errorf("%d networks were loaded of one too many", n)
+	}
+	r.must(r.Manager("RemoveNetwork", "net0007", opts("Persistent", true)))
+	r.must(r.AddXML(netXML("more", "virbr9999", "nat", "10.99.0.1/24")))
+}
