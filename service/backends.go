@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"os/exec"
+	"sync/atomic"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 )
@@ -11,10 +12,14 @@ import (
 type HostBackends struct {
 	NFTables NFTables
 	IPTables IPTables
+
+	// works says that nftables was probed and passed: the kernel does not lose
+	// it, and each probe is two transactions that every monitor sees.
+	works atomic.Bool
 }
 
 // Get gives a backend by name.
-func (h HostBackends) Get(name string) Backend {
+func (h *HostBackends) Get(name string) Backend {
 	if name == choice.IPTables {
 		return h.IPTables
 	}
@@ -24,8 +29,12 @@ func (h HostBackends) Get(name string) Backend {
 // Available probes what the host has. iptables is tried by doing only where it
 // may be chosen: its nft variant leaves tables behind that it made for the
 // trial, on a host that may want none. Elsewhere the programs are looked for.
-func (h HostBackends) Available(ctx context.Context, c choice.Configured) choice.Available {
-	a := choice.Available{NFTables: h.NFTables.Kernel.Probe(ctx)}
+func (h *HostBackends) Available(ctx context.Context, c choice.Configured) choice.Available {
+	var a choice.Available
+	if !h.works.Load() {
+		a.NFTables = h.NFTables.Kernel.Probe(ctx)
+		h.works.Store(a.NFTables == nil)
+	}
 	_, err := exec.LookPath("nft")
 	a.NFT = err == nil
 	asked := c.Own.Value == choice.IPTables || (c.Own.Value != choice.NFTables && c.Libvirt.Value == choice.IPTables)
@@ -44,4 +53,4 @@ func (h HostBackends) Available(ctx context.Context, c choice.Configured) choice
 
 // Variant is the iptables variant that holds the service's own rules while
 // iptables is the backend.
-func (h HostBackends) Variant() string { return h.IPTables.Kernel.Variant() }
+func (h *HostBackends) Variant() string { return h.IPTables.Kernel.Variant() }

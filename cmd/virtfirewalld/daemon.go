@@ -99,7 +99,7 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	}
 	firewalld := zones.New(d.bus.Conn(), d.log)
 	d.service = service.New(version, service.Deps{
-		Backends: service.HostBackends{
+		Backends: &service.HostBackends{
 			NFTables: service.NFTables{Kernel: d.rules},
 			IPTables: service.IPTables{Kernel: chains, Record: record},
 		},
