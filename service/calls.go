@@ -80,7 +80,7 @@ func (s *Service) prepare(ctx context.Context, n network.Network, before *manage
 			return nil, err
 		}
 	}
-	next := managed{net: n, subnets: n.Subnets(), bridge: b}
+	next := managed{net: n, backend: s.active.Name(), subnets: n.Subnets(), bridge: b}
 	if before != nil {
 		next.persistent = before.persistent
 		if before.net.Bridge == n.Bridge && before.net.Zone == n.Zone {

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
-	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
 // transition is one network's way from what was to what shall be: old is nil
@@ -96,20 +96,20 @@ func (s *Service) changeRules(ctx context.Context, ts []transition, undo *undoSt
 	if err := s.keepCounters(ctx, ts); err != nil {
 		return errorf(ApplyFailed, "keeping the counters: %w", err)
 	}
-	undo.add(func() error { return s.Rules.Apply(context.WithoutCancel(ctx), changeOf(reversed(ts))) })
-	if err := s.Rules.Apply(ctx, change); err != nil {
+	undo.add(func() error { return s.active.Apply(context.WithoutCancel(ctx), changeOf(reversed(ts))) })
+	if err := s.active.Apply(ctx, change); err != nil {
 		return errorf(ApplyFailed, "changing the kernel's rules: %w", err)
 	}
 	return nil
 }
 
 // changeOf is the kernel's share of transitions.
-func changeOf(ts []transition) ruleset.Change {
-	var c ruleset.Change
+func changeOf(ts []transition) Change {
+	var c Change
 	for _, t := range ts {
 		switch {
 		case t.next != nil && t.next.hasRules:
-			c.Set = append(c.Set, t.next.part)
+			c.Set = append(c.Set, t.next.member())
 		case t.old != nil && t.old.hasRules:
 			c.Remove = append(c.Remove, t.name())
 		}
@@ -191,6 +191,7 @@ func (s *Service) finish(ctx context.Context, ts []transition) {
 	}
 	s.retranslate(fresh)
 	poke(s.dhcp)
+	poke(s.foreign)
 }
 
 // forwarding turns on what the network needs, once its bridge is there, and
@@ -218,9 +219,12 @@ func (s *Service) forwardAgain(ctx context.Context, m *managed) {
 
 // dhcpBridges are the bridges that DHCP replies leave by, with their networks.
 func (s *Service) dhcpBridges() map[string]string {
+	want := make(map[string]string)
+	if s.backend().Name() == choice.IPTables {
+		return want // libvirt's own rules fill them in
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	want := make(map[string]string)
 	for name, m := range s.networks {
 		if m.present() && m.servesDHCPv4() {
 			want[m.net.Bridge] = name

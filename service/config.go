@@ -9,31 +9,29 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-)
 
-// backendAuto lets the service choose.
-const backendAuto = "auto"
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+)
 
 // ConfigFile is the name of the configuration file in its directory.
 const ConfigFile = "virtfirewalld.conf"
 
 // Config is the service's own configuration.
 type Config struct {
-	Backend  string // auto, nftables or iptables
-	Source   string // where Backend comes from, in words
-	OwnTable bool   // own the table where the kernel can
+	choice.Configured      // which backend, and who says so
+	OwnTable          bool // own the table where the kernel can
 }
 
 // ParseConfig reads a configuration in the syntax of libvirt's own files: one
 // `key = value` a line, strings in quotes, comments after #. file is its name
 // for messages.
 func ParseConfig(text []byte, file string) (Config, error) {
-	c := Config{Backend: backendAuto, Source: "nothing configured: chosen by what the host has", OwnTable: true}
+	c := Config{OwnTable: true}
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for number := 1; lines.Scan(); number++ {
 		key, value, err := setting(lines.Text())
 		if err == nil && key != "" {
-			err = c.set(key, value, fmt.Sprintf("%s, line %d", file, number))
+			err = c.set(key, value, file, number)
 		}
 		if err != nil {
 			return Config{}, fmt.Errorf("%s, line %d: %w", file, number, err)
@@ -42,12 +40,12 @@ func ParseConfig(text []byte, file string) (Config, error) {
 	return c, lines.Err()
 }
 
-func (c *Config) set(key, value, where string) error {
+func (c *Config) set(key, value, file string, line int) error {
 	switch key {
 	case "firewall_backend":
 		switch value {
-		case backendAuto, backendName, "iptables":
-			c.Backend, c.Source = value, "configured in "+where
+		case choice.Auto, choice.NFTables, choice.IPTables:
+			c.Own = choice.Setting{Value: value, File: file, Line: line}
 		default:
 			return fmt.Errorf("unknown firewall_backend %q: it is auto, nftables or iptables", value)
 		}
@@ -93,22 +91,32 @@ func setting(line string) (key, value string, err error) {
 	return strings.TrimSpace(key), value, nil
 }
 
-// ConfigDir is the configuration as a directory of files.
-type ConfigDir string
+// ConfigFiles are where the configuration is.
+type ConfigFiles struct {
+	Dir     string // of virtfirewalld.conf
+	Libvirt string // libvirt's network.conf, whose backend counts where the service's own does not say
+}
 
-// Read reads the configuration; a missing file is the defaults.
-func (d ConfigDir) Read() (Config, error) {
-	file := filepath.Join(string(d), ConfigFile)
+// Read reads the configuration; missing files are the defaults.
+func (f ConfigFiles) Read() (Config, error) {
+	file := filepath.Join(f.Dir, ConfigFile)
 	text, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Config{}, fmt.Errorf("reading the configuration: %w", err)
 	}
-	return ParseConfig(text, file)
+	c, err := ParseConfig(text, file)
+	if err != nil {
+		return c, err
+	}
+	c.Libvirt.File = f.Libvirt
+	c.Libvirt.Value, c.Libvirt.Line, err = choice.ReadLibvirt(f.Libvirt)
+	return c, err
 }
 
-// SetBackend writes the backend into the file and leaves the rest as it is.
-func (d ConfigDir) SetBackend(value string) error {
-	file := filepath.Join(string(d), ConfigFile)
+// SetBackend writes the backend into the service's own file and leaves the
+// rest as it is.
+func (f ConfigFiles) SetBackend(value string) error {
+	file := filepath.Join(f.Dir, ConfigFile)
 	text, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -8,16 +8,19 @@ import (
 )
 
 func TestParseConfig(t *testing.T) {
-	for _, c := range []struct{ text, backend, source string }{
-		{"", "auto", "nothing configured"},
-		{"# firewall_backend = \"iptables\"\n", "auto", "nothing configured"},
-		{"firewall_backend = \"nftables\"\n", "nftables", "virtfirewalld.conf, line 1"},
-		{"\n  firewall_backend='iptables'  # why\n", "iptables", "line 2"},
-		{"firewall_backend=auto#x", "auto", "line 1"},
-		{"own_table = false\nfirewall_backend = nftables", "nftables", "line 2"},
+	for _, c := range []struct {
+		text, backend string
+		line          int
+	}{
+		{"", "", 0},
+		{"# firewall_backend = \"iptables\"\n", "", 0},
+		{"firewall_backend = \"nftables\"\n", "nftables", 1},
+		{"\n  firewall_backend='iptables'  # why\n", "iptables", 2},
+		{"firewall_backend=auto#x", "auto", 1},
+		{"own_table = false\nfirewall_backend = nftables", "nftables", 2},
 	} {
 		got, err := ParseConfig([]byte(c.text), "virtfirewalld.conf")
-		if err != nil || got.Backend != c.backend || !strings.Contains(got.Source, c.source) {
+		if err != nil || got.Own.Value != c.backend || got.Own.Line != c.line {
 			t.Errorf("%q: got %+v, %v", c.text, got, err)
 		}
 	}
@@ -36,8 +39,8 @@ func TestParseConfigErrorsNameFileAndLine(t *testing.T) {
 }
 
 func TestSetBackendKeepsTheRest(t *testing.T) {
-	dir := ConfigDir(t.TempDir())
-	file := filepath.Join(string(dir), ConfigFile)
+	dir := ConfigFiles{Dir: t.TempDir()}
+	file := filepath.Join(dir.Dir, ConfigFile)
 	for _, c := range []struct{ before, after string }{
 		{"", "firewall_backend = \"nftables\"\n"},
 		{"# mine\nown_table = false\n", "# mine\nown_table = false\nfirewall_backend = \"nftables\"\n"},
@@ -53,7 +56,7 @@ func TestSetBackendKeepsTheRest(t *testing.T) {
 			t.Errorf("after %q: %q", c.before, got)
 		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(string(dir), ".new-*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(dir.Dir, ".new-*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }
@@ -62,8 +65,8 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add("firewall_backend = \"nftables\" # x\nown_table=0\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := ParseConfig([]byte(text), "f")
-		if err == nil && c.Backend != "auto" && c.Backend != "nftables" && c.Backend != "iptables" {
-			t.Errorf("accepted backend %q", c.Backend)
+		if v := c.Own.Value; err == nil && v != "" && v != "auto" && v != "nftables" && v != "iptables" {
+			t.Errorf("accepted backend %q", v)
 		}
 	})
 }

@@ -105,7 +105,7 @@ func (s *Service) readCounters(ctx context.Context, age time.Duration) (map[stri
 	if c.value != nil && time.Since(c.at) < age {
 		return c.value, nil
 	}
-	seen, err := s.Rules.Counters(ctx)
+	seen, err := s.backend().Counters(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func (s *Service) readCounters(ctx context.Context, age time.Duration) (map[stri
 // restartCounters begins a network's totals anew, as Replace means to.
 func (s *Service) restartCounters(ctx context.Context, name string) {
 	s.counters.Lock()
-	err := s.Rules.ResetCounters(ctx, name)
+	err := s.backend().ResetCounters(ctx, name)
 	s.counters.Unlock()
 	if err != nil {
 		s.Log.Warn("the replaced network's counters go on", "network", name, "error", err)

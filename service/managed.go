@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
-	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
 // managed is one network and how far it is in force. Values are replaced, not
@@ -15,12 +14,13 @@ type managed struct {
 	net        network.Network
 	subnets    []netip.Prefix // of net, kept for comparisons
 	persistent bool
+	backend    string // the one that holds its rules
 
 	bridge   bridge
-	part     ruleset.Part
 	hasRules bool // open networks have none, and neither has what is no bridge
 
 	zone    zoneState
+	libvirt string // that libvirt manages it too; "" when it does not
 	forward string // why forwarding is not on; "" when it is
 }
 
@@ -38,14 +38,14 @@ type zoneState struct {
 	problem string // why it is not in the zone that it should be in
 }
 
-// compiled gives the network its rules for the bridge as it is.
+// compiled says whether the network has rules, its bridge being what it is.
 func (m managed) compiled() *managed {
-	m.part, m.hasRules = ruleset.Part{}, false
-	if m.bridge.refused == "" {
-		m.part, m.hasRules = ruleset.Compile(m.net, m.bridge.index)
-	}
+	m.hasRules = m.bridge.refused == "" && m.net.Mode != network.ModeOpen
 	return &m
 }
+
+// member is the network as a backend needs it.
+func (m *managed) member() Member { return Member{Network: m.net, Index: m.bridge.index} }
 
 // present says that the network's bridge is there under its own name.
 func (m *managed) present() bool {
@@ -55,7 +55,7 @@ func (m *managed) present() bool {
 // status is the network as clients see it.
 func (m *managed) status() Status {
 	st := Status{
-		Network: m.net, Persistent: m.persistent, Backend: backendName,
+		Network: m.net, Persistent: m.persistent, Backend: m.backend,
 		BridgeIndex: m.bridge.index, BoundZone: m.zone.bound,
 	}
 	st.State, st.StateReason = m.state()
@@ -74,6 +74,8 @@ func (m *managed) state() (State, string) {
 		return StateDegraded, m.forward
 	case m.zone.problem != "":
 		return StateDegraded, m.zone.problem
+	case m.libvirt != "":
+		return StateDegraded, m.libvirt
 	}
 	return StateActive, ""
 }

@@ -3,25 +3,41 @@ package service
 import (
 	"context"
 
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
-	"github.com/virtfirewalld/virtfirewalld/service/nftables"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
-// Rules is the backend: what holds the rules in the kernel.
+// Rules are a backend's rules in the kernel.
 type Rules interface {
-	// Apply makes one transaction of a change: all of it or none.
-	Apply(ctx context.Context, c ruleset.Change) error
-	// Sync brings the kernel to exactly these parts, whatever is there, and
-	// reports what was not as it should be.
-	Sync(ctx context.Context, parts []ruleset.Part) (nftables.SyncReport, error)
-	// Installed is a network's part under the names that it has in the kernel.
-	Installed(network string) (ruleset.Part, bool)
+	// Apply makes a change: all of it or none.
+	Apply(ctx context.Context, c Change) error
+	// Sync brings the kernel to exactly these networks, whatever is there, and
+	// names those whose rules were not as they should be.
+	Sync(ctx context.Context, all []Member) (damaged []string, err error)
+	// Vacate takes out everything, also what an earlier run left.
+	Vacate(ctx context.Context) error
+	// Text is what the kernel holds for a network; "" for nothing.
+	Text(ctx context.Context, network string) (string, error)
+}
+
+// Tally is what a backend counts.
+type Tally interface {
 	Counters(ctx context.Context) (map[string]ruleset.Counters, error)
 	ResetCounters(ctx context.Context, network string) error
+}
+
+// Backends finds the backends of the host.
+type Backends interface {
+	// Available probes what the host has, given what is configured.
+	Available(ctx context.Context, c choice.Configured) choice.Available
+	Get(name string) Backend
+	// Variant is the variant of iptables that the backend of that name uses.
+	Variant() string
 }
 
 // Links is the host's interfaces as the link monitor knows them.
@@ -82,6 +98,16 @@ type HostNeeds interface {
 	// FillChecksums keeps DHCP checksum help for exactly these bridges, each
 	// with its network's name.
 	FillChecksums(ctx context.Context, bridges map[string]string) error
+}
+
+// Leftovers is what libvirt made for networks that are ours now.
+type Leftovers interface {
+	// Present says for which networks there is anything; ours is the variant
+	// of iptables that holds the service's own rules, which look the same.
+	Present(ctx context.Context, nets []network.Network, ours neighbour.Variant) (map[string]bool, error)
+	Remove(ctx context.Context, nets []network.Network, ours neighbour.Variant) (neighbour.Report, error)
+	// Running says whether libvirt's network driver runs.
+	Running() (bool, error)
 }
 
 // Settings is the service's own configuration.

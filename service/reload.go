@@ -2,12 +2,13 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
-	"github.com/virtfirewalld/virtfirewalld/service/nftables"
-	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 )
 
@@ -31,18 +32,26 @@ func (s *Service) takeOver(ctx context.Context) error {
 		ts = append(ts, transition{next: m})
 		s.adopt(m)
 	}
-	var parts []ruleset.Part
-	for _, t := range ts {
-		if t.next.hasRules {
-			parts = append(parts, t.next.part)
-		}
-	}
 	s.Totals.forget(func(name string) bool { return s.networks[name] == nil })
-	if _, err := s.Rules.Sync(ctx, parts); err != nil {
-		return errorf(BackendUnavailable, "putting %d networks in force: %w", len(parts), err)
+	members := s.members()
+	if _, err := s.active.Sync(ctx, members); err != nil {
+		return errorf(BackendUnavailable, "putting %d networks in force: %w", len(members), err)
+	}
+	if idle := s.idle(); slices.Contains(s.HostStatus().AvailableBackends, idle.Name()) {
+		if err := idle.Vacate(ctx); err != nil {
+			return errorf(BackendUnavailable, "taking out what an earlier run left with %s: %w", idle.Name(), err)
+		}
 	}
 	s.followTakeOver(ctx)
 	return nil
+}
+
+// idle is the backend that is not in use.
+func (s *Service) idle() Backend {
+	if s.active.Name() == choice.NFTables {
+		return s.Backends.Get(choice.IPTables)
+	}
+	return s.Backends.Get(choice.NFTables)
 }
 
 // followTakeOver does what rests on the rules. Connections are looked at even
@@ -58,13 +67,7 @@ func (s *Service) followTakeOver(ctx context.Context) {
 	}
 	s.retranslate(nets)
 	poke(s.dhcp)
-}
-
-// repaired says whether a network's rules were not in force: its own, or those
-// that it shares with all.
-func repaired(r nftables.SyncReport, name string) bool {
-	_, own := slices.BinarySearch(r.Repaired, name)
-	return own || r.TableMissing || r.Rebuilt || r.Skeleton
+	poke(s.foreign)
 }
 
 // restored is a stored network as it will be. What the host has under its
@@ -77,7 +80,7 @@ func (s *Service) restored(e store.Entry) (*managed, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := managed{net: e.Network, subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
+	m := managed{net: e.Network, backend: s.active.Name(), subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
 	return m.compiled(), nil
 }
 
@@ -96,7 +99,7 @@ func (s *Service) Reload(ctx context.Context) error {
 		return err
 	}
 	defer s.unlock()
-	settings, err := s.settings()
+	settings, decision, err := s.decide(ctx)
 	if err != nil {
 		return err
 	}
@@ -112,10 +115,17 @@ func (s *Service) Reload(ctx context.Context) error {
 		return err
 	}
 	forget := func() (func() error, error) { return s.Files.ForgetRuntimeChanges(state) }
-	if err := s.commit(ctx, ts, forget); err != nil {
+	before := s.active.Name()
+	if err := s.move(ctx, decision.Backend); err != nil {
 		return err
 	}
-	s.configure(settings)
+	if ts, err = s.reloaded(state); err == nil {
+		err = s.commit(ctx, ts, forget)
+	}
+	if err != nil {
+		return errors.Join(err, s.move(context.WithoutCancel(ctx), before))
+	}
+	s.decided(settings.Configured, decision)
 	s.zonesAnew(ctx)
 	return nil
 }
@@ -158,7 +168,7 @@ func (s *Service) reloadedOne(e store.Entry, old *managed) (*managed, error) {
 	if err != nil {
 		return nil, err
 	}
-	next := managed{net: e.Network, subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
+	next := managed{net: e.Network, backend: s.active.Name(), subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
 	if old == nil || !slices.Equal(old.subnets, next.subnets) {
 		if err := s.admitOnHost(e.Network, b); err != nil {
 			return nil, fmt.Errorf("network %q: %w", e.Network.Name, err)
@@ -208,14 +218,12 @@ func (s *Service) Reapply(ctx context.Context) (repairs int, err error) {
 		}
 	}
 	s.applyLinks(ctx, ts)
-	report, err := s.Rules.Sync(ctx, s.parts())
+	damaged, err := s.active.Sync(ctx, s.members())
 	if err != nil {
 		return 0, errorf(ApplyFailed, "mending the kernel's rules: %w", err)
 	}
-	for _, m := range s.all() {
-		if m.hasRules && repaired(report, m.net.Name) {
-			mended[m.net.Name] = "its rules had been changed"
-		}
+	for _, name := range damaged {
+		mended[name] = "its rules had been changed"
 	}
 	for _, name := range s.rebindAll(ctx) {
 		mended[name] = "its bridge was not in its zone"
@@ -236,19 +244,21 @@ func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
 	}
 	s.retranslate(nets)
 	poke(s.dhcp)
+	poke(s.foreign)
 	for name, cause := range mended {
 		s.Log.Info("repaired a network", "network", name, "cause", cause)
 		s.Notify(Repaired{Name: name, Cause: cause})
 	}
 }
 
-// parts are the rules of all networks that have any.
-func (s *Service) parts() []ruleset.Part {
-	var out []ruleset.Part
+// members are all networks that have rules, by name.
+func (s *Service) members() []Member {
+	var out []Member
 	for _, m := range s.all() {
 		if m.hasRules {
-			out = append(out, m.part)
+			out = append(out, m.member())
 		}
 	}
+	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Network.Name, b.Network.Name) })
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
@@ -163,7 +164,7 @@ func (s *Service) applyLinks(ctx context.Context, ts []transition) {
 		if err := s.keepCounters(ctx, ts); err != nil {
 			s.Log.Warn("counters may go back with a bridge that gives way to something else", "error", err)
 		}
-		if err := s.Rules.Apply(ctx, c); err != nil {
+		if err := s.active.Apply(ctx, c); err != nil {
 			s.Log.Error("following changed bridges in the rules", "error", err)
 			s.kick()
 			return
@@ -215,9 +216,30 @@ func (s *Service) surprises(e zones.Event) bool {
 // says of it. firewalld before 2.0 flushes iptables' chains when it reloads,
 // so checksum help is looked at too.
 func (s *Service) zonesAnew(ctx context.Context) {
+	s.refill(ctx)
 	s.refreshHost(ctx)
 	s.rebindAll(ctx)
 	poke(s.dhcp)
+	poke(s.foreign)
+}
+
+// refill puts iptables rules back: firewalld flushes the tables when it starts
+// and reloads. A table of the service's own is nobody else's to flush.
+func (s *Service) refill(ctx context.Context) {
+	if s.active.Name() != choice.IPTables {
+		return
+	}
+	damaged, err := s.active.Sync(ctx, s.members())
+	if err != nil {
+		s.Log.Error("putting the rules back after firewalld", "error", err)
+		s.kick()
+		return
+	}
+	mended := make(map[string]string, len(damaged))
+	for _, name := range damaged {
+		mended[name] = "firewalld had flushed its rules"
+	}
+	s.afterRepair(ctx, mended)
 }
 
 // acceptMoves notes that somebody put bridges elsewhere with firewall-cmd: that

@@ -15,12 +15,13 @@ import (
 
 // Deps are what the service works with; all are required.
 type Deps struct {
-	Rules     Rules
+	Backends  Backends
 	Links     Links
 	Zones     Zones
 	ZoneFiles ZoneFiles
 	Files     Files
 	Host      HostNeeds
+	Leftovers Leftovers
 	Settings  Settings
 	Totals    *Totals
 	Log       *slog.Logger
@@ -39,6 +40,7 @@ type Service struct {
 
 	// mu guards what readers see; it is held for moments only.
 	mu       sync.RWMutex
+	active   Backend // the one that holds the rules; changed under changing too
 	networks map[string]*managed
 	bridges  map[string]string // bridge -> network
 	host     Host
@@ -47,6 +49,7 @@ type Service struct {
 	counted  chan struct{} // says that counters were read
 	wake     chan struct{} // asks the run loop for a full comparison
 	dhcp     chan struct{} // says that bridges may serve DHCP that did not, or the reverse
+	foreign  chan struct{} // says that libvirt may have left something for a network
 	loops    sync.WaitGroup
 	stop     context.CancelFunc
 
@@ -63,14 +66,12 @@ func New(version string, d Deps) *Service {
 		counted:  make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
 		dhcp:     make(chan struct{}, 1),
+		foreign:  make(chan struct{}, 1),
 	}
 	s.early.wake = make(chan struct{}, 1)
-	s.host = Host{Version: version, Backend: backendName, AvailableBackends: []string{backendName}}
+	s.host = Host{Version: version}
 	return s
 }
-
-// backendName is the one backend of this version.
-const backendName = "nftables"
 
 // lock takes the right to change things, or gives up with the context.
 func (s *Service) lock(ctx context.Context) error {
@@ -91,9 +92,12 @@ func (s *Service) Start(ctx context.Context) error {
 		return err
 	}
 	defer s.unlock()
-	if err := s.readSettings(); err != nil {
+	c, d, err := s.decide(ctx)
+	if err != nil {
 		return err
 	}
+	s.active = s.Backends.Get(d.Backend)
+	s.decided(c.Configured, d)
 	if err := s.takeOver(ctx); err != nil {
 		return err
 	}
@@ -106,6 +110,7 @@ func (s *Service) Start(ctx context.Context) error {
 	}
 	s.loops.Go(func() { s.run(loop, firewalld) })
 	s.loops.Go(func() { s.helpDHCP(loop) })
+	s.loops.Go(func() { s.clearLeftovers(loop) })
 	s.loops.Go(func() { s.translateEarly(loop) })
 	s.loops.Go(func() { s.followCounters(loop) })
 	return nil

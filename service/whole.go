@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
@@ -38,8 +40,11 @@ func equalHost(a, b Host) bool {
 
 // Preview is what AddNetwork would put into the kernel. It changes nothing.
 func (s *Service) Preview(_ context.Context, n network.Network, backend string) (string, error) {
-	if err := backendKnown(backend); err != nil {
-		return "", err
+	if backend == "" {
+		backend = s.backend().Name()
+	}
+	if backend != choice.NFTables && backend != choice.IPTables {
+		return "", errorf(InvalidArgument, "unknown backend %q: it is nftables or iptables", backend)
 	}
 	if err := s.admitBeside(n); err != nil {
 		return "", err
@@ -55,76 +60,17 @@ func (s *Service) Preview(_ context.Context, n network.Network, backend string) 
 	if !ok {
 		return fmt.Sprintf("# network %s is open: it has no rules, the host's own decide\n", n.Name), nil
 	}
+	if backend == choice.IPTables {
+		if err := iptables.Check(n); err != nil {
+			return "", &Error{Kind: InvalidArgument, Err: err}
+		}
+		return iptables.Text(n), nil
+	}
 	return ruleset.Text(ruleset.Base(), part), nil
 }
 
-// backendKnown accepts the backend of this version; "" means the active one.
-func backendKnown(backend string) error {
-	switch backend {
-	case "", backendName:
-		return nil
-	case "iptables":
-		return errorf(NotSupported, "this version has no iptables backend: use %q", backendName)
-	}
-	return errorf(InvalidArgument, "unknown backend %q: it is auto, nftables or iptables", backend)
-}
-
-// SetBackend chooses the backend; with Persistent the configuration says so
-// from now on.
-func (s *Service) SetBackend(ctx context.Context, backend string, o ChangeOptions) error {
-	if backend == "" {
-		return errorf(InvalidArgument, "no backend named: it is auto, nftables or iptables")
-	}
-	if backend != backendAuto {
-		if err := backendKnown(backend); err != nil {
-			return err
-		}
-	}
-	if err := s.lock(ctx); err != nil {
-		return err
-	}
-	defer s.unlock()
-	source := "chosen by a call, until the next reload or restart"
-	if o.Persistent {
-		if err := s.Settings.SetBackend(backend); err != nil {
-			return errorf(ApplyFailed, "writing the backend into the configuration: %w", err)
-		}
-		return s.readSettings()
-	}
-	s.changeHost(func(h *Host) { h.ConfiguredBackend, h.BackendSource = backend, source })
-	return nil
-}
-
-// readSettings reads the configuration and takes what it says.
-func (s *Service) readSettings() error {
-	c, err := s.settings()
-	if err != nil {
-		return err
-	}
-	s.configure(c)
-	return nil
-}
-
-// settings reads and checks the configuration.
-func (s *Service) settings() (Config, error) {
-	c, err := s.Settings.Read()
-	if err != nil {
-		return c, &Error{Kind: InvalidArgument, Err: err}
-	}
-	if c.Backend != backendAuto {
-		if err := backendKnown(c.Backend); err != nil {
-			return c, errorf(BackendUnavailable, "%s: %w", c.Source, err)
-		}
-	}
-	return c, nil
-}
-
-func (s *Service) configure(c Config) {
-	s.changeHost(func(h *Host) { h.ConfiguredBackend, h.BackendSource = c.Backend, c.Source })
-}
-
 // Ruleset is what the kernel holds for the network.
-func (s *Service) Ruleset(_ context.Context, name string) (string, error) {
+func (s *Service) Ruleset(ctx context.Context, name string) (string, error) {
 	m, err := s.known(name)
 	if err != nil {
 		return "", err
@@ -132,9 +78,12 @@ func (s *Service) Ruleset(_ context.Context, name string) (string, error) {
 	if !m.hasRules {
 		return fmt.Sprintf("# network %s has no rules\n", name), nil
 	}
-	part, ok := s.Rules.Installed(name)
-	if !ok {
+	text, err := s.backend().Text(ctx, name)
+	if err != nil {
+		return "", errorf(ApplyFailed, "listing the rules of network %q: %w", name, err)
+	}
+	if text == "" {
 		return "", errorf(ApplyFailed, "the rules of network %q are not in the kernel: reapply puts them back", name)
 	}
-	return ruleset.Text(ruleset.SetsOf(ruleset.Base(), part), part), nil
+	return text, nil
 }

@@ -63,9 +63,6 @@ func TestErrorNames(t *testing.T) {
 		"binding without firewalld":  {r.Manager("BindInterface", "virbr0", "trusted"), "FirewalldNotRunning"},
 		"unbinding without it":       {r.Manager("UnbindInterface", "virbr0"), "FirewalldNotRunning"},
 		"binding a stranger":         {r.Manager("BindInterface", "lo", ""), "NetworkNotFound"},
-		"later: iptables":            {r.Manager("SetBackend", "iptables", opts()), notSupported},
-		"later: iptables, for ever":  {r.Manager("SetBackend", "iptables", opts("Persistent", true)), notSupported},
-		"later: preview of iptables": {r.Manager("Preview", other, "iptables"), notSupported},
 		"later: diagnosis":           {r.Manager("Diagnose"), notSupported},
 		"later: forwards":            {r.Network("default", "AddPortForward", portForward(), opts()), notSupported},
 		"later: forwards, removal":   {r.Network("default", "RemovePortForward", uint32(1), opts()), notSupported},
@@ -204,14 +201,15 @@ func TestSetBackend(t *testing.T) {
 	const file = "/etc/virtfirewalld/virtfirewalld.conf"
 	text := func() string { return r.Must("cat", file) }
 	before := text()
-	want("at first", "auto", "nothing configured")
+	const found = "nftables: the kernel has it and nft is installed"
+	want("at first", "auto", found)
 	r.must(r.Manager("SetBackend", "nftables", opts()))
-	want("until restart", "nftables", "until the next reload or restart")
+	want("until restart", "nftables", "asked for by a client")
 	if text() != before {
 		t.Errorf("the file was written:\n%s", text())
 	}
 	r.must(r.Manager("Reload"))
-	want("after Reload", "auto", "nothing configured")
+	want("after Reload", "auto", found)
 	f.all()
 	r.must(r.Manager("SetBackend", "nftables", opts("Persistent", true)))
 	want("persistent", "nftables", file)
@@ -226,7 +224,7 @@ func TestSetBackend(t *testing.T) {
 	want("after a restart", "nftables", file)
 	r.must(r.Manager("SetBackend", "auto", opts("Persistent", true)))
 	want("auto again", "auto", "")
-	if got := property("AvailableBackends").([]string); !slices.Equal(got, []string{"nftables"}) {
+	if got := property("AvailableBackends").([]string); !slices.Equal(got, []string{"nftables", "iptables"}) {
 		t.Errorf("AvailableBackends is %q", got)
 	}
 	if got := property("Version").(string); got == "" || !strings.Contains(r.Must("virtfirewalld", "--version"), got) {

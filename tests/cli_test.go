@@ -185,10 +185,13 @@ func TestVerbsOfTheHost(t *testing.T) {
 	contains(t, "zones remove", r.ctl(0, "zones", "remove", "--unbind"), "libvirt-to-host")
 	r.same("zones remove", r.ctlJSON("zones", "remove"), map[string]any{"removed": []any{}})
 
-	contains(t, "backend", r.ctl(0, "backend"), "nftables", "auto", "nothing configured")
+	contains(t, "backend", r.ctl(0, "backend"), "nftables", "auto", "the kernel has it and nft is installed")
 	r.same("backend", r.ctlJSON("backend", "nftables", "--persistent"), map[string]any{"backend": "nftables",
-		"configured_backend": "nftables", "available_backends": []any{"nftables"}})
-	r.ctl(1, "backend", "iptables")
+		"configured_backend": "nftables", "available_backends": []any{"nftables", "iptables"}})
+	r.Announce(uncovered)
+	contains(t, "backend", r.ctl(0, "backend", "iptables"), "iptables")
+	contains(t, "rules", r.ctl(0, "rules", "default"), "LIBVIRT_FWI")
+	r.ctl(0, "backend", "auto", "--persistent")
 	contains(t, "reapply", r.ctl(0, "reapply"), "nothing to repair")
 	r.same("reapply", r.ctlJSON("reapply"), map[string]any{"repairs": 0.0})
 	version := r.ctlJSON("version")

@@ -16,6 +16,8 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
@@ -90,16 +92,41 @@ func (f *faults) call(name string, canBeLost bool, do func() error) error {
 }
 
 type faultyRules struct {
-	*nftables.Backend
+	service.NFTables
 	*faults
 }
 
-func (r faultyRules) Apply(ctx context.Context, c ruleset.Change) error {
-	return r.in(ctx, "Apply", func() error { return r.Backend.Apply(ctx, c) })
+// onlyNFTables is a host whose one backend is in another network namespace:
+// the programs of iptables would run in that of the test.
+type onlyNFTables struct{ service.Backend }
+
+func (b onlyNFTables) Get(string) service.Backend { return b.Backend }
+func (onlyNFTables) Variant() string              { return "" }
+
+func (onlyNFTables) Available(context.Context, choice.Configured) choice.Available {
+	return choice.Available{NFT: true, IPTables: errors.New("it is not used here")}
+}
+
+// noLeftovers is a host that libvirt never ran on; looking would happen in the
+// network namespace of the test.
+type noLeftovers struct{}
+
+func (noLeftovers) Running() (bool, error) { return false, nil }
+
+func (noLeftovers) Present(context.Context, []network.Network, neighbour.Variant) (map[string]bool, error) {
+	return nil, nil
+}
+
+func (noLeftovers) Remove(context.Context, []network.Network, neighbour.Variant) (neighbour.Report, error) {
+	return neighbour.Report{}, nil
+}
+
+func (r faultyRules) Apply(ctx context.Context, c service.Change) error {
+	return r.in(ctx, "Apply", func() error { return r.NFTables.Apply(ctx, c) })
 }
 
 func (r faultyRules) Counters(ctx context.Context) (out map[string]ruleset.Counters, err error) {
-	err = r.in(ctx, "Counters", func() error { out, err = r.Backend.Counters(ctx); return err })
+	err = r.in(ctx, "Counters", func() error { out, err = r.NFTables.Counters(ctx); return err })
 	return out, err
 }
 
@@ -229,8 +256,9 @@ func (w *world) start() {
 	w.links, err = watch.Start(context.Background(), watch.Config{NetNS: w.ns})
 	fatal(w.t, err)
 	w.svc = service.New("test", service.Deps{
-		Rules: faultyRules{w.rules, w.f}, Links: faultyLinks{w.links, w.f}, Zones: faultyZones{w.zones, w.f}, ZoneFiles: w.zones,
-		Files: faultyFiles{files, w.f}, Host: noNeeds{}, Settings: service.ConfigDir(w.path("etc")), Totals: totals,
+		Backends: onlyNFTables{faultyRules{service.NFTables{Kernel: w.rules}, w.f}}, Leftovers: noLeftovers{},
+		Links: faultyLinks{w.links, w.f}, Zones: faultyZones{w.zones, w.f}, ZoneFiles: w.zones,
+		Files: faultyFiles{files, w.f}, Host: noNeeds{}, Settings: service.ConfigFiles{Dir: w.path("etc"), Libvirt: w.path("network.conf")}, Totals: totals,
 		Log: slog.New(slog.DiscardHandler), Notify: w.notify,
 	})
 	fatal(w.t, w.svc.Start(context.Background()))

@@ -12,6 +12,8 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/dbus"
 	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/iptables"
+	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
@@ -47,9 +49,6 @@ func start(ctx context.Context, o options, log *slog.Logger) (*daemon, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := d.rules.Probe(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("probing nftables, which this version needs: %w", err), d.close())
-	}
 	if err := d.service.Start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting: %w", err), d.close())
 	}
@@ -64,16 +63,14 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	defer cancel()
 	// The lasting netlink sockets come first: the library that encodes the
 	// rules cannot use file descriptors of 1,024 and more.
-	config := service.ConfigDir(o.configDir)
+	config := service.ConfigFiles{Dir: o.configDir, Libvirt: o.libvirtConf}
 	settings, err := config.Read()
 	if err != nil {
 		return err
 	}
 	var totals *service.Totals
-	if d.rules, err = nftables.Open(nftables.Config{
-		Owned: settings.OwnTable, Log: d.log,
-		StartValues: func(network string) ruleset.Counters { return totals.Of(network) },
-	}); err != nil {
+	begin := func(network string) ruleset.Counters { return totals.Of(network) }
+	if d.rules, err = nftables.Open(nftables.Config{Owned: settings.OwnTable, Log: d.log, StartValues: begin}); err != nil {
 		return err
 	}
 	if d.bus, err = dbus.Connect(ctx, os.Getenv("DBUS_SYSTEM_BUS_ADDRESS")); err != nil {
@@ -93,14 +90,23 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 		d.log.Warn("counters begin anew", "error", err)
 	}
 	totals = service.NewTotals(kept)
+	record := filepath.Join(o.runtimeDir, "iptables")
+	chains, err := iptables.Open(iptables.Config{Record: record, Log: d.log, StartValues: begin})
+	if err != nil {
+		return err
+	}
 	// The monitor lives as long as its context: until close.
 	if d.links, err = watch.Start(context.Background(), watch.Config{Log: d.log}); err != nil {
 		return err
 	}
 	firewalld := zones.New(d.bus.Conn(), d.log)
 	d.service = service.New(version, service.Deps{
-		Rules: d.rules, Links: d.links, Zones: firewalld, ZoneFiles: firewalld, Files: files,
-		Host: service.NewNeeds(d.links, d.log), Settings: config, Totals: totals, Log: d.log,
+		Backends: &service.HostBackends{
+			NFTables: service.NFTables{Kernel: d.rules},
+			IPTables: service.IPTables{Kernel: chains, Record: record},
+		},
+		Links: d.links, Zones: firewalld, ZoneFiles: firewalld, Files: files,
+		Host: service.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(neighbour.LibvirtRunDir), Settings: config, Totals: totals, Log: d.log,
 	})
 	d.server, err = dbus.New(d.bus, d.service, dbus.NewRootOnly(d.bus.Conn()), d.log)
 	if err != nil {

@@ -1,0 +1,135 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+)
+
+// backend is the one that holds the rules now.
+func (s *Service) backend() Backend {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.active
+}
+
+// decide reads the configuration, probes the host and chooses. A configured
+// backend that does not work is an error and never replaced in silence.
+func (s *Service) decide(ctx context.Context) (Config, choice.Decision, error) {
+	c, err := s.Settings.Read()
+	if err != nil {
+		return c, choice.Decision{}, &Error{Kind: InvalidArgument, Err: err}
+	}
+	d, err := s.choose(ctx, c.Configured)
+	return c, d, err
+}
+
+func (s *Service) choose(ctx context.Context, c choice.Configured) (choice.Decision, error) {
+	d, err := choice.Choose(c, s.Backends.Available(ctx, c))
+	switch {
+	case errors.Is(err, choice.ErrUnavailable):
+		return d, &Error{Kind: BackendUnavailable, Err: err}
+	case err != nil:
+		return d, &Error{Kind: InvalidArgument, Err: err}
+	}
+	return d, nil
+}
+
+// decided says what was chosen, and why.
+func (s *Service) decided(c choice.Configured, d choice.Decision) {
+	configured := c.Own.Value
+	if configured == "" {
+		configured = choice.Auto
+	}
+	s.changeHost(func(h *Host) {
+		h.Backend, h.ConfiguredBackend, h.BackendSource = d.Backend, configured, d.Source
+		h.AvailableBackends = d.Available
+	})
+}
+
+// SetBackend chooses the backend and moves every network to it, or none. With
+// Persistent the configuration says so from now on; else the next reload or
+// restart reads what it says.
+func (s *Service) SetBackend(ctx context.Context, backend string, o ChangeOptions) error {
+	if !slices.Contains([]string{choice.Auto, choice.NFTables, choice.IPTables}, backend) {
+		return errorf(InvalidArgument, "unknown backend %q: it is auto, nftables or iptables", backend)
+	}
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
+	c, err := s.Settings.Read()
+	if err != nil {
+		return &Error{Kind: InvalidArgument, Err: err}
+	}
+	c.Own = choice.Setting{Value: backend}
+	d, err := s.choose(ctx, c.Configured)
+	if err != nil {
+		return err
+	}
+	before := s.active.Name()
+	if err := s.move(ctx, d.Backend); err != nil {
+		return err
+	}
+	if o.Persistent {
+		if err := s.Settings.SetBackend(backend); err != nil {
+			return errors.Join(errorf(ApplyFailed, "writing the backend into the configuration: %w", err), s.move(ctx, before))
+		}
+		c, d, err = s.decide(ctx)
+		if err != nil {
+			return err
+		}
+	}
+	s.decided(c.Configured, d)
+	return nil
+}
+
+// move hands every network to a backend: its rules are there before those of
+// the one before go, so that there is no instant without, and where either
+// fails all is as it was. The caller holds the lock.
+func (s *Service) move(ctx context.Context, name string) error {
+	old := s.active
+	if old.Name() == name {
+		return nil
+	}
+	next := s.Backends.Get(name)
+	// What counters begin at in the new backend.
+	if _, err := s.readCounters(ctx, 0); err != nil {
+		return errorf(ApplyFailed, "reading the counters before moving to %s: %w", name, err)
+	}
+	undone := context.WithoutCancel(ctx)
+	if _, err := next.Sync(ctx, s.members()); err != nil {
+		return errors.Join(errorf(ApplyFailed, "putting the networks in force with %s: %w", name, err), next.Vacate(undone))
+	}
+	if err := old.Vacate(ctx); err != nil {
+		_, back := old.Sync(undone, s.members())
+		return errors.Join(errorf(ApplyFailed, "taking the rules of %s out: %w", old.Name(), err), back, next.Vacate(undone))
+	}
+	s.activate(next)
+	var ts []transition
+	for _, m := range s.all() {
+		moved := *m
+		moved.backend = name
+		ts = append(ts, transition{old: m, next: &moved})
+	}
+	s.publish(ts)
+	poke(s.dhcp)
+	poke(s.foreign)
+	s.Log.Info("moved every network to another backend", "from", old.Name(), "to", name, "networks", len(ts))
+	if name == choice.IPTables {
+		s.Log.Warn("iptables holds libvirt's own rules, which do not cover all that nftables does: isolated and device-bound networks reach routed ones, and IPv6 of networks that have none is not refused")
+	}
+	return nil
+}
+
+// activate makes a backend the one that is asked from now on.
+func (s *Service) activate(b Backend) {
+	s.counters.Lock()
+	defer s.counters.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active = b
+	s.counters.value = nil
+}
