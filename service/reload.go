@@ -22,14 +22,12 @@ func (s *Service) takeOver(ctx context.Context) error {
 	for _, b := range broken {
 		s.Log.Error("a stored network is left out until its file is right", "file", b.Path, "error", b.Err)
 	}
-	var ts []transition
 	for _, e := range state.Current() {
 		m, err := s.restored(e)
 		if err != nil {
 			s.Log.Error("a stored network is left out until its file is right", "file", e.Path, "network", e.Network.Name, "error", err)
 			continue
 		}
-		ts = append(ts, transition{next: m})
 		s.adopt(m)
 	}
 	s.Totals.forget(func(name string) bool { return s.networks[name] == nil })
@@ -110,8 +108,8 @@ func (s *Service) Reload(ctx context.Context) error {
 	if len(broken) > 0 {
 		return errorf(InvalidArgument, "reading %s: %w; mend the file and reload again", broken[0].Path, broken[0].Err)
 	}
-	ts, err := s.reloaded(state)
-	if err != nil {
+	// What is wrong with the files shows before anything is moved.
+	if _, err := s.reloaded(state); err != nil {
 		return err
 	}
 	forget := func() (func() error, error) { return s.Files.ForgetRuntimeChanges(state) }
@@ -119,7 +117,8 @@ func (s *Service) Reload(ctx context.Context) error {
 	if err := s.move(ctx, decision.Backend); err != nil {
 		return err
 	}
-	if ts, err = s.reloaded(state); err == nil {
+	ts, err := s.reloaded(state)
+	if err == nil {
 		err = s.commit(ctx, ts, forget)
 	}
 	if err != nil {

@@ -12,8 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const accessDenied = "org.freedesktop.DBus.Error.AccessDenied"
-
 // portForward is one that would be right.
 func portForward() map[string]godbus.Variant {
 	return opts("Protocol", "tcp", "HostAddress", "", "HostPort", uint16(8080), "GuestAddress", "192.168.122.10", "GuestPort", uint16(80))
