@@ -168,6 +168,11 @@ func TestWhoMay(t *testing.T) {
 			t.Errorf("%s as user 65534: %v\n%s", d.method, err, out)
 		}
 	}
+	out, err := r.RunAs(65534, "gdbus", "call", "--system", "--dest", managerName, "--object-path", string(managerPath),
+		"--method", managerName+".RemoveNetwork", "default", "{}")
+	if err == nil || !strings.Contains(out, accessDenied) { // busctl does not show the name
+		t.Errorf("the error's name is another: %v\n%s", err, out)
+	}
 	if diff := cmp.Diff(before, r.everything()); diff != "" {
 		t.Errorf("user 65534 changed something (-before +after):\n%s", diff)
 	}

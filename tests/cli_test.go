@@ -8,7 +8,10 @@ import (
 	"syscall"
 	"testing"
 
+	godbus "github.com/godbus/dbus/v5"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/virtfirewalld/virtfirewalld/dbus"
 )
 
 // ctl runs virtfirewallctl, which must end with the exit code.
@@ -144,6 +147,34 @@ func TestVerbsOfNetworks(t *testing.T) {
 	if table := r.Table(); table != "" {
 		t.Errorf("with no network there is a table:\n%s", table)
 	}
+}
+
+// TestShowHasEveryProperty compares what show prints with what the bus has.
+func TestShowHasEveryProperty(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	r.must(r.AddXML(corpus(t, "own-ipv6-pool.xml")))
+	name := r.onlyNetwork()
+	var all map[string]godbus.Variant
+	r.must(r.Call(dbus.NetworkPath(name), propertiesName+".GetAll", networkName), &all)
+	shown := map[string]any{}
+	for key, value := range r.ctlJSON("show", name).(map[string]any) {
+		shown[strings.ReplaceAll(key, "_", "")] = value
+	}
+	for property, value := range all {
+		text, err := json.Marshal(value.Value())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want any
+		if err := json.Unmarshal(text, &want); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, shown[strings.ToLower(property)]); diff != "" {
+			t.Errorf("%s (-bus +show):\n%s", property, diff)
+		}
+	}
+	contains(t, "show", r.ctl(0, "show", name), all["NATIPv6AddressRange"].Value().(string))
 }
 
 // TestVerbsOfTheHost runs the verbs about firewalld and the service.

@@ -94,13 +94,14 @@ func translation(n client.Network) string {
 	if n.ForwardMode != "nat" {
 		return "none"
 	}
-	families := "IPv4"
+	families, to := "IPv4", orElse(n.NATAddressRange, "the outgoing interface's address")
 	if n.NATIPv6 {
 		families = "IPv4 and IPv6"
 	}
-	return fmt.Sprintf("%s, to %s, ports %s", families,
-		orElse(n.NATAddressRange, "the outgoing interface's address"),
-		orElse(n.NATPortRange, "1024-65535"))
+	if n.NATIPv6Range != "" {
+		to += " and " + n.NATIPv6Range
+	}
+	return fmt.Sprintf("%s, to %s, ports %s", families, to, orElse(n.NATPortRange, "1024-65535"))
 }
 
 func services(n client.Network) []string {

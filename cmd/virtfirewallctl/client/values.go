@@ -25,6 +25,7 @@ type Network struct {
 	Addresses       []string `json:"addresses"`
 	Routes          []string `json:"routes"`
 	NATAddressRange string   `json:"nat_address_range"`
+	NATIPv6Range    string   `json:"nat_ipv6_address_range"`
 	NATPortRange    string   `json:"nat_port_range"`
 	NATIPv6         bool     `json:"nat_ipv6"`
 	IPv6Guests      bool     `json:"ipv6_guests"`
@@ -91,7 +92,7 @@ func (p properties) network() (Network, error) {
 		"State": &n.State, "StateReason": &n.StateReason, "BoundZone": &n.BoundZone, "Zone": &n.Zone,
 		"ForwardMode": &n.ForwardMode, "ForwardDevices": &n.ForwardDevices,
 		"Addresses": &n.Addresses, "Routes": &n.Routes,
-		"NATAddressRange": &n.NATAddressRange, "NATPortRange": &n.NATPortRange, "NATIPv6": &n.NATIPv6,
+		"NATAddressRange": &n.NATAddressRange, "NATIPv6AddressRange": &n.NATIPv6Range, "NATPortRange": &n.NATPortRange, "NATIPv6": &n.NATIPv6,
 		"IPv6Guests": &n.IPv6Guests, "DHCP": &n.DHCP, "DNS": &n.DNS, "TFTP": &n.TFTP,
 		"PortForwards": &forwards,
 	})
