@@ -9,6 +9,7 @@ import (
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestRestartIsNotNoticed by any packet, whichever way the service ends: none
@@ -213,13 +214,13 @@ func TestForeignFlushIsMended(t *testing.T) {
 			guest, internet := r.Guest("virbr0", "guest", "192.168.122.10/24"), r.Internet()
 			natted(t, guest, internet, "before")
 			guarded(t, guest, internet, "before")
-			table, counted, repaired := withoutCounts(r.Table()), r.Counters("default"), r.repairs()
+			table, counted, repaired := uncounted(tableLines(r.Host)), r.Counters("default"), r.repairs()
 			if counted["FromGuestPackets"] == 0 || counted["RejectedToGuestPackets"] == 0 {
 				t.Errorf("nothing was counted: %v", counted)
 			}
 			c.mend(r)
-			if now := withoutCounts(r.Table()); now != table {
-				t.Errorf("the table is not as it was:\n%s\n%s", table, now)
+			if diff := cmp.Diff(table, uncounted(tableLines(r.Host))); diff != "" {
+				t.Errorf("the table is not as it was (-before +after):\n%s", diff)
 			}
 			r.notBelow("mended", "default", counted)
 			natted(t, guest, internet, "mended")
@@ -254,7 +255,7 @@ func TestReapplyCountsNetworks(t *testing.T) {
 	for i, name := range []string{"a", "b", "c"} {
 		r.must(r.AddXML(lasting(name, i+1, "nat")))
 	}
-	whole := r.Table()
+	whole := tableLines(r.Host)
 	damages := map[string][]string{
 		"flush chain inet libvirt_network net_b_from":                                  {"b"},
 		"add rule inet libvirt_network net_b_from accept":                              {"b"},
@@ -286,8 +287,8 @@ func TestReapplyCountsNetworks(t *testing.T) {
 		if !slices.Equal(told, want) {
 			t.Errorf("%s: Repaired for %q, want %q", damage, told, want)
 		}
-		if now := inOrder(r.Table()); now != inOrder(whole) {
-			t.Fatalf("%s: the table is not as it was:\n%s\n%s", damage, whole, r.Table())
+		if diff := cmp.Diff(whole, tableLines(r.Host)); diff != "" {
+			t.Fatalf("%s: the table is not as it was (-before +after):\n%s", damage, diff)
 		}
 		if n := r.reapply(); n != 0 {
 			t.Errorf("%s: another %d repairs", damage, n)
@@ -296,14 +297,6 @@ func TestReapplyCountsNetworks(t *testing.T) {
 	if foreign := r.Must("nft", "list", "tables"); !strings.Contains(foreign, "inet foreign") {
 		t.Error("a foreign table was removed")
 	}
-}
-
-// inOrder gives a listing's lines in an order that does not say in which order
-// chains were made.
-func inOrder(table string) string {
-	lines := strings.Split(withoutCounts(table), "\n")
-	slices.Sort(lines)
-	return strings.Join(lines, "\n")
 }
 
 // TestSecondInstanceRefuses to start on the same bus, and harms nothing.

@@ -132,7 +132,9 @@ func (w *watch) run(ctx context.Context) {
 			w.pending = w.pending[1:]
 		case s, ok := <-w.signals:
 			if !ok {
-				w.client.log.Warn("the connection to the bus is closed, firewalld is no longer watched")
+				if ctx.Err() == nil { // else both ended, and nobody minds which was first
+					w.client.log.Warn("the connection to the bus is closed, firewalld is no longer watched")
+				}
 				return
 			}
 			w.observe(s)
