@@ -227,7 +227,7 @@ func TestLibvirtsLeftovers(t *testing.T) {
 }
 
 // awaitTrue waits until something holds.
-func awaitTrue(t *testing.T, what string, holds func() bool) {
+func awaitTrue(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {

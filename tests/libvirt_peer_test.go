@@ -25,7 +25,15 @@ type libvirtPeer struct {
 // newLibvirtPeer starts libvirtd with an iptables of the given variant.
 func newLibvirtPeer(t testing.TB, variant string) *libvirtPeer {
 	t.Helper()
-	p := &libvirtPeer{Host: hostWithIptables(t, variant)}
+	h := hostWithIptables(t, variant)
+	h.Bus()
+	return libvirtOn(t, h)
+}
+
+// libvirtOn starts libvirtd, with no networks, on a host that has a bus.
+func libvirtOn(t testing.TB, h *host.Host) *libvirtPeer {
+	t.Helper()
+	p := &libvirtPeer{Host: h}
 	if _, err := p.Run("libvirtd", "--version"); err != nil {
 		t.Fatalf("the real libvirt is needed; tests/setup.sh installs it: %v", err)
 	}
@@ -33,7 +41,6 @@ func newLibvirtPeer(t testing.TB, variant string) *libvirtPeer {
 	p.Must("sh", "-c", `rm -f /etc/libvirt/qemu/networks/*.xml /etc/libvirt/qemu/networks/autostart/*
 		mkdir -p /var/lib/tftpboot
 		printf 'auth_unix_rw = "none"\nauth_unix_ro = "none"\n' >> /etc/libvirt/libvirtd.conf`)
-	p.Bus()
 	p.start(t)
 	return p
 }
@@ -75,10 +82,15 @@ var iptablesVariants = []string{"nft", "legacy"}
 func hostWithIptables(t testing.TB, variant string) *host.Host {
 	t.Helper()
 	h := host.New(t)
+	setIptables(h, variant)
+	return h
+}
+
+// setIptables has the programs of a host be of a variant.
+func setIptables(h *host.Host, variant string) {
 	for _, name := range []string{"iptables", "ip6tables"} {
 		h.Must("update-alternatives", "--set", name, "/usr/sbin/"+name+"-"+variant)
 	}
-	return h
 }
 
 // savedRules is what both iptables-save print, table by table, without

@@ -1,0 +1,157 @@
+package tests
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The networks that libvirt starts before the service comes.
+const (
+	firstXML = "<network><name>first</name><forward mode='nat'><nat ipv6='yes'/></forward><bridge name='virbr0' stp='off'/>" +
+		"<ip address='192.168.122.1' prefix='24'><dhcp><range start='192.168.122.100' end='192.168.122.120'/></dhcp></ip>" +
+		"<ip family='ipv6' address='2001:db8:122::1' prefix='64'/></network>"
+	secondXML = "<network><name>second</name><forward mode='nat'/><bridge name='virbr1' stp='off'/>" +
+		"<ip address='10.2.0.1' prefix='24'><dhcp><range start='10.2.0.100' end='10.2.0.120'/></dhcp></ip>" +
+		"<ip family='ipv6' address='2001:db8:2::1' prefix='64'/></network>"
+)
+
+// libvirtRig is a host where libvirt has started networks on iptables, and the
+// service has not been started.
+func libvirtRig(t *testing.T, variant string, xmls ...string) (*rig, *libvirtPeer) {
+	t.Helper()
+	r := newRig(t)
+	setIptables(r.Host, variant)
+	p := libvirtOn(t, r.Host)
+	for _, xml := range xmls {
+		if err := p.run(nameIn(xml), xml); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return r, p
+}
+
+func nameIn(xml string) string {
+	_, rest, _ := strings.Cut(xml, "<name>")
+	name, _, _ := strings.Cut(rest, "</name>")
+	return name
+}
+
+func (p *libvirtPeer) dump(t testing.TB, name string) string {
+	t.Helper()
+	xml, err := p.virsh("net-dumpxml", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return xml
+}
+
+// kill ends libvirtd as an upgrade may: its rules, bridges and dnsmasq stay.
+func (p *libvirtPeer) kill() { _ = p.daemon.Kill() }
+
+// withoutLines is a text without the lines that have one of these parts, but
+// for other people's.
+func withoutLines(text string, parts ...string) string {
+	var b strings.Builder
+lines:
+	for line := range strings.Lines(text) {
+		for _, part := range parts {
+			if strings.Contains(line, part) && !strings.Contains(line, "hook") {
+				continue lines
+			}
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// withoutEmpty leaves out libvirt's chains that have no rules, and their jumps.
+func withoutEmpty(rules string) string {
+	tables := strings.SplitAfter(rules, "COMMIT\n")
+	for i, table := range tables {
+		for _, chain := range []string{"INP", "OUT", "FWX", "FWI", "FWO", "PRT"} {
+			if !strings.Contains(table, "-A LIBVIRT_"+chain+" ") {
+				tables[i] = withoutLines(tables[i], "LIBVIRT_"+chain)
+			}
+		}
+	}
+	return strings.Join(tables, "")
+}
+
+// TestNetworksThatLibvirtLeft: libvirt is gone and its rules are there. Those of
+// a network go when it is ours, and nothing else does, whatever it is.
+func TestNetworksThatLibvirtLeft(t *testing.T) {
+	t.Parallel()
+	for _, variant := range iptablesVariants {
+		t.Run(variant, func(t *testing.T) {
+			t.Parallel()
+			r, p := libvirtRig(t, variant, firstXML, secondXML)
+			first, second := p.dump(t, "first"), p.dump(t, "second")
+			p.kill()
+			for _, rule := range []string{
+				"-I LIBVIRT_FWI -d 192.168.122.10/32 -o virbr0 -p tcp --dport 80 -m comment --comment hook -j ACCEPT",
+				"-t nat -A POSTROUTING -s 10.9.0.0/24 -j MASQUERADE",
+				"-A FORWARD -i virbr0 -m comment --comment hook -j ACCEPT", "-A FORWARD -i virbr00 -j ACCEPT",
+			} {
+				r.Must(append([]string{"iptables", "-w"}, strings.Fields(rule)...)...)
+			}
+			before := savedRules(t, r.Host)
+			without1 := withoutEmpty(withoutLines(before, " virbr0 ", " 192.168.122.0/24 ", " 2001:db8:122::/64 "))
+			without2 := withoutEmpty(withoutLines(without1, " virbr1 ", " 10.2.0.0/24 ", " 2001:db8:2::/64 "))
+			r.StartDaemon()
+			if diff := cmp.Diff(before, savedRules(t, r.Host)); diff != "" {
+				t.Error("without networks of its own the service changed:\n", diff)
+			}
+			r.must(r.AddXML(first))
+			r.awaitSame("the first network is taken over", without1)
+			if text := r.Must("sh", "-c", "iptables-save; ip6tables-save"); !strings.Contains(text, "-i virbr1 ") {
+				t.Errorf("libvirt's rules for the second network are not there:\n%s", text)
+			}
+			guest, internet := r.Guest("virbr0", "guest", "192.168.122.10/24"), r.Internet()
+			natted(t, guest, internet, "taken over")
+			guarded(t, guest, internet, "taken over")
+			r.must(r.AddXML(second))
+			r.awaitSame("the second network is taken over", without2)
+			natted(t, guest, internet, "all taken over")
+			for _, name := range []string{"first", "second"} {
+				if state, reason := r.State(name); state != "active" {
+					t.Errorf("%s is %s: %s", name, state, reason)
+				}
+				r.must(r.Manager("RemoveNetwork", name, opts()))
+			}
+			if r.Table() != "" {
+				t.Errorf("left behind:\n%s", r.Table())
+			}
+			r.awaitSame("all is removed", without2)
+		})
+	}
+}
+
+// awaitSame waits until the iptables rules are these, but for the tables that
+// have nothing in them.
+func (r *rig) awaitSame(what, want string) {
+	r.t.Helper()
+	got := ""
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if got = used(savedRules(r.t, r.Host)); got == used(want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%s, and iptables has (-want +got):\n%s\n%s", what, cmp.Diff(used(want), got), r.Daemon.Log())
+		}
+	}
+}
+
+// used leaves out built-in chains, whose policies nobody set here, tables'
+// frames, and the service's help with DHCP checksums.
+func used(rules string) string {
+	var b strings.Builder
+	for line := range strings.Lines(withoutLines(rules, "VIRTFW_DHCP", "COMMIT")) {
+		if !strings.HasPrefix(line, "*") && !strings.HasSuffix(line, " ACCEPT\n") || strings.HasPrefix(line, "-") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
