@@ -83,6 +83,7 @@ func (s *Service) prepare(ctx context.Context, n network.Network, before *manage
 	next := managed{net: n, backend: s.active.Name(), subnets: n.Subnets(), bridge: b}
 	if before != nil {
 		next.persistent = before.persistent
+		next.keepLibvirt(before)
 		if before.net.Bridge == n.Bridge && before.net.Zone == n.Zone {
 			next.zone = before.zone
 		}

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -16,41 +15,74 @@ import (
 // is looked for: where there is anything of iptables, each look runs programs.
 const leftoverPause = 50 * time.Millisecond
 
+// A libvirt that runs tells nobody when it makes its rules again, and of the
+// legacy variant the kernel tells nothing either: so it is looked at again and
+// again, but for no more than one part in lookShare of the time.
+const (
+	lookPause = 2 * time.Second
+	lookShare = 50
+)
+
 // clearLeftovers takes out what libvirt left behind for our networks, whenever
-// it is poked, until the context ends.
+// it is poked and while libvirt runs, until the context ends.
 func (s *Service) clearLeftovers(ctx context.Context) {
-	cleared := map[string]bool{} // networks whose leftovers went while libvirt ran
+	again := time.NewTimer(lookPause)
+	defer again.Stop()
+	told := "" // the last complaint: the next look may well fail like this one
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.foreign:
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(leftoverPause):
-		}
-		s.withLock(ctx, func(ctx context.Context) {
-			if err := s.clearOnce(ctx, cleared); err != nil && ctx.Err() == nil {
-				s.Log.Warn("what libvirt left behind may still be there", "error", err)
+		case <-again.C:
+			if !s.watchesLibvirt() {
+				again.Reset(lookPause)
+				continue
 			}
+		case <-s.foreign:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(leftoverPause):
+			}
+		}
+		begin := time.Now()
+		s.withLock(ctx, func(one context.Context) {
+			begin = time.Now()
+			told = s.complain(ctx, told, s.clearOnce(one))
 		})
+		again.Reset(max(lookPause, lookShare*time.Since(begin)))
 	}
+}
+
+// complain logs what is not what was told last, and returns what was told.
+func (s *Service) complain(ctx context.Context, told string, err error) string {
+	if err == nil || ctx.Err() != nil {
+		return ""
+	}
+	if err.Error() != told {
+		s.Log.Warn("what libvirt left behind may still be there", "error", err)
+	}
+	return err.Error()
+}
+
+// watchesLibvirt says whether what libvirt has may be other than when it was
+// looked at: it runs, or it was said to manage a network.
+func (s *Service) watchesLibvirt() bool {
+	running, err := s.Leftovers.Running()
+	return err != nil || running || slices.ContainsFunc(s.all(), func(m *managed) bool { return m.libvirt != "" })
 }
 
 // clearOnce looks once. Where libvirt runs and has made its rules again it is
 // libvirt that manages the network: the service says so and does not fight it.
-func (s *Service) clearOnce(ctx context.Context, cleared map[string]bool) error {
+func (s *Service) clearOnce(ctx context.Context) error {
 	var nets []network.Network
+	cleared := map[string]bool{}
 	for _, m := range s.all() {
 		if m.hasRules {
 			nets = append(nets, m.net)
+			cleared[m.net.Name] = m.cleared
 		}
 	}
-	maps.DeleteFunc(cleared, func(name string, _ bool) bool {
-		return !slices.ContainsFunc(nets, func(n network.Network) bool { return n.Name == name })
-	})
 	if len(nets) == 0 {
 		return nil
 	}
@@ -66,12 +98,9 @@ func (s *Service) clearOnce(ctx context.Context, cleared map[string]bool) error 
 	if err != nil {
 		return err
 	}
-	if !running {
-		clear(cleared)
-	}
 	back := map[string]bool{}
 	nets = slices.DeleteFunc(nets, func(n network.Network) bool {
-		back[n.Name] = present[n.Name] && cleared[n.Name]
+		back[n.Name] = present[n.Name] && cleared[n.Name] && running
 		return !present[n.Name] || back[n.Name]
 	})
 	s.noteLibvirt(back)
@@ -82,12 +111,17 @@ func (s *Service) clearOnce(ctx context.Context, cleared map[string]bool) error 
 	if !report.Empty() {
 		s.Log.Info("took out what libvirt left for networks that are governed here", "removed", report.String())
 	}
-	if running && err == nil {
-		for _, n := range nets {
-			cleared[n.Name] = true
+	if err != nil {
+		return err
+	}
+	for _, n := range nets {
+		if m, known := s.known(n.Name); known == nil {
+			next := *m
+			next.cleared = true
+			s.publish([]transition{{old: m, next: &next}})
 		}
 	}
-	return err
+	return nil
 }
 
 // noteLibvirt says of networks whether libvirt manages them as well.

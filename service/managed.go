@@ -21,6 +21,7 @@ type managed struct {
 
 	zone    zoneState
 	libvirt string // that libvirt manages it too; "" when it does not
+	cleared bool   // what libvirt had for its bridge was taken out once
 	forward string // why forwarding is not on; "" when it is
 }
 
@@ -42,6 +43,13 @@ type zoneState struct {
 func (m managed) compiled() *managed {
 	m.hasRules = m.bridge.refused == "" && m.net.Mode != network.ModeOpen
 	return &m
+}
+
+// keepLibvirt takes over what is known of libvirt's rules for the bridge.
+func (m *managed) keepLibvirt(before *managed) {
+	if m.net.Bridge == before.net.Bridge {
+		m.libvirt, m.cleared = before.libvirt, before.cleared
+	}
 }
 
 // member is the network as a backend needs it.

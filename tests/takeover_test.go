@@ -2,6 +2,7 @@ package tests
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -133,13 +134,21 @@ func TestNetworksThatLibvirtLeft(t *testing.T) {
 // have nothing in them.
 func (r *rig) awaitSame(what, want string) {
 	r.t.Helper()
+	r.awaitRules(used, what, want)
+}
+
+// awaitRules waits until the iptables rules are these after they have been
+// through a function.
+func (r *rig) awaitRules(through func(string) string, what, want string) {
+	r.t.Helper()
 	got := ""
+	want = through(want)
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if got = used(savedRules(r.t, r.Host)); got == used(want) {
+		if got = through(savedRules(r.t, r.Host)); got == want {
 			return
 		}
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%s, and iptables has (-want +got):\n%s\n%s", what, cmp.Diff(used(want), got), r.Daemon.Log())
+			r.t.Fatalf("%s, and iptables has (-want +got):\n%s\n%s", what, cmp.Diff(want, got), r.Daemon.Log())
 		}
 	}
 }
@@ -154,4 +163,61 @@ func used(rules string) string {
 		}
 	}
 	return b.String()
+}
+
+// sortedLines is for libvirt's reload, which takes networks in any order.
+func sortedLines(rules string) string {
+	return strings.Join(sorted(strings.Split(used(rules), "\n")), "\n")
+}
+
+// TestLibvirtManagesTheNetworkToo: libvirt runs, and puts its rules back. They
+// are not fought over, and the network says so, until libvirt lets it go.
+func TestLibvirtManagesTheNetworkToo(t *testing.T) {
+	t.Parallel()
+	for _, variant := range iptablesVariants {
+		t.Run(variant, func(t *testing.T) {
+			t.Parallel()
+			r, p := libvirtRig(t, variant, firstXML, secondXML)
+			libvirts := savedRules(t, r.Host)
+			handedOver := withoutLines(libvirts, " virbr0 ", " 192.168.122.0/24 ", " 2001:db8:122::/64 ")
+			r.StartDaemon()
+			r.must(r.AddXML(p.dump(t, "first")))
+			r.awaitRules(sortedLines, "the network is handed over, and libvirt's chains stay for it", handedOver)
+			if state, reason := r.State("first"); state != "active" {
+				t.Errorf("handed over, the network is %s: %s", state, reason)
+			}
+			for what, back := range map[string]func(){
+				"SIGHUP": func() { fatal(t, p.daemon.Signal(syscall.SIGHUP)) },
+				"restart": func() {
+					fatal(t, p.daemon.Stop())
+					p.start(t)
+				},
+			} {
+				back()
+				r.awaitRules(sortedLines, what+": libvirt puts its rules back", libvirts)
+				r.AwaitState("first", "degraded")
+				if _, reason := r.State("first"); !strings.Contains(reason, "libvirt manages network first itself") {
+					t.Errorf("%s: the reason is: %s", what, reason)
+				}
+				r.must(r.Manager("Reapply"))
+				r.awaitRules(sortedLines, what+": the rules stay", libvirts)
+				// Handing it over again is the way out that keeps the bridge.
+				r.must(r.Manager("RemoveNetwork", "first", opts()))
+				r.must(r.AddXML(p.dump(t, "first")))
+				r.awaitRules(sortedLines, what+": the network is handed over again", handedOver)
+				r.AwaitState("first", "active")
+			}
+			fatal(t, p.daemon.Signal(syscall.SIGHUP))
+			r.AwaitState("first", "degraded")
+			_, err := p.virsh("net-destroy", "first")
+			fatal(t, err)
+			r.must(r.Manager("Reapply"))
+			r.AwaitState("first", "waiting")
+			if _, reason := r.State("first"); strings.Contains(reason, "libvirt manages") {
+				t.Errorf("libvirt has let it go, and the reason is: %s", reason)
+			}
+			r.Bridge("virbr0", natNet)
+			r.AwaitState("first", "active")
+		})
+	}
 }
