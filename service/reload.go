@@ -6,11 +6,17 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 )
+
+// ownerPause is how long a start waits for the table's former owner to be gone.
+const ownerPause = time.Second
 
 // takeOver loads what is stored and brings the kernel to it, whatever an
 // earlier run left there.
@@ -32,7 +38,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 	}
 	s.Totals.forget(func(name string) bool { return s.networks[name] == nil })
 	members := s.members()
-	if _, err := s.active.Sync(ctx, members); err != nil {
+	if err := s.firstSync(ctx, members); err != nil {
 		return errorf(BackendUnavailable, "putting %d networks in force: %w", len(members), err)
 	}
 	if idle := s.idle(); slices.Contains(s.HostStatus().AvailableBackends, idle.Name()) {
@@ -42,6 +48,22 @@ func (s *Service) takeOver(ctx context.Context) error {
 	}
 	s.followTakeOver(ctx)
 	return nil
+}
+
+// firstSync waits a little for an owner of the table that was just killed: a
+// process that it was starting then has its socket until it runs its program.
+func (s *Service) firstSync(ctx context.Context, members []Member) error {
+	for deadline := time.Now().Add(ownerPause); ; {
+		_, err := s.active.Sync(ctx, members)
+		if !errors.Is(err, unix.EPERM) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // idle is the backend that is not in use.
