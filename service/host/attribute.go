@@ -3,29 +3,12 @@ package host
 import (
 	"bytes"
 	"encoding/binary"
-	"iter"
 	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
-)
 
-// attributes walks netlink attributes; it stops at one that does not fit.
-func attributes(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.SizeofRtAttr {
-			length := int(binary.NativeEndian.Uint16(b))
-			kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-			if length < unix.SizeofRtAttr || length > len(b) {
-				return
-			}
-			if !yield(kind, b[unix.SizeofRtAttr:length]) {
-				return
-			}
-			b = b[min(len(b), (length+3)&^3):]
-		}
-	}
-}
+	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+)
 
 // payload is a message of nfnetlink without its header.
 func payload(b []byte) []byte { return b[min(len(b), nl.SizeofNfgenmsg):] }
@@ -54,7 +37,7 @@ func (c connection) clone() connection {
 // something else.
 func parseConnection(b []byte) (c connection, ok bool) {
 	var zoned bool
-	for kind, value := range attributes(b) {
+	for kind, value := range attribute.All(b) {
 		switch kind {
 		case nl.CTA_TUPLE_ORIG:
 			var zone bool
@@ -77,12 +60,12 @@ func parseConnection(b []byte) (c connection, ok bool) {
 // parseTuple reads one direction of a connection.
 func parseTuple(b []byte) (source, destination netip.Addr, zoned bool) {
 	const tupleZone = 3 // CTA_TUPLE_ZONE
-	for kind, value := range attributes(b) {
+	for kind, value := range attribute.All(b) {
 		switch kind {
 		case tupleZone:
 			zoned = true
 		case nl.CTA_TUPLE_IP:
-			for kind, value := range attributes(value) {
+			for kind, value := range attribute.All(value) {
 				switch kind {
 				case nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC:
 					source, _ = netip.AddrFromSlice(value)

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/attribute"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
@@ -95,7 +96,7 @@ func connections() (n uint32, err error) {
 	// acknowledgement ends it.
 	req := ctRequest(ctGetStats, unix.NLM_F_ACK, unix.AF_UNSPEC)
 	err = req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(b []byte) bool {
-		for kind, value := range attributes(payload(b)) {
+		for kind, value := range attribute.All(payload(b)) {
 			const entries = 1 // CTA_STATS_GLOBAL_ENTRIES
 			if kind == entries && len(value) == 4 {
 				n = bigEndian(value)

@@ -1,24 +1,22 @@
 package host
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
+
+	"github.com/virtfirewalld/virtfirewalld/service/program"
 )
 
 const (
 	ruleChain   = "VIRTFW_DHCP"
 	ruleJump    = `-p udp -m udp --dport 68 -m comment --comment "virtfirewalld: DHCP checksums" -j ` + ruleChain
-	ruleTimeout = 10 * time.Second
 	lockSeconds = "5"
 
 	// longestComment is that of design and nft; the kernel would take 255 bytes.
@@ -136,7 +134,7 @@ func (r *checksumRules) judge(ctx context.Context, command string, failure error
 
 // list reads what is ours.
 func (r *checksumRules) list(ctx context.Context, command string) (have listing, err error) {
-	out, err := run(ctx, "", command, "-w", lockSeconds, "-t", "mangle", "-S")
+	out, err := program.Run(ctx, "", command, "-w", lockSeconds, "-t", "mangle", "-S")
 	if err != nil {
 		return listing{}, err
 	}
@@ -158,7 +156,7 @@ func (r *checksumRules) list(ctx context.Context, command string) (have listing,
 // restore does all of a script for the mangle table or nothing, and leaves
 // chains alone that it does not name.
 func (r *checksumRules) restore(ctx context.Context, command, script string) error {
-	_, err := run(ctx, "*mangle\n"+script+"COMMIT\n", sibling(command, "iptables-restore"), "--noflush", "-w", lockSeconds)
+	_, err := program.Run(ctx, "*mangle\n"+script+"COMMIT\n", sibling(command, "iptables-restore"), "--noflush", "-w", lockSeconds)
 	return err
 }
 
@@ -167,7 +165,7 @@ func (r *checksumRules) isLegacy(ctx context.Context, command string) (bool, err
 	if legacy, known := r.legacy[command]; known {
 		return legacy, nil
 	}
-	version, err := run(ctx, "", command, "-V")
+	version, err := program.Run(ctx, "", command, "-V")
 	if err == nil {
 		r.legacy[command] = !strings.Contains(version, "nf_tables")
 	}
@@ -178,7 +176,7 @@ func (r *checksumRules) isLegacy(ctx context.Context, command string) (bool, err
 // legacy variant would make only to look into it. Without a table's name,
 // iptables-save looks only at tables that are there.
 func hasMangle(ctx context.Context, command string) bool {
-	out, err := run(ctx, "", sibling(command, "iptables-save"))
+	out, err := program.Run(ctx, "", sibling(command, "iptables-save"))
 	return err != nil || strings.Contains(out, "*mangle\n")
 }
 
@@ -251,20 +249,4 @@ func comment(network string) string {
 		return '_'
 	}, "virtfirewalld: network "+network)
 	return strings.TrimSpace(text[:min(len(text), longestComment)])
-}
-
-// run runs a program to its end and gives what it printed; what it complained
-// of is in the error.
-func run(ctx context.Context, stdin, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, ruleTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.WaitDelay = time.Second
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	var out, complaints bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaints
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("running %s: %w: %s", filepath.Base(name), errors.Join(err, ctx.Err()), strings.TrimSpace(complaints.String()))
-	}
-	return out.String(), nil
 }

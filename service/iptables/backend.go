@@ -42,11 +42,12 @@ type Backend struct {
 	log    *slog.Logger
 
 	mu        sync.Mutex
-	families  []family // once probed
-	noFill    bool     // there is no CHECKSUM target
-	synced    bool     // what an earlier process left is known
-	settled   bool     // the kernel holds what is remembered, as far as is known
-	installed []entry  // in the order in which they were started
+	families  []family      // once probed
+	noFill    bool          // there is no CHECKSUM target
+	synced    bool          // what an earlier process left is known
+	settled   bool          // the kernel holds what is remembered, as far as is known
+	installed []entry       // in the order in which they were started
+	strangers map[Rule]bool // rules in our chains that nobody here wanted, when last looked at
 	recorded  map[string][]Rule
 	base      map[string]ruleset.Counters // what no rule's counter holds
 	last      map[string]ruleset.Counters // totals as last seen
@@ -92,7 +93,7 @@ func (b *Backend) Apply(ctx context.Context, set []network.Network, remove []str
 		return err
 	}
 	c := b.change(entries, remove)
-	if b.settled && c.simple() {
+	if b.settled && c.simple(b.strangers) {
 		if err = b.quick(ctx, c); err == nil {
 			b.remember(c.want, nil)
 			return nil
@@ -140,8 +141,9 @@ func (b *Backend) change(set []entry, remove []string) change {
 
 // simple says whether a change needs no look at the kernel: the chains are
 // there and stay, and whole networks come or go. Two networks of one subnet
-// have rules in common, whose order only a look can keep.
-func (c change) simple() bool {
+// have rules in common, whose order only a look can keep; and what libvirt left
+// for a network is not to be there twice.
+func (c change) simple(strangers map[Rule]bool) bool {
 	old := len(c.want) - len(c.fresh) + len(c.gone)
 	if c.altered || old == 0 || len(c.want) == 0 {
 		return false
@@ -153,7 +155,7 @@ func (c change) simple() bool {
 		}
 	}
 	for _, n := range c.fresh {
-		if slices.ContainsFunc(n.rules, func(r Rule) bool { return going[r] }) {
+		if slices.ContainsFunc(n.rules, func(r Rule) bool { return going[r] || strangers[r] }) {
 			return false
 		}
 	}
@@ -262,11 +264,13 @@ func (b *Backend) converge(ctx context.Context, want []entry, anew string) (dama
 	if err != nil {
 		return nil, err
 	}
-	p := makePlan(l, b.goal(want, anew))
+	g := b.goal(want, anew)
+	p := makePlan(l, g)
 	b.settled = false
 	if err := b.carryOut(ctx, p); err != nil {
 		return nil, err
 	}
+	b.strangers = l.strangers(g)
 	b.remember(want, p.base)
 	return p.damagedNames(), nil
 }

@@ -94,3 +94,17 @@ func (l listing) has(c Chain) bool {
 	_, ok := l.chains[c]
 	return ok
 }
+
+// strangers are the rules in our chains that a goal says nothing of, and that
+// another goal may.
+func (l listing) strangers(g goal) map[Rule]bool {
+	out := make(map[Rule]bool)
+	for _, c := range allChains() {
+		for _, line := range l.chains[c] {
+			if _, ours := g.owner(line); line.known && !ours {
+				out[line.rule] = true
+			}
+		}
+	}
+	return out
+}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/program"
 )
 
 // probeChain is where rules are tried. Nothing jumps there.
@@ -123,7 +124,7 @@ func (f family) try(ctx context.Context, rules []Rule) error {
 
 // hasTrial says whether the chain is there after a failure.
 func (f family) hasTrial(ctx context.Context, table string) bool {
-	out, err := run(context.WithoutCancel(ctx), "", f.save)
+	out, err := program.Run(context.WithoutCancel(ctx), "", f.save)
 	if err != nil {
 		return false
 	}

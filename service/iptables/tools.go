@@ -1,19 +1,15 @@
 package iptables
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service/program"
 )
 
 const (
-	runTimeout  = 30 * time.Second
 	lockSeconds = "5" // for the lock of the legacy variant, as long as libvirt's own tools are patient
 )
 
@@ -51,7 +47,7 @@ func findFamily(ctx context.Context, ipv6 bool) (family, error) {
 			return family{}, fmt.Errorf("looking for %s, which the iptables backend needs: %w: install iptables", name, err)
 		}
 		*p.into = path
-		out, err := run(ctx, "", path, "-V")
+		out, err := program.Run(ctx, "", path, "-V")
 		if err != nil {
 			return family{}, fmt.Errorf("asking %s for its version: %w", name, err)
 		}
@@ -86,7 +82,7 @@ func parseVersion(out string) (variant, version string) {
 // list reads all tables that exist. It makes none, as it would with a table's
 // name.
 func (f family) list(ctx context.Context, into *listing) error {
-	out, err := run(ctx, "", f.save, "-c")
+	out, err := program.Run(ctx, "", f.save, "-c")
 	if err != nil {
 		return fmt.Errorf("listing the rules of %s: %w", f.name(), err)
 	}
@@ -98,7 +94,7 @@ func (f family) list(ctx context.Context, into *listing) error {
 
 // listTable reads one table.
 func (f family) listTable(ctx context.Context, table string, into *listing) error {
-	out, err := run(ctx, "", f.save, "-c", "-t", table)
+	out, err := program.Run(ctx, "", f.save, "-c", "-t", table)
 	if err != nil {
 		return fmt.Errorf("listing the table %s of %s: %w", table, f.name(), err)
 	}
@@ -111,24 +107,8 @@ func (f family) do(ctx context.Context, text string) error {
 	if text == "" {
 		return nil
 	}
-	if _, err := run(ctx, text, f.restore, "--noflush", "--counters", "-w", lockSeconds); err != nil {
+	if _, err := program.Run(ctx, text, f.restore, "--noflush", "--counters", "-w", lockSeconds); err != nil {
 		return fmt.Errorf("changing the rules of %s: %w", f.name(), err)
 	}
 	return nil
-}
-
-// run runs a program to its end and gives what it printed; what it complained
-// of is in the error.
-func run(ctx context.Context, stdin, path string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, runTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.WaitDelay = time.Second
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	var out, complaints bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaints
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("running %s: %w: %s", filepath.Base(path), errors.Join(err, ctx.Err()), strings.TrimSpace(complaints.String()))
-	}
-	return out.String(), nil
 }

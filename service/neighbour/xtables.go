@@ -1,16 +1,16 @@
 package neighbour
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service/program"
 )
 
 // Variant is which of the two sets of iptables programs is meant: they keep
@@ -25,10 +25,9 @@ const (
 )
 
 const (
-	programTimeout = 30 * time.Second
-	lockSeconds    = "5"
-	attempts       = 10
-	attemptPause   = 2 * time.Millisecond
+	lockSeconds  = "5"
+	attempts     = 10
+	attemptPause = 2 * time.Millisecond
 )
 
 // xtables is the iptables programs of a variant and a family.
@@ -63,7 +62,7 @@ func (x xtables) program(ctx context.Context, suffix string) (string, error) {
 	if plainErr != nil {
 		return "", err
 	}
-	version, plainErr := run(ctx, "", plain, "-V")
+	version, plainErr := program.Run(ctx, "", plain, "-V")
 	if plainErr != nil || strings.Contains(version, string(VariantNFT)) != (x.variant == VariantNFT) {
 		return "", err
 	}
@@ -76,7 +75,7 @@ func (x xtables) find(ctx context.Context, t targets, chains bool) (script strin
 	if err != nil {
 		return "", f, fmt.Errorf("looking at what libvirt left with %s: %w: install iptables", x.name(), err)
 	}
-	text, err := run(ctx, "", save)
+	text, err := program.Run(ctx, "", save)
 	if err != nil {
 		return "", f, err
 	}
@@ -100,7 +99,7 @@ func (x xtables) remove(ctx context.Context, t targets, chains bool) (done findi
 		if err != nil {
 			return done, fmt.Errorf("removing what libvirt left with %s: %w: install iptables", x.name(), err)
 		}
-		if _, err = run(ctx, script, restore, "--noflush", "-w", lockSeconds); err == nil {
+		if _, err = program.Run(ctx, script, restore, "--noflush", "-w", lockSeconds); err == nil {
 			return f, nil
 		}
 		if attempt == attempts-1 || !pause(ctx, attemptPause) {
@@ -140,20 +139,4 @@ func hasLegacy(ipv6 bool) (bool, error) {
 // isHomeTable says whether libvirt has chains in a table of that name.
 func isHomeTable(table string) bool {
 	return table == "filter" || table == "nat" || table == "mangle"
-}
-
-// run runs a program to its end and gives what it printed; what it complained
-// of is in the error.
-func run(ctx context.Context, stdin, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, programTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.WaitDelay = time.Second
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	var out, complaints bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaints
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("running %s: %w: %s", filepath.Base(name), errors.Join(err, ctx.Err()), strings.TrimSpace(complaints.String()))
-	}
-	return out.String(), nil
 }

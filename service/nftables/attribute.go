@@ -7,6 +7,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/attribute"
 )
 
 const (
@@ -21,27 +23,9 @@ func kind(message int) netlink.HeaderType {
 	return netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | message)
 }
 
-// attributes walks netlink attributes without copying them, and stops at the
-// first that is malformed. The data must not be appended to.
-func attributes(data []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(data) >= unix.SizeofNlAttr {
-			n := int(binary.NativeEndian.Uint16(data))
-			if n < unix.SizeofNlAttr || n > len(data) {
-				return
-			}
-			typ := binary.NativeEndian.Uint16(data[2:]) & attributeType
-			if !yield(typ, data[unix.SizeofNlAttr:n]) {
-				return
-			}
-			data = data[min(align(n), len(data)):]
-		}
-	}
-}
-
 // find gives the data of the first attribute of the type.
 func find(data []byte, typ uint16) ([]byte, bool) {
-	for t, value := range attributes(data) {
+	for t, value := range attribute.All(data) {
 		if t == typ {
 			return value, true
 		}

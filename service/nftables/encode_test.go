@@ -11,6 +11,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/attribute"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
@@ -236,7 +237,7 @@ func masqueradeFlags(messages []netlink.Message) []uint32 {
 			continue
 		}
 		list, _ := find(m.Data[genHeader:], unix.NFTA_RULE_EXPRESSIONS)
-		for _, item := range attributes(list) {
+		for _, item := range attribute.All(list) {
 			if findText(item, unix.NFTA_EXPR_NAME) != "masq" {
 				continue
 			}

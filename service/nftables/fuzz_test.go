@@ -20,7 +20,7 @@ func message(typ, flags uint16, sequence uint32, body []byte) []byte {
 	return append(out, make([]byte, align(len(out))-len(out))...)
 }
 
-func attribute(typ uint16, data []byte) []byte {
+func attributeBytes(typ uint16, data []byte) []byte {
 	out := binary.NativeEndian.AppendUint16(nil, uint16(unix.SizeofNlAttr+len(data)))
 	out = binary.NativeEndian.AppendUint16(out, typ)
 	out = append(out, data...)
@@ -40,8 +40,8 @@ func refusalOf(sequence uint32, errno unix.Errno, capped bool, attributes ...byt
 }
 
 func TestAnswers(t *testing.T) {
-	text := attribute(unix.NLMSGERR_ATTR_MSG, []byte("no\x00"))
-	offset := attribute(unix.NLMSGERR_ATTR_OFFS, binary.NativeEndian.AppendUint32(nil, 24))
+	text := attributeBytes(unix.NLMSGERR_ATTR_MSG, []byte("no\x00"))
+	offset := attributeBytes(unix.NLMSGERR_ATTR_OFFS, binary.NativeEndian.AppendUint32(nil, 24))
 	for _, capped := range []bool{true, false} {
 		data := refusalOf(7, unix.ENOENT, capped, append(text, offset...)...)
 		data = append(data, refusalOf(8, 0, true)...)
@@ -55,7 +55,7 @@ func TestAnswers(t *testing.T) {
 func TestRefusalsExplainPermissions(t *testing.T) {
 	m := netlink.Message{
 		Header: netlink.Header{Type: kind(unix.NFT_MSG_NEWTABLE), Sequence: 3},
-		Data:   append([]byte{1, 0, 0, 0}, attribute(unix.NFTA_TABLE_NAME, []byte("x\x00"))...),
+		Data:   append([]byte{1, 0, 0, 0}, attributeBytes(unix.NFTA_TABLE_NAME, []byte("x\x00"))...),
 	}
 	got := refusal([]netlink.Message{m}, answer{sequence: 3, errno: unix.EPERM}).Error()
 	for _, want := range []string{"adding table x", "operation not permitted", "belongs to another process"} {
@@ -66,7 +66,7 @@ func TestRefusalsExplainPermissions(t *testing.T) {
 }
 
 func FuzzAnswers(f *testing.F) {
-	f.Add(refusalOf(1, unix.ENOENT, true, attribute(unix.NLMSGERR_ATTR_MSG, []byte("no\x00"))...))
+	f.Add(refusalOf(1, unix.ENOENT, true, attributeBytes(unix.NLMSGERR_ATTR_MSG, []byte("no\x00"))...))
 	f.Add(refusalOf(1, unix.EPERM, false))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -82,9 +82,9 @@ func FuzzAnswers(f *testing.F) {
 // FuzzObserved feeds what a dump might hold: foreign programs write user data,
 // and newer kernels attributes, that the service has never seen.
 func FuzzObserved(f *testing.F) {
-	comment := attribute(unix.NFTA_RULE_USERDATA, []byte{0, 3, 'h', 'i', 0})
-	f.Add(append(attribute(unix.NFTA_RULE_CHAIN, []byte("c\x00")), comment...))
-	f.Add(attribute(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, attribute(1, attribute(unix.NFTA_SET_ELEM_KEY, nil))))
+	comment := attributeBytes(unix.NFTA_RULE_USERDATA, []byte{0, 3, 'h', 'i', 0})
+	f.Add(append(attributeBytes(unix.NFTA_RULE_CHAIN, []byte("c\x00")), comment...))
+	f.Add(attributeBytes(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, attributeBytes(1, attributeBytes(unix.NFTA_SET_ELEM_KEY, nil))))
 	f.Add([]byte{255, 255, 0, 0})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		o := &observed{chains: map[string]*observedChain{}, sets: map[string]observedSet{}, elements: map[place]content{}}

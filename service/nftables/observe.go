@@ -8,6 +8,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/attribute"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -131,7 +132,7 @@ func (o *observed) set(body []byte) {
 
 func (o *observed) elementsOf(set string, body []byte) {
 	list, _ := find(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-	for _, item := range attributes(list) {
+	for _, item := range attribute.All(list) {
 		e := parseElement(item)
 		o.elements[place{set, e.key}] = e.content
 	}
@@ -141,7 +142,7 @@ func (o *observed) elementsOf(set string, body []byte) {
 // that no chain is.
 func parseElement(item []byte) element {
 	var e element
-	for typ, value := range attributes(item) {
+	for typ, value := range attribute.All(item) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
 			key, _ := find(value, unix.NFTA_DATA_VALUE)

@@ -6,6 +6,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/attribute"
 )
 
 // answer is one confirmation or refusal of a message.
@@ -48,7 +50,7 @@ func parseAnswer(data []byte) answer {
 	if flags&netlink.AcknowledgeTLVs == 0 || skip > len(body) {
 		return a
 	}
-	for typ, value := range attributes(body[skip:]) {
+	for typ, value := range attribute.All(body[skip:]) {
 		switch {
 		case typ == unix.NLMSGERR_ATTR_MSG:
 			a.text = text(value)
@@ -157,7 +159,7 @@ func describeFault(m netlink.Message, offset int) string {
 	if !ok || offset == 0 {
 		return ""
 	}
-	for _, item := range attributes(items) {
+	for _, item := range attribute.All(items) {
 		if !within(item) {
 			continue
 		}

@@ -2,29 +2,13 @@ package watch
 
 import (
 	"encoding/binary"
-	"iter"
 	"net/netip"
 	"syscall"
 
 	"golang.org/x/sys/unix"
-)
 
-// attributes walks netlink attributes; it stops at one that does not fit.
-func attributes(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.SizeofRtAttr {
-			length := int(binary.NativeEndian.Uint16(b))
-			kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-			if length < unix.SizeofRtAttr || length > len(b) {
-				return
-			}
-			if !yield(kind, b[unix.SizeofRtAttr:length]) {
-				return
-			}
-			b = b[min(len(b), (length+3)&^3):]
-		}
-	}
-}
+	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+)
 
 // parseLink reads the body of a link message. ok is false for messages of
 // another family: when a port leaves a bridge, the kernel says so with an
@@ -35,12 +19,12 @@ func parseLink(b []byte) (l Link, ok bool) {
 	}
 	l.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
 	l.Up = binary.NativeEndian.Uint32(b[8:])&unix.IFF_UP != 0
-	for kind, value := range attributes(b[unix.SizeofIfInfomsg:]) {
+	for kind, value := range attribute.All(b[unix.SizeofIfInfomsg:]) {
 		switch kind {
 		case unix.IFLA_IFNAME:
 			l.Name = unix.ByteSliceToString(value)
 		case unix.IFLA_LINKINFO:
-			for kind, value := range attributes(value) {
+			for kind, value := range attribute.All(value) {
 				if kind == unix.IFLA_INFO_KIND {
 					l.Bridge = unix.ByteSliceToString(value) == "bridge"
 				}
@@ -57,7 +41,7 @@ func parseAddress(b []byte) (a Address, ok bool) {
 	}
 	a.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
 	var own, other netip.Addr
-	for kind, value := range attributes(b[unix.SizeofIfAddrmsg:]) {
+	for kind, value := range attribute.All(b[unix.SizeofIfAddrmsg:]) {
 		switch kind {
 		case unix.IFA_LOCAL:
 			own, _ = netip.AddrFromSlice(value)
@@ -94,7 +78,7 @@ func parseDefaultRoute(b []byte) []Route {
 	base := Route{IPv6: b[0] == unix.AF_INET6, FromRA: b[protocol] == unix.RTPROT_RA}
 	single := base
 	var routes []Route
-	for kind, value := range attributes(b[unix.SizeofRtMsg:]) {
+	for kind, value := range attribute.All(b[unix.SizeofRtMsg:]) {
 		if kind == unix.RTA_MULTIPATH {
 			routes = append(routes, nextHops(base, value)...)
 		}
@@ -133,7 +117,7 @@ func nextHops(base Route, b []byte) []Route {
 		}
 		r := base
 		r.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
-		for kind, value := range attributes(b[unix.SizeofRtNexthop:length]) {
+		for kind, value := range attribute.All(b[unix.SizeofRtNexthop:length]) {
 			r.take(kind, value)
 		}
 		if r.Index > 0 {

@@ -1,0 +1,34 @@
+// Package program runs other programs to their end: no shell, a bound on the
+// time, and what a program complains of in the error.
+package program
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Timeout bounds one run. iptables waits for others' locks within it.
+const Timeout = 30 * time.Second
+
+// Run runs a program with a standard input and gives what it printed. It runs
+// on the calling thread, whose network namespace the program works on.
+func Run(ctx context.Context, stdin, path string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = time.Second
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	var out, complaints bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaints
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("running %s: %w: %s", filepath.Base(path), errors.Join(err, ctx.Err()), strings.TrimSpace(complaints.String()))
+	}
+	return out.String(), nil
+}
