@@ -1,6 +1,8 @@
 package tests
 
 import (
+	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -101,20 +103,60 @@ func TestSwitchUnderTraffic(t *testing.T) {
 	m.Announce(uncovered)
 	m.store(1024)
 	m.StartDaemon()
+	m.Bridge("virbr9", "10.99.0.1/24")
+	m.must(m.AddXML(netXML("isolated", "virbr9", "isolated", "10.99.0.1/24")))
+	isolated := m.Guest("virbr9", "isolated", "10.99.0.10/24")
 	k := newTalk(t, m.guest, m.outside, "203.0.113.1:7000")
 	load := m.begin()
-	for range 50 {
+	locked, err := host.StartStream(isolated, m.outside, host.StreamConfig{To: netip.MustParseAddrPort("203.0.113.1:7777"), Rate: 200})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 50 {
 		m.switchTo("iptables")
 		m.await(load, 20)
 		m.switchTo("nftables")
 		m.await(load, 20)
+		k.works(t, fmt.Sprintf("round %d", round))
+		if r := host.Try(m.guest, m.outside, host.Probe{Proto: host.ICMP, To: netip.MustParseAddrPort("203.0.113.1:0"), Timeout: 5 * time.Second}); !r.Reached {
+			t.Errorf("round %d: ping: %v", round, r)
+		}
 	}
-	k.works(t, "after 100 switches")
+	if r := locked.Stop(); r.Received > 0 || r.Sent < 100 {
+		t.Errorf("from the isolated network: %v", r)
+	}
 	r := load.Stop()
 	t.Log(r)
 	for _, wrong := range r.Wrong(wanAddress) {
 		t.Error(wrong)
 	}
+}
+
+// TestWhatIPTablesDoesNotCover: an isolated network reaches a routed one with
+// libvirt's own rules (D1), until the networks are back in nftables.
+func TestWhatIPTablesDoesNotCover(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	r.Announce(uncovered)
+	nodes := settle(r.Host)
+	for _, v := range village {
+		r.must(r.AddXML(v.xml))
+	}
+	try := func(when string, passes bool) {
+		t.Helper()
+		p := host.Probe{Proto: host.UDP, To: netip.AddrPortFrom(address(t, nodes["route"], false), 0)}
+		if got := patient(nodes["isolated"], nodes["route"], p); got.Seen.IsValid() != passes {
+			t.Errorf("%s: from an isolated network to a routed one: %v", when, got)
+		}
+	}
+	try("nftables", false)
+	r.switchTo("iptables")
+	try("iptables", true)
+	if !strings.Contains(r.Daemon.Log(), uncovered) {
+		t.Error("the log does not say what iptables does not cover")
+	}
+	r.switchTo("nftables")
+	try("nftables again", false)
 }
 
 // TestBackendByConfiguration is the Fedora change's way: a line in libvirt's
