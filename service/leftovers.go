@@ -104,6 +104,9 @@ func (s *Service) clearOnce(ctx context.Context) error {
 		return !present[n.Name] || back[n.Name]
 	})
 	s.noteLibvirt(back)
+	if err := s.unite(ctx, running); err != nil {
+		return err
+	}
 	if len(nets) == 0 {
 		return nil
 	}
@@ -115,11 +118,35 @@ func (s *Service) clearOnce(ctx context.Context) error {
 		return err
 	}
 	for _, n := range nets {
-		if m, known := s.known(n.Name); known == nil {
-			next := *m
-			next.cleared = true
-			s.publish([]transition{{old: m, next: &next}})
+		if m, err := s.known(n.Name); err == nil {
+			s.noteCleared(m)
 		}
+	}
+	return nil
+}
+
+func (s *Service) noteCleared(m *managed) {
+	next := *m
+	next.cleared = true
+	s.publish([]transition{{old: m, next: &next}})
+}
+
+// unite makes one of the rules that libvirt has for a network and those of the
+// iptables backend, which look the same, once for each network that comes while
+// libvirt runs: the backend puts new ones in without a look.
+func (s *Service) unite(ctx context.Context, running bool) error {
+	if !running || s.active.Name() != choice.IPTables {
+		return nil
+	}
+	fresh := slices.DeleteFunc(s.all(), func(m *managed) bool { return m.cleared || !m.hasRules })
+	if len(fresh) == 0 {
+		return nil
+	}
+	if _, err := s.active.Sync(ctx, s.members()); err != nil {
+		return err
+	}
+	for _, m := range fresh {
+		s.noteCleared(m)
 	}
 	return nil
 }

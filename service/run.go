@@ -216,8 +216,10 @@ func (s *Service) surprises(e zones.Event) bool {
 // says of it. firewalld before 2.0 flushes iptables' chains when it reloads,
 // so checksum help is looked at too.
 func (s *Service) zonesAnew(ctx context.Context) {
-	s.refill(ctx)
+	// firewalld takes its name before it flushes, and answers only after: rules
+	// that are put back before the first answer may be gone with it.
 	s.refreshHost(ctx)
+	s.refill(ctx)
 	s.rebindAll(ctx)
 	poke(s.dhcp)
 	poke(s.foreign)

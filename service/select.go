@@ -117,7 +117,11 @@ func (s *Service) move(ctx context.Context, name string) error {
 	s.publish(ts)
 	poke(s.dhcp)
 	poke(s.foreign)
-	s.Log.Info("moved every network to another backend", "from", old.Name(), "to", name, "networks", len(ts))
+	details := []any{"from", old.Name(), "to", name, "networks", len(ts)}
+	if name == choice.IPTables {
+		details = append(details, "variant", s.Backends.Variant())
+	}
+	s.Log.Info("moved every network to another backend", details...)
 	if name == choice.IPTables {
 		s.Log.Warn("iptables holds libvirt's own rules, which do not cover all that nftables does: isolated and device-bound networks reach routed ones, and IPv6 of networks that have none is not refused")
 	}

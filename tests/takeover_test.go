@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -219,5 +220,155 @@ func TestLibvirtManagesTheNetworkToo(t *testing.T) {
 			r.Bridge("virbr0", natNet)
 			r.AwaitState("first", "active")
 		})
+	}
+}
+
+const noRules = "# iptables-save\n# ip6tables-save\n"
+
+// TestRevertingEqualsLibvirt is the Fedora change's "Reverting": the line in
+// libvirt's file brings what libvirt itself makes.
+func TestRevertingEqualsLibvirt(t *testing.T) {
+	t.Parallel()
+	for _, variant := range iptablesVariants {
+		t.Run(variant, func(t *testing.T) {
+			t.Parallel()
+			xmls := []string{firstXML, secondXML, corpus(t, "isolated.xml"), corpus(t, "route-ipv6.xml")}
+			slices.SortFunc(xmls, func(a, b string) int { return strings.Compare(nameIn(a), nameIn(b)) })
+			peer := newLibvirtPeer(t, variant)
+			r := newRig(t)
+			r.Announce(uncovered)
+			setIptables(r.Host, variant)
+			r.StartDaemon()
+			for _, xml := range xmls {
+				fatal(t, peer.run(nameIn(xml), xml))
+				r.must(r.AddXML(peer.dump(t, nameIn(xml))))
+			}
+			fatal(t, r.WriteFile("/etc/libvirt/network.conf", []byte("firewall_backend = \"iptables\"\n"), 0o644))
+			r.StopDaemon()
+			r.StartDaemon()
+			plain := func(rules string) string { return withoutLines(rules, "*", "COMMIT") }
+			r.awaitRules(plain, "by a restart", savedRules(t, peer.Host))
+			if r.Table() != "" {
+				t.Errorf("the nftables table is still there:\n%s", r.Table())
+			}
+			fatal(t, r.WriteFile("/etc/libvirt/network.conf", nil, 0o644))
+			r.must(r.Manager("Reload"))
+			r.awaitSame("back to nftables", noRules)
+			fatal(t, r.WriteFile("/etc/libvirt/network.conf", []byte("firewall_backend = \"iptables\"\n"), 0o644))
+			fatal(t, r.Daemon.Signal(syscall.SIGHUP))
+			r.awaitRules(plain, "by a reload", savedRules(t, peer.Host))
+		})
+	}
+}
+
+// TestTakingOverWithIptables: with the iptables backend the rules that libvirt
+// left are those that are wanted. They become the service's, and go with it.
+func TestTakingOverWithIptables(t *testing.T) {
+	t.Parallel()
+	for _, variant := range iptablesVariants {
+		t.Run(variant, func(t *testing.T) {
+			t.Parallel()
+			r, p := libvirtRig(t, variant, firstXML, secondXML)
+			first, second := p.dump(t, "first"), p.dump(t, "second")
+			p.kill()
+			fatal(t, r.WriteFile("/etc/libvirt/network.conf", []byte("firewall_backend = \"iptables\"\n"), 0o644))
+			before := savedRules(t, r.Host)
+			r.StartDaemon()
+			for _, xml := range []string{first, second} {
+				r.must(r.AddXML(xml))
+				r.awaitSame("taken over", before)
+			}
+			r.KillDaemon()
+			r.StartDaemon()
+			r.awaitSame("started again", before)
+			r.must(r.Manager("RemoveNetwork", "first", opts()))
+			r.awaitSame("the first is removed", withoutLines(before, " virbr0 ", " 192.168.122.0/24 ", " 2001:db8:122::/64 "))
+			r.must(r.Manager("RemoveNetwork", "second", opts()))
+			r.awaitSame("the second is removed", noRules)
+		})
+	}
+}
+
+// libvirts is the lines of libvirt's chains; firewalld's beside them change.
+func libvirts(rules string) string {
+	var b strings.Builder
+	for line := range strings.Lines(rules) {
+		if strings.Contains(line, "LIBVIRT_") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// TestIptablesBesideFirewalld: firewalld flushes iptables when it starts and
+// reloads, and forgets its bindings. Rules and bindings come back.
+func TestIptablesBesideFirewalld(t *testing.T) {
+	t.Parallel()
+	for _, firewalld := range []string{"nftables", "iptables"} {
+		for _, variant := range iptablesVariants {
+			t.Run(firewalld+" and iptables "+variant, func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t)
+				r.Announce(uncovered, "binding a bridge to its zone")
+				setIptables(r.Host, variant)
+				r.zoneFiles(allZones...)
+				r.Firewalld(firewalld)
+				r.StartDaemon()
+				r.Bridge("virbr0", natNet)
+				guest, internet := r.Guest("virbr0", "guest", "192.168.122.10/24"), r.Internet()
+				r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
+				r.switchTo("iptables")
+				rules := savedRules(t, r.Host)
+				for what, shake := range map[string]func(){
+					"reload":          func() { r.Must("firewall-cmd", "--reload") },
+					"complete reload": func() { r.Must("firewall-cmd", "--complete-reload") },
+					"restart": func() {
+						r.stopFirewalld(syscall.SIGTERM)
+						r.Firewalld(firewalld)
+					},
+				} {
+					shake()
+					r.awaitZone("default", "virbr0", "libvirt")
+					r.awaitRules(libvirts, "after a "+what, rules)
+					natted(t, guest, internet, what)
+					guarded(t, guest, internet, what)
+				}
+			})
+		}
+	}
+}
+
+// TestVariantIsNamed: moves work with both variants, the log says which it is,
+// and a change of variant leaves nothing behind in the other.
+func TestVariantIsNamed(t *testing.T) {
+	t.Parallel()
+	r, guest, internet := natRig(t)
+	r.Announce(uncovered)
+	for _, variant := range []string{"legacy", "nft", "legacy"} {
+		setIptables(r.Host, variant)
+		r.switchTo("iptables")
+		if got := r.Must("iptables-" + variant + "-save"); !strings.Contains(got, "-A LIBVIRT_FWO -s 192.168.122.0/24 -i virbr0 -j ACCEPT") {
+			t.Errorf("the rules are not in the variant %s:\n%s", variant, got)
+		}
+		name := map[string]string{"legacy": "legacy", "nft": "nf_tables"}[variant]
+		lines := strings.Split(strings.TrimSpace(r.Daemon.Log()), "\n")
+		moves := slices.DeleteFunc(lines, func(l string) bool { return !strings.Contains(l, "moved every network") })
+		if len(moves) == 0 || !strings.Contains(moves[len(moves)-1], "variant="+name) {
+			t.Errorf("the log does not name the variant %s:\n%s", name, r.Daemon.Log())
+		}
+		natted(t, guest, internet, variant)
+		guarded(t, guest, internet, variant)
+		// The programs change while their rules are in force.
+		other := map[string]string{"legacy": "nft", "nft": "legacy"}[variant]
+		setIptables(r.Host, other)
+		r.switchTo("nftables")
+		for _, v := range iptablesVariants {
+			for _, program := range []string{"iptables-", "ip6tables-"} {
+				if left := r.Must(program + v + "-save"); strings.Contains(left, "LIBVIRT") {
+					t.Errorf("from %s to nftables, left in %s%s:\n%s", variant, program, v, left)
+				}
+			}
+		}
+		natted(t, guest, internet, "nftables after "+variant)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service/program"
@@ -60,7 +61,27 @@ func findFamily(ctx context.Context, ipv6 bool) (family, error) {
 				"for example with update-alternatives --config %s", f.command, f.variant, path, variant, f.name())
 		}
 	}
+	f.restore, f.save = f.pinned(f.restore, "-restore"), f.pinned(f.save, "-save")
 	return f, nil
+}
+
+// pinned is the same program under the name that only this variant has: where
+// an administrator chooses the other variant while rules are in force, they are
+// still found, and taken out, where they are.
+func (f family) pinned(path, suffix string) string {
+	short := map[string]string{VariantNFT: "-nft", VariantLegacy: "-legacy"}[f.variant]
+	own, err := exec.LookPath(f.name() + short + suffix)
+	if err != nil {
+		return path
+	}
+	is, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return path
+	}
+	if same, err := filepath.EvalSymlinks(own); err != nil || same != is {
+		return path
+	}
+	return own
 }
 
 // parseVersion reads "iptables v1.8.9 (nf_tables)". Versions before 1.8 name no
