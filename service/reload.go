@@ -135,16 +135,15 @@ func (s *Service) Reload(ctx context.Context) error {
 		return err
 	}
 	forget := func() (func() error, error) { return s.Files.ForgetRuntimeChanges(state) }
-	before := s.active.Name()
-	if err := s.move(ctx, decision.Backend); err != nil {
-		return err
-	}
-	ts, err := s.reloaded(state)
-	if err == nil {
-		err = s.commit(ctx, ts, forget)
-	}
+	err = s.move(ctx, decision.Backend, func() error {
+		ts, err := s.reloaded(state)
+		if err != nil {
+			return err
+		}
+		return s.commit(ctx, ts, forget)
+	})
 	if err != nil {
-		return errors.Join(err, s.move(context.WithoutCancel(ctx), before))
+		return err
 	}
 	s.decided(settings.Configured, decision)
 	s.zonesAnew(ctx)

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
@@ -69,17 +70,22 @@ func (s *Service) SetBackend(ctx context.Context, backend string, o ChangeOption
 	if err != nil {
 		return err
 	}
-	before := s.active.Name()
-	if err := s.move(ctx, d.Backend); err != nil {
+	persist := func() error {
+		if !o.Persistent {
+			return nil
+		}
+		if err := s.Settings.SetBackend(backend); err != nil {
+			return errorf(ApplyFailed, "writing the backend into the configuration: %w", err)
+		}
+		return nil
+	}
+	if err := s.move(ctx, d.Backend, persist); err != nil {
 		return err
 	}
 	if o.Persistent {
-		if err := s.Settings.SetBackend(backend); err != nil {
-			return errors.Join(errorf(ApplyFailed, "writing the backend into the configuration: %w", err), s.move(ctx, before))
-		}
-		c, d, err = s.decide(ctx)
-		if err != nil {
-			return err
+		// Where it says so now: the file and the line.
+		if written, chosen, err := s.decide(ctx); err == nil {
+			c, d = written, chosen
 		}
 	}
 	s.decided(c.Configured, d)
@@ -87,12 +93,13 @@ func (s *Service) SetBackend(ctx context.Context, backend string, o ChangeOption
 }
 
 // move hands every network to a backend: its rules are there before those of
-// the one before go, so that there is no instant without, and where either
-// fails all is as it was. The caller holds the lock.
-func (s *Service) move(ctx context.Context, name string) error {
+// the one before go, so that there is no instant without. What goes with the
+// move is done last; where any of it fails all is as it was, and nobody is
+// told. The caller holds the lock.
+func (s *Service) move(ctx context.Context, name string, then func() error) error {
 	old := s.active
 	if old.Name() == name {
-		return nil
+		return then()
 	}
 	next := s.Backends.Get(name)
 	// What counters begin at in the new backend.
@@ -104,20 +111,40 @@ func (s *Service) move(ctx context.Context, name string) error {
 		return errors.Join(errorf(ApplyFailed, "putting the networks in force with %s: %w", name, err), next.Vacate(undone))
 	}
 	if err := old.Vacate(ctx); err != nil {
-		_, back := old.Sync(undone, s.members())
-		return errors.Join(errorf(ApplyFailed, "taking the rules of %s out: %w", old.Name(), err), back, next.Vacate(undone))
+		return errors.Join(errorf(ApplyFailed, "taking the rules of %s out: %w", old.Name(), err), s.moveBack(undone, old, next))
 	}
 	s.activate(next)
+	if err := then(); err != nil {
+		return errors.Join(err, s.moveBack(undone, old, next))
+	}
+	s.moved(old)
+	return nil
+}
+
+func (s *Service) moveBack(ctx context.Context, old, next Backend) error {
+	_, err := old.Sync(ctx, s.members())
+	s.activate(old)
+	if err != nil {
+		return fmt.Errorf("going back to %s: %w", old.Name(), err)
+	}
+	return next.Vacate(ctx)
+}
+
+// moved tells of a move that was made.
+func (s *Service) moved(old Backend) {
+	name := s.active.Name()
 	var ts []transition
 	for _, m := range s.all() {
-		moved := *m
-		moved.backend = name
-		ts = append(ts, transition{old: m, next: &moved})
+		if m.backend != name {
+			next := *m
+			next.backend = name
+			ts = append(ts, transition{old: m, next: &next})
+		}
 	}
 	s.publish(ts)
 	poke(s.dhcp)
 	poke(s.foreign)
-	details := []any{"from", old.Name(), "to", name, "networks", len(ts)}
+	details := []any{"from", old.Name(), "to", name, "networks", len(s.all())}
 	if name == choice.IPTables {
 		details = append(details, "variant", s.Backends.Variant())
 	}
@@ -125,7 +152,6 @@ func (s *Service) move(ctx context.Context, name string) error {
 	if name == choice.IPTables {
 		s.Log.Warn("iptables holds libvirt's own rules, which do not cover all that nftables does: isolated and device-bound networks reach routed ones, and IPv6 of networks that have none is not refused")
 	}
-	return nil
 }
 
 // activate makes a backend the one that is asked from now on.

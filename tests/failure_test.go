@@ -43,7 +43,7 @@ func operations() []operation {
 		return strings.Replace(doc, "<bridge ", "<bridge zone='"+zone+"' ", 1)
 	}
 	fresh := netXML("new", "virbr4", "nat", "10.4.0.1/24")
-	return []operation{
+	return append(moves(), []operation{
 		{"add", add(fresh, service.ChangeOptions{})},
 		{"add for good", add(fresh, service.ChangeOptions{Persistent: true})},
 		{"add with a zone", add(zoned(fresh, "trusted"), service.ChangeOptions{})},
@@ -73,7 +73,7 @@ func operations() []operation {
 			return err
 		}},
 		{"unbind", func(ctx context.Context, w *world) error { return w.svc.UnbindInterface(ctx, "virbr1") }},
-	}
+	}...)
 }
 
 // newFailureRig is a host with bridges and a firewalld that has our zones, and
@@ -155,7 +155,7 @@ func failEachStep(t *testing.T, r *rig, client *zones.Client, op operation, afte
 
 // prepare does what an operation finds, so that it is part of what was before.
 func prepare(op operation, w *world) {
-	if op.name == "reload" {
+	if strings.HasPrefix(op.name, "reload") {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel() // it writes its files and gets no further
 		_ = op.do(ctx, w)

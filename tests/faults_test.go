@@ -16,7 +16,6 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
@@ -94,17 +93,6 @@ func (f *faults) call(name string, canBeLost bool, do func() error) error {
 type faultyRules struct {
 	service.NFTables
 	*faults
-}
-
-// onlyNFTables is a host whose one backend is in another network namespace:
-// the programs of iptables would run in that of the test.
-type onlyNFTables struct{ service.Backend }
-
-func (b onlyNFTables) Get(string) service.Backend { return b.Backend }
-func (onlyNFTables) Variant() string              { return "" }
-
-func (onlyNFTables) Available(context.Context, choice.Configured) choice.Available {
-	return choice.Available{NFT: true, IPTables: errors.New("it is not used here")}
 }
 
 // noLeftovers is a host that libvirt never ran on; looking would happen in the
@@ -219,6 +207,7 @@ type world struct {
 	dir   string
 	svc   *service.Service
 	rules *nftables.Backend
+	other *otherKernel
 	links *watch.Monitor
 	zones *zones.Client
 	f     *faults
@@ -230,7 +219,7 @@ type world struct {
 
 func newWorld(t *testing.T, h *host.Host, client *zones.Client) *world {
 	t.Helper()
-	w := &world{t: t, h: h, dir: t.TempDir(), zones: client, f: &faults{}}
+	w := &world{t: t, h: h, dir: t.TempDir(), zones: client, f: &faults{}, other: &otherKernel{held: map[string]int{}}}
 	var err error
 	w.ns, err = netns.GetFromPath(h.NetNS())
 	fatal(t, err)
@@ -256,9 +245,9 @@ func (w *world) start() {
 	w.links, err = watch.Start(context.Background(), watch.Config{NetNS: w.ns})
 	fatal(w.t, err)
 	w.svc = service.New("test", service.Deps{
-		Backends: onlyNFTables{faultyRules{service.NFTables{Kernel: w.rules}, w.f}}, Leftovers: noLeftovers{},
+		Backends: bothBackends{faultyRules{service.NFTables{Kernel: w.rules}, w.f}, otherRules{w.other, w.f}}, Leftovers: noLeftovers{},
 		Links: faultyLinks{w.links, w.f}, Zones: faultyZones{w.zones, w.f}, ZoneFiles: w.zones,
-		Files: faultyFiles{files, w.f}, Host: noNeeds{}, Settings: service.ConfigFiles{Dir: w.path("etc"), Libvirt: w.path("network.conf")}, Totals: totals,
+		Files: faultyFiles{files, w.f}, Host: noNeeds{}, Settings: faultySettings{service.ConfigFiles{Dir: w.path("etc"), Libvirt: w.path("network.conf")}, w.f}, Totals: totals,
 		Log: slog.New(slog.DiscardHandler), Notify: w.notify,
 	})
 	fatal(w.t, w.svc.Start(context.Background()))
@@ -348,6 +337,7 @@ func (w *world) told() []string {
 // state is all that a failed call must not change.
 type state struct {
 	Kernel   []string
+	Other    map[string]int
 	Zones    map[string]string
 	Files    map[string]string
 	Networks []string
@@ -358,7 +348,7 @@ func (w *world) state() state {
 	w.t.Helper()
 	bound, err := w.zones.Interfaces(context.Background())
 	fatal(w.t, err)
-	s := state{Kernel: tableLines(w.h), Zones: bound, Files: filesBelow(w.t, w.dir), Host: fmt.Sprintf("%+v", w.svc.HostStatus())}
+	s := state{Kernel: tableLines(w.h), Other: w.other.lines(), Zones: bound, Files: filesBelow(w.t, w.dir), Host: strings.ReplaceAll(fmt.Sprintf("%+v", w.svc.HostStatus()), w.dir, "")}
 	for _, st := range w.svc.AllNetworks() {
 		s.Networks = append(s.Networks, fmt.Sprintf("%+v", st))
 	}
