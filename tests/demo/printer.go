@@ -72,6 +72,7 @@ func (p *printer) hints() {
 		"busctl call " + busName + " " + manager + "/network/default " + busName + ".Network GetCounters",
 		"busctl monitor " + busName,
 		"nft list table inet libvirt_network",
+		"virtfirewallctl backend iptables; iptables-save; virtfirewallctl backend auto",
 		"virtfirewallctl show default",
 	} {
 		fmt.Fprintln(p.to, "  "+p.paint(cyan, line))
