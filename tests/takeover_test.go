@@ -300,6 +300,24 @@ func libvirts(rules string) string {
 	return b.String()
 }
 
+// TestIptablesBesideRunningLibvirt: libvirt starts a network while the service
+// already has one, with the same iptables. Handed over, its rules are there once.
+func TestIptablesBesideRunningLibvirt(t *testing.T) {
+	t.Parallel()
+	r, p := libvirtRig(t, "nft", firstXML)
+	fatal(t, r.WriteFile("/etc/libvirt/network.conf", []byte("firewall_backend = \"iptables\"\n"), 0o644))
+	r.StartDaemon()
+	r.must(r.AddXML(p.dump(t, "first")))
+	fatal(t, p.run("second", secondXML))
+	both := savedRules(t, r.Host)
+	r.must(r.AddXML(p.dump(t, "second")))
+	r.awaitRules(sortedLines, "each rule is there once", both)
+	r.must(r.Manager("RemoveNetwork", "second", opts()))
+	r.awaitRules(sortedLines, "the second is removed", withoutLines(both, " virbr1 ", " 10.2.0.0/24 ", " 2001:db8:2::/64 "))
+	fatal(t, p.daemon.Signal(syscall.SIGHUP))
+	r.awaitRules(sortedLines, "libvirt still has the second, and reloads", both)
+}
+
 // TestIptablesBesideFirewalld: firewalld flushes iptables when it starts and
 // reloads, and forgets its bindings. Rules and bindings come back.
 func TestIptablesBesideFirewalld(t *testing.T) {
