@@ -22,11 +22,14 @@ var measurements = []measurement{
 	{"add-waiting", measureAddWaiting},
 	{"add-persistent", measureAddPersistent},
 	{"add-firewalld", measureAddFirewalld},
+	{"iptables", measureAddIptables},
+	{"switch", measureSwitch},
 	{"rate", measureRate},
 	{"start", measureStart},
 	{"memory", measureMemory},
 	{"reload", measureReload},
 	{"peers", measurePeers},
+	{"libvirt", measureLibvirt},
 }
 
 func main() {
