@@ -25,7 +25,19 @@ func (s *Service) admit(n network.Network, before *managed) (bridge, error) {
 	if b.refused != "" {
 		return bridge{}, errorf(InvalidArgument, "%s", b.refused)
 	}
+	for _, other := range s.byIndex(b.index) {
+		if other.net.Name != n.Name {
+			return bridge{}, renamedFrom(n, other)
+		}
+	}
 	return b, s.admitOnHost(n, b)
+}
+
+// renamedFrom says that a network's bridge is another's under a new name: one
+// interface ID can lead to one network's rules only.
+func renamedFrom(n network.Network, other *managed) error {
+	return errorf(BridgeInUse, "bridge %s is that of network %q, which calls it %s: rename it back, or update or remove that network first",
+		n.Bridge, other.net.Name, other.net.Bridge)
 }
 
 // admitBeside compares with the other managed networks.
@@ -90,7 +102,11 @@ func (s *Service) look(name string, known int) (bridge, error) {
 		return bridge{}, errorf(ApplyFailed, "looking at bridge %s: %w", name, err)
 	}
 	if !ok {
-		if l, ok := s.Links.LinkByIndex(known); known != 0 && ok && l.Bridge && l.Name != name {
+		l, ok := s.Links.LinkByIndex(known)
+		if known != 0 && ok && l.Bridge && l.Name != name {
+			if _, taken := s.NetworkByBridge(l.Name); taken {
+				return bridge{}, nil // it is that network's bridge now
+			}
 			return bridge{index: known, renamed: l.Name}, nil
 		}
 		return bridge{}, nil

@@ -176,7 +176,28 @@ func (s *Service) reloaded(state store.State) ([]transition, error) {
 		}
 		ts = append(ts, transition{old: old, next: next})
 	}
-	return ts, nil
+	return ts, s.oneBridgeEach(ts)
+}
+
+// oneBridgeEach checks that no network comes for a bridge that another keeps
+// under a new name.
+func (s *Service) oneBridgeEach(ts []transition) error {
+	changes := make(map[string]bool, len(ts))
+	for _, t := range ts {
+		changes[t.name()] = true
+	}
+	stay := map[int]*managed{}
+	for _, m := range s.all() {
+		if !changes[m.net.Name] && m.bridge.index != 0 {
+			stay[m.bridge.index] = m
+		}
+	}
+	for _, t := range ts {
+		if t.next != nil && stay[t.next.bridge.index] != nil {
+			return renamedFrom(t.next.net, stay[t.next.bridge.index])
+		}
+	}
+	return nil
 }
 
 func (s *Service) reloadedOne(e store.Entry, old *managed) (*managed, error) {

@@ -220,3 +220,44 @@ func TestOnlyBridgesAreGoverned(t *testing.T) {
 	r.Must("ip", "route", "replace", "default", "dev", "br0")
 	r.wantError(r.AddXML(netXML("host", "br0", "nat", "192.168.50.1/24")), "InvalidArgument")
 }
+
+// TestBridgeRenamedToAnothersName: a bridge has one interface ID, and so one
+// network: that of the name which it has now.
+func TestBridgeRenamedToAnothersName(t *testing.T) {
+	t.Parallel()
+	r, guest, internet := natRig(t)
+	r.must(r.AddXML(netXML("other", "virbr1", "isolated", "10.1.0.1/24")))
+	natted(t, guest, internet, "before")
+	r.Must("ip", "link", "set", "virbr0", "name", "virbr1")
+	r.AwaitState("other", "active")
+	r.AwaitState("default", "waiting")
+	out := host.Try(guest, internet, host.Probe{Proto: host.UDP, To: netip.MustParseAddrPort("203.0.113.1:0")})
+	if out.Seen.IsValid() {
+		t.Errorf("from a bridge that is the isolated network's now: %v", out)
+	}
+	var repairs uint32
+	r.must(r.Manager("Reapply"), &repairs)
+	if repairs != 0 {
+		t.Errorf("%d networks needed a repair", repairs)
+	}
+	r.Must("ip", "link", "set", "virbr1", "name", "virbr0")
+	r.AwaitState("default", "active")
+	r.AwaitState("other", "waiting")
+	natted(t, guest, internet, "renamed back")
+
+	// A name that nobody has yet: the bridge stays with its network, and a new
+	// network cannot take it.
+	r.Must("ip", "link", "set", "virbr0", "name", "away0")
+	r.AwaitState("default", "waiting")
+	r.wantError(r.AddXML(netXML("third", "away0", "nat", "10.3.0.1/24")), "BridgeInUse")
+	natted(t, guest, internet, "renamed away")
+	file := "/etc/virtfirewalld/networks/third.xml"
+	if err := r.WriteFile(file, []byte(netXML("third", "away0", "nat", "10.3.0.1/24")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.wantError(r.Manager("Reload"), "BridgeInUse")
+	natted(t, guest, internet, "after a reload that failed")
+	r.must(r.Manager("RemoveNetwork", "default", opts()))
+	r.must(r.Manager("Reload"))
+	r.AwaitState("third", "active")
+}
