@@ -13,7 +13,8 @@ import (
 // AddNetwork puts a network in force, or with Replace puts it in the place of
 // the one of that name.
 func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOptions) error {
-	return s.change(ctx, n.Name, func(c *conversation) (intent, error) {
+	zoned := func(before *managed) bool { return zoned(before) || zoned(&managed{net: n}) }
+	return s.change(ctx, n.Name, zoned, func(c *conversation) (intent, error) {
 		before, _ := s.known(n.Name)
 		if !o.Replace {
 			if err := s.unknown(n.Name, before); err != nil {
@@ -92,7 +93,7 @@ func asksZone(n network.Network, before *managed) bool {
 // RemoveNetwork ends the service's say over a network.
 func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOptions) error {
 	known := true
-	err := s.change(ctx, name, func(*conversation) (intent, error) {
+	err := s.change(ctx, name, zoned, func(*conversation) (intent, error) {
 		before, err := s.known(name)
 		known = err == nil
 		return intent{
@@ -118,7 +119,10 @@ func (s *Service) removeFile(ctx context.Context, name string) error {
 
 // UpdateNetwork changes some settings of a network, in one step.
 func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[string]any, o ChangeOptions) error {
-	return s.change(ctx, name, func(c *conversation) (intent, error) {
+	zoned := func(before *managed) bool {
+		return zoned(before) || settings["ForwardMode"] != nil || settings["Zone"] != nil
+	}
+	return s.change(ctx, name, zoned, func(c *conversation) (intent, error) {
 		before, err := s.known(name)
 		if err != nil {
 			return intent{}, err

@@ -28,13 +28,20 @@ type intent struct {
 //
 // What takes a step back is noted before the step: it may be done though it
 // fails, where its answer is lost. Taking back what was not done does nothing.
-func (s *Service) change(ctx context.Context, name string, plan func(*conversation) (intent, error)) error {
+//
+// zoned says whether firewalld may have a part in the change of the network as
+// it is, nil for none: who has no business with it does not wait for it.
+func (s *Service) change(ctx context.Context, name string, zoned func(*managed) bool, plan func(*conversation) (intent, error)) error {
 	pass, err := s.turns.take(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer pass()
-	c := s.converse(ctx)
+	before, _ := s.known(name)
+	c := s.idleTalk()
+	if zoned(before) {
+		c = s.converse(ctx)
+	}
 	defer c.end()
 	var undo undoStack
 	err = s.changeSteps(ctx, c, plan, &undo)
@@ -136,6 +143,9 @@ func (s *Service) settle(ctx context.Context, t transition, zone zoneState) {
 	}
 	s.release(t.name())
 	s.finish(ctx, []transition{t})
+	if zone.retry {
+		poke(s.outside)
+	}
 }
 
 // revert puts back what a held change replaced, unless a reload has meanwhile

@@ -12,7 +12,7 @@ import (
 const (
 	// zonePatience is how long firewalld may leave a question unanswered before
 	// others no longer wait for their turn to speak with it.
-	zonePatience = 2 * time.Second
+	zonePatience = time.Second
 	// turnPause is how often who waits for a turn looks at that.
 	turnPause = 20 * time.Millisecond
 )
@@ -36,6 +36,11 @@ type conversation struct {
 // mute says whether firewalld has not answered for so long that calls must not
 // wait for it.
 func (s *Service) mute() bool { return s.Zones.Unanswered() >= zonePatience }
+
+// idleTalk is the conversation of a change that firewalld has no part in.
+func (s *Service) idleTalk() *conversation {
+	return &conversation{s: s, err: errMute, left: map[string]bool{}}
+}
 
 // converse waits for a turn, but not for a firewalld that does not answer:
 // then the conversation is one in which nothing can be asked.
@@ -161,8 +166,15 @@ func (c *conversation) enter(ctx context.Context, t transition, undo *undoStack)
 		zone = before
 	}
 	if err == nil && zone != before { // and so c.err is nil
-		undo.add(func() error { return c.moveBack(ctx, m.net.Bridge, before) })
+		refused := false
+		undo.add(func() error {
+			if refused && before == "" {
+				return nil // firewalld itself says that it did nothing
+			}
+			return c.moveBack(ctx, m.net.Bridge, before)
+		})
 		err = c.move(ctx, m.net.Bridge, zone)
+		refused = zones.IsRefusal(err)
 	}
 	switch {
 	case err != nil && t.zoneAsked:

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
@@ -167,16 +168,17 @@ func (s *Service) outsideZones() bool {
 // followFirewalld looks at the zones after firewalld did something. anew says
 // that firewalld has begun anew, or ended.
 func (s *Service) followFirewalld(ctx context.Context, events []zones.Event) (anew bool) {
-	moved := false
-	for _, e := range events {
-		if e.Kind != zones.BindingChanged {
-			s.withFirewalld(ctx, s.zonesAnew)
-			return true
-		}
-		moved = moved || s.surprises(e)
+	if slices.ContainsFunc(events, func(e zones.Event) bool { return e.Kind != zones.BindingChanged }) {
+		s.withFirewalld(ctx, s.zonesAnew)
+		return true
 	}
-	if moved {
-		s.withFirewalld(ctx, s.acceptMoves)
+	if slices.ContainsFunc(events, s.surprises) {
+		s.withFirewalld(ctx, func(ctx context.Context, c *conversation) {
+			// A call of the service's own may just have come to its end.
+			if slices.ContainsFunc(events, s.surprises) {
+				s.acceptMoves(ctx, c)
+			}
+		})
 	}
 	return false
 }

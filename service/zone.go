@@ -27,6 +27,9 @@ func (m *managed) concernsZones() bool {
 	return m.net.Mode != network.ModeOpen || m.net.Zone != "" || m.zone.byHand != nil
 }
 
+// zoned says whether a network has to do with firewalld; nil does not.
+func zoned(m *managed) bool { return m != nil && m.concernsZones() }
+
 // zoneIn is the zone that the network's bridge belongs in, "" for none, as
 // firewalld is.
 func (m *managed) zoneIn(have zones.Installed) (string, error) {
@@ -147,7 +150,8 @@ func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string) (s
 	if !ok {
 		return "", errorf(NetworkNotFound, "%q is not the bridge of a managed network: add the network first, or use firewall-cmd", iface)
 	}
-	err := s.change(ctx, name, func(c *conversation) (intent, error) {
+	always := func(*managed) bool { return true }
+	err := s.change(ctx, name, always, func(c *conversation) (intent, error) {
 		old, err := s.known(name)
 		if err != nil {
 			return intent{}, err

@@ -76,6 +76,13 @@ type refusal struct {
 
 func (r refusal) Error() string { return "firewalld answered: " + r.text }
 
+// IsRefusal tells whether firewalld answered that it did not do what it was
+// asked for.
+func IsRefusal(err error) bool {
+	var r refusal
+	return errors.As(err, &r)
+}
+
 // explain turns a D-Bus error into a refusal, or ErrNotRunning where nobody
 // answered. NoReply is what the bus says when the callee dies before it does.
 func explain(err error) error {

@@ -7,7 +7,7 @@ import (
 
 // aMoment is what firewalld may take for an answer on a busy host: who gives up
 // sooner has learnt nothing of firewalld.
-const aMoment = 2 * time.Second
+const aMoment = time.Second
 
 // talk knows which questions firewalld has not answered yet. It answers one
 // after another, so that the oldest of them says for how long it has been busy
