@@ -1,5 +1,5 @@
 // Package host makes throw-away hosts: Linux namespaces over a copy-on-write
-// view of the machine's own tree, in which unmodified daemons run at their
+// view of the machine's own tree, or another, in which unmodified daemons run at their
 // usual paths, with guests and uplinks around them, and packet probes between
 // any two of these nodes.
 //
@@ -13,6 +13,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,8 @@ type Config struct {
 	// Name is the host name inside; empty means "host". Names need not differ
 	// between hosts.
 	Name string
-	// Root is the tree below the copy-on-write layer; empty means /.
+	// Root is the tree below the copy-on-write layer; empty means that which the
+	// environment variable VIRTFIREWALLD_TEST_ROOT names, or /.
 	Root string
 	// Init is the command that runs as pid 1; empty means one that only waits.
 	// A host ends when its pid 1 does.
@@ -51,9 +53,7 @@ func (c Config) withDefaults() Config {
 	if c.Name == "" {
 		c.Name = "host"
 	}
-	if c.Root == "" {
-		c.Root = "/"
-	}
+	c.Root = cmp.Or(c.Root, os.Getenv("VIRTFIREWALLD_TEST_ROOT"), "/")
 	if len(c.Init) == 0 {
 		// With SIGCHLD ignored the kernel reaps orphans by itself, so that a
 		// daemon that was killed does not stay behind as a zombie.
