@@ -1,7 +1,7 @@
 # make build      bin/virtfirewalld and bin/virtfirewallctl, with their documents
 # make demo       the main job in throw-away network namespaces; KEEP=1 leaves them up
 # make test       every test, after installing what they need; as root
-# make test-trixie  the tests that meet real daemons again, with those of Debian trixie; as root
+# make test-trixie  those that meet real daemons, with the ones of Debian trixie; as root
 # make lint       gofmt, go vet, staticcheck
 # make bench      the benchmarks; as root
 # make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it out again
