@@ -158,6 +158,8 @@ func facts(info string) []string {
 	for _, line := range strings.Split(info, "\n")[1:] {
 		line = strings.TrimSpace(line)
 		off := regexp.MustCompile(`(^|: )(no|)$`).MatchString(line) && line != "forward: no"
+		// What firewalld 2 says of a zone that has none.
+		off = off || line == "ingress-priority: 0" || line == "egress-priority: 0"
 		if line != "" && !off && !strings.HasSuffix(line, ":") {
 			out = append(out, line)
 		}
