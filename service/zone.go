@@ -77,20 +77,24 @@ func untilFirewalldChanges(err error) bool {
 }
 
 // complainOfZones logs what is news, once for all networks that have it.
-func (s *Service) complainOfZones(networks []*managed, states []zoneState, err error) {
-	var names []string
-	bridge := ""
-	for i, m := range networks {
-		if states[i].problem != "" && states[i].problem != m.zone.problem { // each event looks at it again
-			names, bridge = append(names, m.net.Name), m.net.Bridge
+func (s *Service) complainOfZones(places []*place) {
+	var news []*place
+	for _, p := range places {
+		if state := p.state(); state.problem != "" && state.problem != p.m.zone.problem { // each event looks at it again
+			news = append(news, p)
 		}
 	}
-	switch {
-	case len(names) == 1:
-		s.Log.Warn("binding a bridge to its zone", "network", names[0], "bridge", bridge, "error", err)
-	case len(names) > 1:
+	switch len(news) {
+	case 0:
+	case 1:
+		s.Log.Warn("binding a bridge to its zone", "network", news[0].m.net.Name, "bridge", news[0].m.net.Bridge, "error", news[0].err)
+	default:
+		names := make([]string, len(news))
+		for i, p := range news {
+			names[i] = p.m.net.Name
+		}
 		slices.Sort(names)
-		s.Log.Warn("binding bridges to their zones", "networks", names, "error", err)
+		s.Log.Warn("binding bridges to their zones", "networks", names, "error", news[0].err)
 	}
 }
 
