@@ -17,6 +17,9 @@ func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOpt
 	}
 	defer s.unlock()
 	before, _ := s.known(n.Name)
+	if err := o.Expect.allows(before); err != nil {
+		return err
+	}
 	if !o.Replace {
 		if err := s.unknown(n.Name, before); err != nil {
 			return err
@@ -103,6 +106,9 @@ func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOption
 	}
 	defer s.unlock()
 	before, err := s.known(name)
+	if err := o.Expect.allows(before); err != nil {
+		return err
+	}
 	if err != nil {
 		if o.Persistent && s.stored(name) {
 			_, err = s.Files.Remove(name, true)
@@ -120,6 +126,9 @@ func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[s
 	defer s.unlock()
 	before, err := s.known(name)
 	if err != nil {
+		return err
+	}
+	if err := o.Expect.allows(before); err != nil {
 		return err
 	}
 	n, err := before.net.With(settings)
