@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	godbus "github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
@@ -40,12 +42,16 @@ func (r *rig) as(uid int) *person {
 	if _, err := r.RunAs(uid, "true"); err != nil {
 		r.t.Fatal(err)
 	}
+	var groups []uint32
+	for _, id := range strings.Fields(r.Must("id", "-G", fmt.Sprint(uid))) {
+		n, err := strconv.ParseUint(id, 10, 32)
+		fatal(r.t, err)
+		groups = append(groups, uint32(n))
+	}
 	var sock net.Conn
 	err := r.Inside(func() (err error) {
-		// The kernel notes who connects by the thread's own user, which only a
-		// raw call changes for this thread alone; the thread is thrown away.
-		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), ^uintptr(0)); e != 0 {
-			return fmt.Errorf("becoming user %d: %w", uid, e)
+		if err := become(uid, groups); err != nil {
+			return fmt.Errorf("becoming user %d: %w", uid, err)
 		}
 		sock, err = net.Dial("unix", "/run/dbus/system_bus_socket")
 		return err
@@ -66,6 +72,24 @@ func (r *rig) as(uid int) *person {
 	p := &person{r: r, uid: uid, conn: conn}
 	r.t.Cleanup(p.leave)
 	return p
+}
+
+// become makes the calling thread a user's, as a login does. The kernel notes who
+// connects by the thread, which only raw calls change for this thread alone; it
+// is thrown away afterwards. Polkit 126 goes by the groups of the connection,
+// earlier ones by the user's.
+func become(uid int, groups []uint32) error {
+	if _, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&groups[0])), 0); e != 0 {
+		return e
+	}
+	keep := ^uintptr(0)
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(groups[0]), uintptr(groups[0]), keep); e != 0 {
+		return e
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), keep); e != 0 {
+		return e
+	}
+	return nil
 }
 
 func (p *person) leave() { p.conn.Close() }
