@@ -15,6 +15,7 @@ SBINDIR ?= $(PREFIX)/sbin
 BINDIR ?= $(PREFIX)/bin
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
+DOCDIR ?= $(DATADIR)/doc/virtfirewalld
 BASHCOMPDIR ?= $(DATADIR)/bash-completion/completions
 ZSHCOMPDIR ?= $(DATADIR)/zsh/site-functions
 FISHCOMPDIR ?= $(DATADIR)/fish/vendor_completions.d
@@ -106,6 +107,7 @@ each 0644 dbus/$(NAME).conf '$(DBUSPOLICYDIR)/$(NAME).conf'; \
 each 0644 dbus/$(NAME).service '$(DBUSSERVICEDIR)/$(NAME).service'; \
 each 0644 dbus/$(NAME).xml '$(DBUSINTERFACEDIR)/$(NAME).xml'; \
 each 0644 polkit/org.virtfirewall.networkfirewall1.policy '$(POLKITDIR)/org.virtfirewall.networkfirewall1.policy'; \
+each 0644 polkit/50-virtfirewalld.rules '$(DOCDIR)/examples/50-virtfirewalld.rules'; \
 each 0644 docs/network-metadata.rng '$(DATADIR)/virtfirewalld/network-metadata.rng'; \
 for f in zones/firewalld/*/*.xml; do each 0644 "$$f" "$(DATADIR)/virtfirewalld/$${f#zones/}"; done; \
 for f in bin/man/*; do each 0644 "$$f" "$(MANDIR)/man$${f##*.}/$${f##*/}"; done; \
@@ -125,7 +127,7 @@ uninstall: bin/.built
 	@$(call each_file,rm -f "$(DESTDIR)$$3")
 	@for d in firewalld/zones firewalld/policies firewalld .; do \
 		rmdir '$(DESTDIR)$(DATADIR)/virtfirewalld/'"$$d" 2>/dev/null || true; done
-	@rmdir '$(DESTDIR)$(DATADIR)/virtfirewalld' 2>/dev/null || true
+	@rmdir '$(DESTDIR)$(DATADIR)/virtfirewalld' '$(DESTDIR)$(DOCDIR)/examples' '$(DESTDIR)$(DOCDIR)' 2>/dev/null || true
 
 clean:
 	$(say) 'removing bin/'

@@ -135,21 +135,21 @@ func zoneError(iface, zone string, err error) error {
 
 // BindInterface puts a managed bridge into a zone by hand. It stays there until
 // the network's zone is changed, a reload or a restart.
-func (s *Service) BindInterface(ctx context.Context, iface, zone string) (string, error) {
+func (s *Service) BindInterface(ctx context.Context, iface, zone string, expect Expect) (string, error) {
 	var byHand *string
 	if zone != "" {
 		byHand = &zone
 	}
-	return s.zoneByHand(ctx, iface, byHand)
+	return s.zoneByHand(ctx, iface, byHand, expect)
 }
 
 // UnbindInterface takes a managed bridge out of its zone by hand, for as long.
-func (s *Service) UnbindInterface(ctx context.Context, iface string) error {
-	_, err := s.zoneByHand(ctx, iface, new(string))
+func (s *Service) UnbindInterface(ctx context.Context, iface string, expect Expect) error {
+	_, err := s.zoneByHand(ctx, iface, new(string), expect)
 	return err
 }
 
-func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string) (string, error) {
+func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string, expect Expect) (string, error) {
 	name, ok := s.NetworkByBridge(iface)
 	if !ok {
 		return "", errorf(NetworkNotFound, "%q is not the bridge of a managed network: add the network first, or use firewall-cmd", iface)
@@ -162,6 +162,9 @@ func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string) (s
 		}
 		if old.net.Bridge != iface {
 			return intent{}, errorf(NetworkNotFound, "network %q has another bridge than %q now: try again", name, iface)
+		}
+		if err := expect.allows(old); err != nil {
+			return intent{}, err
 		}
 		if c.err != nil {
 			return intent{}, zoneError(iface, "", c.err)

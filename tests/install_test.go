@@ -115,6 +115,7 @@ func checkFiles(t *testing.T, files map[string]fs.FileMode) {
 		"/usr/share/dbus-1/system-services/" + busName + ".service":             0o644,
 		"/usr/share/dbus-1/interfaces/" + busName + ".xml":                      0o644,
 		"/usr/share/polkit-1/actions/org.virtfirewall.networkfirewall1.policy":  0o644,
+		"/opt/vf/share/doc/virtfirewalld/examples/50-virtfirewalld.rules":       0o644,
 		"/opt/vf/share/virtfirewalld/network-metadata.rng":                      0o644,
 		"/opt/vf/share/virtfirewalld/firewalld/zones/libvirt.xml":               0o644,
 		"/opt/vf/share/virtfirewalld/firewalld/zones/libvirt-routed.xml":        0o644,
@@ -214,11 +215,13 @@ func TestPolkitActions(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		namespace + ".read":           "yes",
-		namespace + ".manage-runtime": "auth_admin_keep",
-		namespace + ".manage-config":  "auth_admin_keep",
-		namespace + ".manage-zones":   "auth_admin_keep",
-		namespace + ".diagnose":       "auth_admin_keep",
+		namespace + ".read":                 "yes",
+		namespace + ".manage-networks":      "auth_admin_keep",
+		namespace + ".manage-port-forwards": "auth_admin_keep",
+		namespace + ".manage-zones":         "auth_admin_keep",
+		namespace + ".choose-backend":       "auth_admin_keep",
+		namespace + ".reload":               "auth_admin_keep",
+		namespace + ".diagnose":             "auth_admin_keep",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
