@@ -46,7 +46,7 @@ func TestChangesReachTheService(t *testing.T) {
 		{ManagerPath, "Reload", nil, "Reload", nil},
 		{ManagerPath, "Reapply", nil, "Reapply", []any{uint32(3)}},
 		{ManagerPath, "InstallZones", []any{options("Force", true)}, "InstallZones force=true", []any{[]string{"libvirt"}}},
-		{ManagerPath, "RemoveZones", []any{options("Unbind", true)}, "RemoveZones unbind=true", []any{[]string{}}},
+		{ManagerPath, "RemoveZones", []any{options("Unbind", true)}, "RemoveZones force=false unbind=true", []any{[]string{}}},
 		{ManagerPath, "BindInterface", []any{"virbr0", ""}, `BindInterface virbr0 ""`, []any{"libvirt"}},
 		{ManagerPath, "UnbindInterface", []any{"virbr0"}, "UnbindInterface virbr0", nil},
 		{lab, "Update", []any{options("ForwardMode", "open", "DNS", false, "Routes", []string{"10.9.0.0/16"}), noOptions()},

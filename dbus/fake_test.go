@@ -11,6 +11,7 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
 // fakeAPI stands for the service: it keeps networks and reports events as the
@@ -168,8 +169,8 @@ func (f *fakeAPI) InstallZones(ctx context.Context, force bool) ([]string, error
 	return []string{"libvirt"}, f.change(ctx, fmt.Sprintf("InstallZones force=%v", force), func() error { return nil })
 }
 
-func (f *fakeAPI) RemoveZones(ctx context.Context, unbind bool) ([]string, error) {
-	return nil, f.change(ctx, fmt.Sprintf("RemoveZones unbind=%v", unbind), func() error { return nil })
+func (f *fakeAPI) RemoveZones(ctx context.Context, o zones.Removal) ([]string, error) {
+	return nil, f.change(ctx, fmt.Sprintf("RemoveZones force=%v unbind=%v", o.Force, o.Unbind), func() error { return nil })
 }
 
 func (f *fakeAPI) BindInterface(ctx context.Context, iface, zone string, _ service.Expect) (string, error) {

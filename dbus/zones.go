@@ -6,6 +6,7 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
 func (s *Server) installZones(c *call) (work, error) {
@@ -14,19 +15,19 @@ func (s *Server) installZones(c *call) (work, error) {
 		return work{}, err
 	}
 	return work{do: func(ctx context.Context) ([]any, error) {
-		zones, err := s.api.InstallZones(ctx, o["Force"])
-		return []any{stringList(zones)}, err
+		names, err := s.api.InstallZones(ctx, o["Force"])
+		return []any{stringList(names)}, err
 	}}, nil
 }
 
 func (s *Server) removeZones(c *call) (work, error) {
-	o, err := optionsOf(argument[map[string]godbus.Variant](c, 0), "Unbind")
+	o, err := optionsOf(argument[map[string]godbus.Variant](c, 0), "Force", "Unbind")
 	if err != nil {
 		return work{}, err
 	}
 	return work{do: func(ctx context.Context) ([]any, error) {
-		zones, err := s.api.RemoveZones(ctx, o["Unbind"])
-		return []any{stringList(zones)}, err
+		names, err := s.api.RemoveZones(ctx, zones.Removal{Force: o["Force"], Unbind: o["Unbind"]})
+		return []any{stringList(names)}, err
 	}}, nil
 }
 

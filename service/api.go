@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
 // State says how far a network's firewall is in force.
@@ -117,7 +118,7 @@ type Whole interface {
 // Firewalld are the calls about zones.
 type Firewalld interface {
 	InstallZones(ctx context.Context, force bool) (installed []string, err error)
-	RemoveZones(ctx context.Context, unbind bool) (removed []string, err error)
+	RemoveZones(ctx context.Context, o zones.Removal) (removed []string, err error)
 	BindInterface(ctx context.Context, iface, zone string, expect Expect) (bound string, err error)
 	UnbindInterface(ctx context.Context, iface string, expect Expect) error
 }

@@ -72,7 +72,7 @@ type FirewalldProcess interface {
 	// reload firewalld where that changes something; managed are bridges whose
 	// bindings need not be kept, for the service puts them back.
 	Install(ctx context.Context, force bool, managed []string) ([]string, error)
-	Remove(ctx context.Context, unbind bool, managed []string) ([]string, error)
+	Remove(ctx context.Context, o zones.Removal, managed []string) ([]string, error)
 	// Watch tells what firewalld does by itself, until the context ends.
 	Watch(ctx context.Context) (<-chan zones.Event, error)
 	// Answer returns nil once firewalld answers.

@@ -190,8 +190,8 @@ func (s *Service) InstallZones(ctx context.Context, force bool) ([]string, error
 }
 
 // RemoveZones takes out the zones and policies that InstallZones put in.
-func (s *Service) RemoveZones(ctx context.Context, unbind bool) ([]string, error) {
-	return s.changeZones(ctx, func(managed []string) ([]string, error) { return s.Firewalld.Remove(ctx, unbind, managed) })
+func (s *Service) RemoveZones(ctx context.Context, o zones.Removal) ([]string, error) {
+	return s.changeZones(ctx, func(managed []string) ([]string, error) { return s.Firewalld.Remove(ctx, o, managed) })
 }
 
 func (s *Service) changeZones(ctx context.Context, do func(managed []string) ([]string, error)) ([]string, error) {

@@ -48,12 +48,12 @@ func BenchmarkFirewalld(b *testing.B) {
 		}
 	})
 	b.Run("Install and Remove, two reloads", func(b *testing.B) {
-		_, err := f.Remove(ctx, false, nil)
+		_, err := f.Remove(ctx, zones.Removal{}, nil)
 		must(b, err)
 		for b.Loop() {
 			_, err := f.Install(ctx, false, nil)
 			must(b, err)
-			_, err = f.Remove(ctx, false, nil)
+			_, err = f.Remove(ctx, zones.Removal{}, nil)
 			must(b, err)
 		}
 		f.install()

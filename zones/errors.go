@@ -30,7 +30,7 @@ func (e ErrZoneMissing) Error() string {
 type ErrRuntimeChanges struct{ Changes []string }
 
 func (e ErrRuntimeChanges) Error() string {
-	return fmt.Sprintf("reloading firewalld would lose %d runtime change(s): %s; keep them with `firewall-cmd --runtime-to-permanent`, lose them with `firewall-cmd --reload`, and then try again",
+	return fmt.Sprintf("reloading firewalld would lose %d runtime change(s): %s; keep them with `firewall-cmd --runtime-to-permanent` and try again, or lose them with --force (option Force)",
 		len(e.Changes), strings.Join(e.Changes, "; "))
 }
 

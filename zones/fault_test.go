@@ -259,7 +259,7 @@ func TestFirewalldBeforePolicies(t *testing.T) {
 	if _, _, reloads := old.state(); err != nil || len(again) != 0 || reloads != 1 {
 		t.Errorf("Install again = %q, %v, %d reloads", again, err, reloads)
 	}
-	removed, err := c.Remove(t.Context(), false, nil)
+	removed, err := c.Remove(t.Context(), zones.Removal{}, nil)
 	if diff := cmp.Diff([]string{"libvirt", "libvirt-routed"}, removed); diff != "" || err != nil {
 		t.Errorf("Remove: %v, %s", err, diff)
 	}

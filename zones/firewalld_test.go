@@ -200,7 +200,7 @@ func TestFilesOfOthersEqualOursAndStay(t *testing.T) {
 			if installed, err := f.Install(t.Context(), false, nil); err != nil || len(installed) != 0 {
 				t.Errorf("Install = %q, %v", installed, err)
 			}
-			if removed, err := f.Remove(t.Context(), true, nil); err != nil || len(removed) != 0 {
+			if removed, err := f.Remove(t.Context(), zones.Removal{Unbind: true}, nil); err != nil || len(removed) != 0 {
 				t.Errorf("Remove = %q, %v", removed, err)
 			}
 			if diff := cmp.Diff(before, f.state()); diff != "" {
@@ -237,7 +237,7 @@ func TestInstallKeepsAnAdministratorsZone(t *testing.T) {
 	if err != nil || slices.Contains(installed, "libvirt") || len(installed) != len(allOurs)-1 {
 		t.Errorf("Install = %q, %v", installed, err)
 	}
-	removed, err := f.Remove(t.Context(), true, nil)
+	removed, err := f.Remove(t.Context(), zones.Removal{Unbind: true}, nil)
 	if err != nil || slices.Contains(removed, "libvirt") || len(removed) != len(allOurs)-1 {
 		t.Errorf("Remove = %q, %v", removed, err)
 	}
@@ -338,7 +338,7 @@ func TestWithoutFirewalld(t *testing.T) {
 		"ZoneOf":     func() error { _, err := f.ZoneOf(ctx, "virbr0"); return err },
 		"Interfaces": func() error { _, err := f.Interfaces(ctx); return err },
 		"Install":    func() error { _, err := f.Install(ctx, true, nil); return err },
-		"Remove":     func() error { _, err := f.Remove(ctx, true, nil); return err },
+		"Remove":     func() error { _, err := f.Remove(ctx, zones.Removal{Unbind: true}, nil); return err },
 	} {
 		if err := call(); !errors.Is(err, zones.ErrNotRunning) {
 			t.Errorf("%s: %v", name, err)

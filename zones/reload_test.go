@@ -124,13 +124,13 @@ func TestRemove(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := f.state()
-	_, err := f.Remove(ctx, false, []string{"virbr0"})
+	_, err := f.Remove(ctx, zones.Removal{}, []string{"virbr0"})
 	var used zones.ErrInUse
 	if !errors.As(err, &used) || !cmp.Equal(used.Interfaces, map[string]string{"virbr0": "libvirt"}) {
 		t.Errorf("with a bound interface: %v", err)
 	}
 	f.cmd("--zone=public", "--add-service=http")
-	if _, err := f.Remove(ctx, true, nil); !errors.As(err, new(zones.ErrRuntimeChanges)) {
+	if _, err := f.Remove(ctx, zones.Removal{Unbind: true}, nil); !errors.As(err, new(zones.ErrRuntimeChanges)) {
 		t.Errorf("with a runtime change: %v", err)
 	}
 	f.cmd("--zone=public", "--remove-service=http")
@@ -138,14 +138,19 @@ func TestRemove(t *testing.T) {
 		t.Errorf("the failed calls changed: %s", diff)
 	}
 
-	removed, err := f.Remove(ctx, true, nil)
+	removed, err := f.Remove(ctx, zones.Removal{Unbind: true}, nil)
 	if diff := cmp.Diff(slices.Sorted(slices.Values(allOurs)), removed); diff != "" || err != nil {
 		t.Errorf("Remove: %v, %s", err, diff)
 	}
-	if again, err := f.Remove(ctx, true, nil); err != nil || len(again) != 0 {
+	if again, err := f.Remove(ctx, zones.Removal{Unbind: true}, nil); err != nil || len(again) != 0 {
 		t.Errorf("Remove again = %q, %v", again, err)
 	}
 	f.wantZone("virbr0", "")
+	f.install()
+	f.cmd("--zone=public", "--add-service=http")
+	if removed, err := f.Remove(ctx, zones.Removal{Force: true}, nil); err != nil || len(removed) != len(allOurs) {
+		t.Errorf("Remove with force = %q, %v", removed, err)
+	}
 	if diff := cmp.Diff(pristine, f.state()); diff != "" {
 		t.Errorf("it is not as before the installation: %s", diff)
 	}
@@ -158,7 +163,7 @@ func TestRemoveLeavesWhatWasChanged(t *testing.T) {
 	f.cmd("--permanent", "--zone=libvirt", "--add-service=http")
 	f.cmd("--permanent", "--policy=libvirt-routed-in", "--add-service=http")
 	f.cmd("--reload")
-	removed, err := f.Remove(t.Context(), true, nil)
+	removed, err := f.Remove(t.Context(), zones.Removal{Unbind: true}, nil)
 	// The zone libvirt-routed stays as well: the changed policy names it.
 	if diff := cmp.Diff([]string{"libvirt-routed-out", "libvirt-to-host"}, removed); diff != "" || err != nil {
 		t.Errorf("Remove: %v, %s", err, diff)
@@ -174,7 +179,7 @@ func TestRemoveRefusesWhatOthersName(t *testing.T) {
 	f.cmd("--permanent", "--policy=mine", "--add-egress-zone=HOST")
 	f.cmd("--reload")
 	before := f.state()
-	_, err := f.Remove(t.Context(), true, nil)
+	_, err := f.Remove(t.Context(), zones.Removal{Unbind: true}, nil)
 	var used zones.ErrInUse
 	if !errors.As(err, &used) || !slices.Equal(used.Policies, []string{"mine"}) {
 		t.Errorf("Remove: %v", err)
@@ -191,7 +196,7 @@ func TestRemoveUncoversTheFilesOfAPackage(t *testing.T) {
 	f.install()
 	f.putFiles("/usr/lib/firewalld")
 	f.cmd("--reload")
-	removed, err := f.Remove(t.Context(), false, nil)
+	removed, err := f.Remove(t.Context(), zones.Removal{}, nil)
 	if err != nil || len(removed) != len(allOurs) {
 		t.Errorf("Remove = %q, %v", removed, err)
 	}
@@ -232,14 +237,14 @@ func TestRemovePutsBackWhatItTookWhenTheReloadFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := f.state()
-	if _, err := f.Remove(t.Context(), true, nil); err == nil || errors.Is(err, zones.ErrNotRunning) {
+	if _, err := f.Remove(t.Context(), zones.Removal{Unbind: true}, nil); err == nil || errors.Is(err, zones.ErrNotRunning) {
 		t.Errorf("Remove: %v", err)
 	}
 	if diff := cmp.Diff(before, f.state()); diff != "" {
 		t.Errorf("the failed call changed: %s", diff)
 	}
 	f.Must("rm", "/etc/firewalld/zones/broken.xml")
-	if removed, err := f.Remove(t.Context(), true, nil); err != nil || len(removed) != len(allOurs) {
+	if removed, err := f.Remove(t.Context(), zones.Removal{Unbind: true}, nil); err != nil || len(removed) != len(allOurs) {
 		t.Errorf("Remove, mended = %q, %v", removed, err)
 	}
 }

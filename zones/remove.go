@@ -7,18 +7,24 @@ import (
 	"slices"
 )
 
+// Removal says what Remove does where something is in the way.
+type Removal struct {
+	Force  bool // lose runtime changes of others
+	Unbind bool // take interfaces out of the zones first
+}
+
 // Remove takes out of firewalld's permanent configuration the zones and
 // policies that Install put there and nobody changed since, reloads firewalld
 // once if there were any, and gives their names.
 //
 // Where interfaces are bound to such a zone the error is ErrInUse, unless
-// unbind, which takes them out first; it is always where somebody else's
-// policy names the zone. Runtime changes are treated as Install does, without
-// a way to force it. A call that fails changed nothing.
-func (c *Client) Remove(ctx context.Context, unbind bool, managed []string) ([]string, error) {
+// Unbind, which takes them out first; it is always where somebody else's
+// policy names the zone. Runtime changes are treated as Install does. A call
+// that fails changed nothing.
+func (c *Client) Remove(ctx context.Context, o Removal, managed []string) ([]string, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	removed, err := c.removeOurs(ctx, unbind, managed)
+	removed, err := c.removeOurs(ctx, o, managed)
 	if err != nil {
 		return nil, fmt.Errorf("removing zones: %w", err)
 	}
@@ -28,7 +34,7 @@ func (c *Client) Remove(ctx context.Context, unbind bool, managed []string) ([]s
 	return removed, nil
 }
 
-func (c *Client) removeOurs(ctx context.Context, unbind bool, managed []string) ([]string, error) {
+func (c *Client) removeOurs(ctx context.Context, o Removal, managed []string) ([]string, error) {
 	objects, err := c.permanentObjects(ctx)
 	if err != nil {
 		return nil, err
@@ -42,12 +48,14 @@ func (c *Client) removeOurs(ctx context.Context, unbind bool, managed []string) 
 		return nil, err
 	}
 	policies := policiesNaming(objects, ours)
-	if len(policies) > 0 || (len(bound.all) > 0 && !unbind) {
+	if len(policies) > 0 || (len(bound.all) > 0 && !o.Unbind) {
 		return nil, ErrInUse{Interfaces: bound.all, Policies: policies}
 	}
-	excused := append(slices.Clone(managed), sortedKeys(bound.all)...)
-	if err := c.refuseRuntimeChanges(ctx, objects, excused); err != nil {
-		return nil, err
+	if !o.Force {
+		excused := append(slices.Clone(managed), sortedKeys(bound.all)...)
+		if err := c.refuseRuntimeChanges(ctx, objects, excused); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.unbindAndRemove(ctx, ours, bound.atRuntime); err != nil {
 		return nil, err

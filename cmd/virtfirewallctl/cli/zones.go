@@ -93,16 +93,21 @@ func (z zonesInstalled) text(o *output) {
 }
 
 func (a *app) zonesRemoveCommand() *cobra.Command {
-	var unbind bool
+	var force, unbind bool
 	cmd := &cobra.Command{
 		Use:   "remove",
 		Short: "Take out of firewalld what install added",
+		Long: `Remove takes out of firewalld the zones and policies that install added and that
+nobody has changed since. It fails while a bridge is in one of the zones, unless
+--unbind is given, and where firewalld's reload would drop runtime changes that are
+not in its permanent configuration, unless --force is given.`,
 		Args:  between(0, 0),
 		RunE: a.do(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
-			names, err := c.RemoveZones(ctx, unbind)
+			names, err := c.RemoveZones(ctx, force, unbind)
 			return zonesRemoved{names}, err
 		}),
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "remove though firewalld's reload drops runtime changes of others")
 	cmd.Flags().BoolVar(&unbind, "unbind", false, "first take the bound interfaces out of the zones")
 	return cmd
 }

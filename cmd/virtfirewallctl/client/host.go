@@ -40,8 +40,8 @@ func (c *Client) InstallZones(ctx context.Context, force bool) (installed []stri
 }
 
 // RemoveZones takes out of firewalld what InstallZones added.
-func (c *Client) RemoveZones(ctx context.Context, unbind bool) (removed []string, err error) {
-	o := options{}.set("Unbind", unbind)
+func (c *Client) RemoveZones(ctx context.Context, force, unbind bool) (removed []string, err error) {
+	o := options{}.set("Force", force).set("Unbind", unbind)
 	removed = []string{}
 	err = c.change(ctx, ManagerPath, ManagerInterface+".RemoveZones", []any{o}, &removed)
 	return removed, err
