@@ -137,6 +137,11 @@ func (c *conversation) moveBack(ctx context.Context, iface, zone string) error {
 func (c *conversation) leave(ctx context.Context, t transition, undo *undoStack) error {
 	iface, zone := t.old.net.Bridge, t.old.zone.bound
 	err := c.err
+	if err == nil && t.old.zone.unseen {
+		var bound map[string]string
+		bound, err = c.interfaces(ctx)
+		zone = bound[iface]
+	}
 	if err == nil {
 		undo.add(func() error { return c.moveBack(ctx, iface, zone) })
 		err = c.move(ctx, iface, "")

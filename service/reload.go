@@ -101,6 +101,7 @@ func (s *Service) restored(e store.Entry) (*managed, error) {
 		return nil, err
 	}
 	m := managed{net: e.Network, backend: s.active.Name(), subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
+	m.zone.unseen = true
 	return m.compiled(), nil
 }
 

@@ -15,6 +15,7 @@ import (
 type zoneState struct {
 	byHand  *string // set by BindInterface ("" = unbound by hand); nil: as the mode calls for
 	bound   string
+	unseen  bool   // nobody has asked yet which zone it is in
 	moved   bool   // somebody put the bridge there with firewall-cmd, which is respected
 	problem string // why it is not in the zone that it should be in
 	retry   bool   // trying again may help
@@ -101,7 +102,7 @@ func (s *Service) complainOfZones(places []*place) {
 // leavesZone says whether a bridge is in a zone that is no longer the service's
 // business after the change.
 func (t transition) leavesZone() bool {
-	if t.old == nil || t.old.zone.bound == "" || !t.old.concernsZones() {
+	if t.old == nil || !t.old.concernsZones() || (t.old.zone.bound == "" && !t.old.zone.unseen) {
 		return false
 	}
 	return t.next == nil || t.next.net.Bridge != t.old.net.Bridge || !t.next.concernsZones()
