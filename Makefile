@@ -1,6 +1,7 @@
 # make build      bin/virtfirewalld and bin/virtfirewallctl, with their documents
 # make demo       the main job in throw-away network namespaces; KEEP=1 leaves them up
 # make test       every test, after installing what they need; as root
+# make test-trixie  those that meet real daemons, with the ones of Debian trixie; as root
 # make lint       gofmt, go vet, staticcheck
 # make bench      the benchmarks; as root
 # make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it out again
@@ -50,7 +51,11 @@ say = @printf '==> %s\n'
 # The steps of a target run in the order in which they stand there.
 .NOTPARALLEL:
 
-.PHONY: all build demo test lint bench setup install uninstall packages clean
+# What meets programs of a release: the rest of the tests is the same everywhere.
+RELEASE_TESTS := ./tests ./tests/host ./zones \
+	./service/host ./service/iptables ./service/neighbour ./service/nftables
+
+.PHONY: all build demo test test-trixie lint bench setup install uninstall packages clean
 all: build
 
 build:
@@ -77,6 +82,12 @@ setup:
 test: setup lint build
 	$(say) 'running every test with the race detector'
 	@CGO_ENABLED=1 $(GO) test -buildvcs=false -race $(TESTFLAGS) ./...
+
+test-trixie: setup
+	@tests/trixie.sh
+	$(say) 'running the tests that meet real daemons in hosts of Debian trixie'
+	@VIRTFIREWALLD_TEST_ROOT="$$(tests/trixie.sh --path)" CGO_ENABLED=1 \
+		$(GO) test -buildvcs=false -race $(TESTFLAGS) $(RELEASE_TESTS)
 
 lint:
 	$(say) 'checking the format (gofmt)'

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building, the demo and the tests need on a Debian machine
 # (bookworm or trixie) that has Go, and says what it installs. Does nothing when
-# all is there. Nothing that it installs is started.
+# all is there. Nothing that it installs is started. With --hosts it only lists
+# what the throw-away hosts need in their tree.
 set -euo pipefail
 
 packages=(
@@ -16,8 +17,17 @@ packages=(
 	python3-dasbus python3-gi
 	libvirt-daemon-system libvirt-clients # the real one, for comparison
 	busybox udhcpc curl socat tcpdump libxml2-utils
-	# go test -race
-	gcc libc6-dev
+	dbus-broker # the other system bus, in hosts that boot
+)
+if [[ ${1:-} == --hosts ]]; then
+	printf '%s\n' "${packages[@]}"
+	exit 0
+fi
+packages+=(
+	gcc libc6-dev # go test -race
+	debootstrap   # tests/trixie.sh
+	# what packages, man pages and completions are checked with
+	rpm man-db mandoc bash-completion zsh fish
 )
 
 declare -A installed
@@ -64,13 +74,20 @@ quietly() {
 	}
 }
 echo "setup: installing with apt: ${missing[*]}"
+# Another run may hold dpkg's lock.
 quietly apt-get update -q
-quietly apt-get install -y -q --no-install-recommends "${missing[@]}"
+quietly apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends "${missing[@]}"
 
 # Its package would have it start with the next boot.
 if [[ " ${missing[*]} " == *" firewalld "* ]] && command -v systemctl >/dev/null; then
 	quietly systemctl disable firewalld
 	echo "setup: firewalld.service is left disabled; the tests run their own"
+fi
+# Its package would have it take the place of dbus-daemon.
+if [[ " ${missing[*]} " == *" dbus-broker "* ]] && command -v systemctl >/dev/null; then
+	quietly systemctl disable dbus-broker
+	quietly systemctl --global disable dbus-broker
+	echo "setup: dbus-broker.service is left disabled; the tests run their own"
 fi
 if [[ " ${missing[*]} " == *" libvirt-daemon-system "* ]] && command -v systemctl >/dev/null; then
 	# A socket would start it for the first client that asks. Releases differ in

@@ -71,7 +71,9 @@ func (h *Host) boot(ctx context.Context, leash *os.File) error {
 	}
 	defer ready.Close()
 	cmd := exec.Command("/bin/sh", append([]string{"-c", bootScript, "init", "init"}, h.cfg.Init...)...)
-	cmd.Stdin = leash
+	if leash != nil {
+		cmd.Stdin = leash
+	}
 	cmd.ExtraFiles = []*os.File{report}
 	p, err := startProcess("pid 1", cmd, h.group.dir)
 	report.Close()

@@ -22,6 +22,7 @@ const cgroupPrefix = "virtfirewalld-test."
 type cgroup struct {
 	path string
 	dir  *os.File
+	leaf *os.File // below it, for the commands of a host with systemd
 }
 
 func newCgroup() (*cgroup, error) {
@@ -49,11 +50,53 @@ func newCgroup() (*cgroup, error) {
 	return c, nil
 }
 
+// commands is where a host's commands start. systemd cannot hand controllers to
+// its units while a process is in its root.
+func (c *cgroup) commands(systemd bool) (*os.File, error) {
+	if !systemd {
+		return c.dir, nil
+	}
+	path := filepath.Join(c.path, "commands")
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return nil, fmt.Errorf("making the cgroup of a host's commands: %w", err)
+	}
+	var err error
+	c.leaf, err = os.Open(path)
+	return c.leaf, err
+}
+
+// clear removes what is below, once its processes have ended.
+func (c *cgroup) clear() error {
+	if c.leaf != nil {
+		c.leaf.Close()
+		c.leaf = nil
+	}
+	entries, err := os.ReadDir(c.path)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			if err := removeInTime(filepath.Join(c.path, entry.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (c *cgroup) remove() error {
 	c.dir.Close()
+	if c.leaf != nil {
+		c.leaf.Close()
+	}
+	return removeInTime(c.path)
+}
+
+func removeInTime(path string) error {
 	deadline := time.Now().Add(patience)
 	for {
-		err := removeCgroup(c.path)
+		err := removeCgroup(path)
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}

@@ -1,5 +1,5 @@
 // Package host makes throw-away hosts: Linux namespaces over a copy-on-write
-// view of the machine's own tree, in which unmodified daemons run at their
+// view of the machine's own tree, or another, in which unmodified daemons run at their
 // usual paths, with guests and uplinks around them, and packet probes between
 // any two of these nodes.
 //
@@ -13,6 +13,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,25 +35,31 @@ type Config struct {
 	// Name is the host name inside; empty means "host". Names need not differ
 	// between hosts.
 	Name string
-	// Root is the tree below the copy-on-write layer; empty means /.
+	// Root is the tree below the copy-on-write layer; empty means that which the
+	// environment variable VIRTFIREWALLD_TEST_ROOT names, or /.
 	Root string
 	// Init is the command that runs as pid 1; empty means one that only waits.
 	// A host ends when its pid 1 does.
 	Init []string
+	// Systemd boots the tree's systemd as pid 1, in the place of Init.
+	Systemd *Systemd
 	// Forwarding switches the IP forwarding sysctls on, which is otherwise left
 	// to whoever is under test.
 	Forwarding bool
 	// Fail is told of trouble in methods that return no error. It must not
 	// return. The default panics.
 	Fail func(error)
+
+	layer *os.File // the host's files of an earlier boot
 }
 
 func (c Config) withDefaults() Config {
 	if c.Name == "" {
 		c.Name = "host"
 	}
-	if c.Root == "" {
-		c.Root = "/"
+	c.Root = cmp.Or(c.Root, os.Getenv("VIRTFIREWALLD_TEST_ROOT"), "/")
+	if c.Systemd != nil {
+		c.Init = append([]string{"/bin/sh", "-c", systemdInit, "init"}, c.Systemd.Units...)
 	}
 	if len(c.Init) == 0 {
 		// With SIGCHLD ignored the kernel reaps orphans by itself, so that a
@@ -109,13 +116,28 @@ func (h *Host) start(ctx context.Context) error {
 	if h.guard, err = startGuard(leash, group); err != nil {
 		return err
 	}
-	h.space = &space{group: group.dir}
-	return onThread(func() error {
-		if err := buildTree(h.cfg); err != nil {
+	return h.bootTree(ctx, leash)
+}
+
+// bootTree makes the host's namespaces, and starts its pid 1 there.
+func (h *Host) bootTree(ctx context.Context, leash *os.File) error {
+	commands, err := h.group.commands(h.cfg.Systemd != nil)
+	if err != nil {
+		return err
+	}
+	h.space = &space{group: commands}
+	err = onThread(func() error {
+		layer, err := buildTree(h.cfg)
+		if err != nil {
 			return err
 		}
+		h.cfg.keep(layer)
 		return h.boot(ctx, leash)
 	})
+	if err != nil || h.cfg.Systemd == nil {
+		return err
+	}
+	return h.awaitBooted()
 }
 
 // Close ends everything inside the host and removes it. Later calls do nothing.
@@ -146,6 +168,7 @@ func (h *Host) Close() error {
 	if h.space != nil {
 		h.space.close()
 	}
+	h.cfg.keep(nil)
 	if h.guard != nil {
 		errs = append(errs, waitClosed(h.guard.done, "the host's guard"))
 	}

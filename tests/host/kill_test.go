@@ -185,13 +185,19 @@ func TestSweepTakesOnlyTheDead(t *testing.T) {
 
 func cgroupOf(t *testing.T, pid int) string {
 	t.Helper()
+	return filepath.Base(cgroupPath(t, pid))
+}
+
+// cgroupPath is a process's cgroup as the machine sees it.
+func cgroupPath(t *testing.T, pid int) string {
+	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(data)) {
-		if name, ok := strings.CutPrefix(line, "0::"); ok {
-			return filepath.Base(strings.TrimSpace(name))
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.TrimSpace(path)
 		}
 	}
 	t.Fatal("no cgroup2 entry")

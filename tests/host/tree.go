@@ -15,45 +15,74 @@ const hostSpaces = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | un
 
 // buildTree moves the calling thread into fresh namespaces and makes their root
 // the host's tree. The next process that the thread starts is the host's pid 1.
-func buildTree(cfg Config) error {
+// The layer that it returns is for the next boot, if there may be one.
+func buildTree(cfg Config) (layer *os.File, err error) {
 	if err := unix.Unshare(hostSpaces); err != nil {
-		return fmt.Errorf("making namespaces: %w", err)
+		return nil, fmt.Errorf("making namespaces: %w", err)
 	}
 	if err := unix.Sethostname([]byte(cfg.Name)); err != nil {
-		return fmt.Errorf("naming the host: %w", err)
+		return nil, fmt.Errorf("naming the host: %w", err)
 	}
 	// Before anything else: machines with systemd share their mounts with every
 	// new mount namespace.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("making mounts private: %w", err)
+		return nil, fmt.Errorf("making mounts private: %w", err)
 	}
-	steps := []func(Config) error{quietNetwork, mountOverlay, mountSystem, makeDevices, enterTree, writeIdentity, forgetMachine}
+	// Named by the working directory, so that it may be below workTree.
+	if err := unix.Chdir(cfg.Root); err != nil {
+		return nil, fmt.Errorf("entering the tree %s: %w", cfg.Root, err)
+	}
+	if layer, err = mountLayer(cfg); err != nil {
+		return nil, err
+	}
+	steps := []func(Config) error{quietNetwork, mountOverlay, mountSystem, makeDevices, enterTree, writeIdentity, forgetMachine, prepareBoot}
 	for _, step := range steps {
 		if err := step(cfg); err != nil {
-			return err
+			return layer, err
 		}
 	}
-	return nil
+	return layer, nil
 }
 
 // workTree is where the tree is put together, in the host's own mount
 // namespace: a directory that every machine has.
 const workTree = "/tmp"
 
-func mountOverlay(cfg Config) error {
-	// Named by the working directory, so that it may be below workTree.
-	if err := unix.Chdir(cfg.Root); err != nil {
-		return fmt.Errorf("entering the tree %s: %w", cfg.Root, err)
-	}
-	// On a tmpfs: nothing is written to disk, and all of it goes with the mount.
-	if err := mount("tmpfs", workTree, "tmpfs", 0, "mode=755"); err != nil {
-		return err
-	}
-	for _, dir := range []string{"upper", "work", "root"} {
-		if err := os.Mkdir(filepath.Join(workTree, dir), 0o755); err != nil {
-			return err
+// mountLayer mounts what the host's files are written to, on a tmpfs: nothing is
+// written to disk, and all of it goes with the mount. A host that may boot again
+// gets a second mount of it, in no namespace, for that.
+func mountLayer(cfg Config) (*os.File, error) {
+	if cfg.layer == nil {
+		if err := mount("tmpfs", workTree, "tmpfs", 0, "mode=755"); err != nil {
+			return nil, err
 		}
+		for _, dir := range []string{"upper", "work", "root"} {
+			if err := os.Mkdir(filepath.Join(workTree, dir), 0o755); err != nil {
+				return nil, err
+			}
+		}
+	} else if err := unix.MoveMount(int(cfg.layer.Fd()), "", unix.AT_FDCWD, workTree, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return nil, fmt.Errorf("mounting the host's files of its earlier boot: %w", err)
 	}
+	if cfg.Systemd == nil {
+		return nil, nil
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, workTree, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("keeping the host's files for its next boot: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "layer"), nil
+}
+
+// keep holds the layer for the next boot, instead of that of this one.
+func (c *Config) keep(layer *os.File) {
+	if c.layer != nil {
+		c.layer.Close()
+	}
+	c.layer = layer
+}
+
+func mountOverlay(Config) error {
 	options := fmt.Sprintf("lowerdir=.,upperdir=%s/upper,workdir=%s/work", workTree, workTree)
 	if err := mount("overlay", workTree+"/root", "overlay", 0, options); err != nil {
 		return err
@@ -134,6 +163,9 @@ func writeIdentity(cfg Config) error {
 			return err
 		}
 	}
+	if cfg.layer != nil {
+		return nil // it has one since its first boot
+	}
 	id := make([]byte, 16)
 	if _, err := rand.Read(id); err != nil {
 		return err
@@ -158,11 +190,17 @@ func writeIdentity(cfg Config) error {
 
 // forgetMachine takes the machine's own firewall settings out of the host, so
 // that a test finds the same on a build machine and on somebody's desktop.
-func forgetMachine(Config) error {
-	patterns := []string{
+func forgetMachine(cfg Config) error {
+	if cfg.layer != nil {
+		return nil
+	}
+	return removeAll([]string{
 		"/etc/firewalld/*/*.xml", "/etc/firewalld/direct.xml", "/etc/virtfirewalld", "/var/lib/virtfirewalld",
 		"/etc/libvirt/network.conf", "/etc/dnsmasq.d/*", "/var/lib/misc/dnsmasq.leases", "/usr/sbin/policy-rc.d",
-	}
+	})
+}
+
+func removeAll(patterns []string) error {
 	for _, pattern := range patterns {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
