@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,33 +13,25 @@ import (
 // AddNetwork puts a network in force, or with Replace puts it in the place of
 // the one of that name.
 func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOptions) error {
-	if err := s.lock(ctx); err != nil {
-		return err
-	}
-	defer s.unlock()
-	before, _ := s.known(n.Name)
-	if !o.Replace {
-		if err := s.unknown(n.Name, before); err != nil {
-			return err
+	zoned := func(before *managed) bool { return zoned(before) || zoned(&managed{net: n}) }
+	return s.change(ctx, n.Name, zoned, func(c *conversation) (intent, error) {
+		before, _ := s.known(n.Name)
+		if !o.Replace {
+			if err := s.unknown(n.Name, before); err != nil {
+				return intent{}, err
+			}
 		}
-	}
-	next, err := s.prepare(ctx, n, before)
-	if err != nil {
-		return err
-	}
-	next.persistent = o.Persistent || s.stored(n.Name)
-	doc, err := document(n, o.Source)
-	if err != nil {
-		return err
-	}
-	ts := []transition{{old: before, next: next, zoneAsked: asksZone(n, before)}}
-	if err := s.commit(ctx, ts, func() (func() error, error) { return s.Files.Put(n.Name, doc, o.Persistent) }); err != nil {
-		return err
-	}
-	if before != nil {
-		s.restartCounters(ctx, n.Name)
-	}
-	return nil
+		next, err := s.prepare(c, n, before)
+		if err != nil {
+			return intent{}, err
+		}
+		next.persistent = o.Persistent || s.stored(n.Name)
+		doc, err := document(n, o.Source)
+		return intent{
+			transition: transition{old: before, next: next, zoneAsked: asksZone(n, before), anew: before != nil},
+			files:      func() (func() error, error) { return s.Files.Put(n.Name, doc, o.Persistent) },
+		}, err
+	})
 }
 
 // unknown fails for a name that is taken, also by a persistent network that
@@ -70,13 +63,13 @@ func document(n network.Network, source []byte) ([]byte, error) {
 }
 
 // prepare makes the value that the network will be, or says why not.
-func (s *Service) prepare(ctx context.Context, n network.Network, before *managed) (*managed, error) {
+func (s *Service) prepare(c *conversation, n network.Network, before *managed) (*managed, error) {
 	b, err := s.admit(n, before)
 	if err != nil {
 		return nil, err
 	}
 	if asksZone(n, before) {
-		if err := s.requireZone(ctx, n); err != nil {
+		if err := c.requireZone(n); err != nil {
 			return nil, err
 		}
 	}
@@ -86,6 +79,7 @@ func (s *Service) prepare(ctx context.Context, n network.Network, before *manage
 		next.keepLibvirt(before)
 		if before.net.Bridge == n.Bridge && before.net.Zone == n.Zone {
 			next.zone = before.zone
+			next.zone.moved = before.zone.moved && before.net.Mode == n.Mode
 		}
 	}
 	return next.compiled(), nil
@@ -98,45 +92,56 @@ func asksZone(n network.Network, before *managed) bool {
 
 // RemoveNetwork ends the service's say over a network.
 func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOptions) error {
+	known := true
+	err := s.change(ctx, name, zoned, func(*conversation) (intent, error) {
+		before, err := s.known(name)
+		known = err == nil
+		return intent{
+			transition: transition{old: before},
+			files:      func() (func() error, error) { return s.Files.Remove(name, o.Persistent) },
+		}, err
+	})
+	if !known && o.Persistent && s.stored(name) {
+		return s.removeFile(ctx, name)
+	}
+	return err
+}
+
+// removeFile ends a persistent network that was removed until the next reload.
+func (s *Service) removeFile(ctx context.Context, name string) error {
 	if err := s.lock(ctx); err != nil {
 		return err
 	}
 	defer s.unlock()
-	before, err := s.known(name)
-	if err != nil {
-		if o.Persistent && s.stored(name) {
-			_, err = s.Files.Remove(name, true)
-		}
-		return err
-	}
-	return s.commit(ctx, []transition{{old: before}}, func() (func() error, error) { return s.Files.Remove(name, o.Persistent) })
+	_, err := s.Files.Remove(name, true)
+	return err
 }
 
 // UpdateNetwork changes some settings of a network, in one step.
 func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[string]any, o ChangeOptions) error {
-	if err := s.lock(ctx); err != nil {
-		return err
+	zoned := func(before *managed) bool {
+		return zoned(before) || settings["ForwardMode"] != nil || settings["Zone"] != nil
 	}
-	defer s.unlock()
-	before, err := s.known(name)
-	if err != nil {
-		return err
-	}
-	n, err := before.net.With(settings)
-	if err != nil {
-		return invalid(err)
-	}
-	next, err := s.prepare(ctx, n, before)
-	if err != nil {
-		return err
-	}
-	next.persistent = before.persistent || o.Persistent
-	doc, err := document(n, nil)
-	if err != nil {
-		return err
-	}
-	ts := []transition{{old: before, next: next, zoneAsked: asksZone(n, before)}}
-	return s.commit(ctx, ts, func() (func() error, error) { return s.Files.Put(name, doc, o.Persistent) })
+	return s.change(ctx, name, zoned, func(c *conversation) (intent, error) {
+		before, err := s.known(name)
+		if err != nil {
+			return intent{}, err
+		}
+		n, err := before.net.With(settings)
+		if err != nil {
+			return intent{}, invalid(err)
+		}
+		next, err := s.prepare(c, n, before)
+		if err != nil {
+			return intent{}, err
+		}
+		next.persistent = before.persistent || o.Persistent
+		doc, err := document(n, nil)
+		return intent{
+			transition: transition{old: before, next: next, zoneAsked: asksZone(n, before)},
+			files:      func() (func() error, error) { return s.Files.Put(name, doc, o.Persistent) },
+		}, err
+	})
 }
 
 // invalid gives an error of package network its kind.
@@ -179,4 +184,11 @@ func (s *Service) AllNetworks() []Status {
 	s.mu.RUnlock()
 	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.Network.Name, b.Network.Name) })
 	return out
+}
+
+// all are the networks as they are now.
+func (s *Service) all() []*managed {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Collect(maps.Values(s.networks))
 }

@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"net/netip"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
@@ -44,24 +43,40 @@ func renamedFrom(n network.Network, other *managed) error {
 func (s *Service) admitBeside(n network.Network) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if owner, taken := s.bridges[n.Bridge]; taken && owner != n.Name {
+	if owner, taken := s.owner(n.Bridge); taken && owner != n.Name {
 		return errorf(BridgeInUse, "bridge %s belongs to network %q: remove that one first, or use another bridge", n.Bridge, owner)
 	}
 	if _, known := s.networks[n.Name]; !known && len(s.networks) >= network.MaxNetworks {
 		return errorf(LimitExceeded, "%d networks are the most there may be: remove one first", network.MaxNetworks)
 	}
 	subnets := n.Subnets()
-	for name, other := range s.networks {
-		if name == n.Name {
-			continue
-		}
-		for _, p := range other.subnets {
-			if mine, overlaps := overlap(subnets, p); overlaps {
-				return errorf(SubnetOverlap, "subnet %s overlaps %s of network %q: choose another subnet", mine, p, name)
+	for _, networks := range []map[string]*managed{s.networks, s.held} {
+		for name, other := range networks {
+			if name == n.Name || other == nil {
+				continue
+			}
+			for _, p := range other.subnets {
+				if mine, overlaps := overlap(subnets, p); overlaps {
+					return errorf(SubnetOverlap, "subnet %s overlaps %s of network %q: choose another subnet", mine, p, name)
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// owner is the network that has a bridge, or that gets it back where a change
+// under way fails. The caller holds mu.
+func (s *Service) owner(bridge string) (name string, taken bool) {
+	if name, taken = s.bridges[bridge]; taken {
+		return name, true
+	}
+	for name, was := range s.held {
+		if was != nil && was.net.Bridge == bridge {
+			return name, true
+		}
+	}
+	return "", false
 }
 
 // admitOnHost compares with the subnets of the host's other interfaces.
@@ -138,10 +153,10 @@ func (s *Service) known(name string) (*managed, error) {
 }
 
 // requireZone fails where a zone is asked for by name that cannot be had.
-func (s *Service) requireZone(ctx context.Context, n network.Network) error {
-	have, err := s.Zones.Installed(ctx)
+func (c *conversation) requireZone(n network.Network) error {
+	err := c.err
 	if err == nil {
-		_, err = zones.Choose(n.Zone, string(n.Mode), have)
+		_, err = zones.Choose(n.Zone, string(n.Mode), c.have)
 	}
 	if err != nil {
 		return zoneError("", "", err)

@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -17,6 +16,8 @@ type transition struct {
 	// zoneAsked says that the caller named a zone just now, so that a bridge
 	// which cannot enter it fails the change.
 	zoneAsked bool
+	// anew says that the network's counters begin anew.
+	anew bool
 }
 
 func (t transition) name() string {
@@ -26,49 +27,17 @@ func (t transition) name() string {
 	return t.old.net.Name
 }
 
-// undoStack takes back what was done, last first.
-type undoStack []func() error
-
-func (u *undoStack) add(f func() error) { *u = append(*u, f) }
-
-func (u undoStack) run() (err error) {
-	for _, f := range slices.Backward(u) {
-		err = errors.Join(err, f())
+// commit makes transitions real in the files and then in the kernel, all or
+// none; back undoes it. The caller holds the lock.
+func (s *Service) commit(ctx context.Context, ts []transition, files func() (func() error, error)) (back undoStack, err error) {
+	if err = s.commitSteps(ctx, ts, files, &back); err == nil {
+		return back, nil
 	}
-	return err
-}
-
-// commit makes transitions real, all or none, in an order in which a crash at
-// any point leads to the old state or the new one at the next start: a bridge
-// leaves its zone while the files still say that it belongs there, since nobody
-// would know of it later; then come the files, then the kernel in one
-// transaction, then the zones that bridges enter. So a bridge is in a zone only
-// while its rules hold, because the zones accept what only the rules keep apart.
-//
-// What takes a step back is noted before the step: it may be done though it
-// fails, where its answer is lost. Taking back what was not done does nothing.
-// The caller holds the lock.
-func (s *Service) commit(ctx context.Context, ts []transition, files func() (func() error, error)) error {
-	var undo undoStack
-	err := s.commitSteps(ctx, ts, files, &undo)
-	if err == nil {
-		s.finish(ctx, ts)
-		return nil
-	}
-	// The caller's time may be over, but taking back must not fail for that.
-	if back := undo.run(); back != nil {
-		s.Log.Error("taking back a failed change left something behind; reapply mends it", "error", back)
-		s.kick()
-	}
-	return err
+	s.takeBack(back)
+	return nil, err
 }
 
 func (s *Service) commitSteps(ctx context.Context, ts []transition, files func() (func() error, error), undo *undoStack) error {
-	for _, t := range ts {
-		if err := s.leaveZone(ctx, t, undo); err != nil {
-			return err
-		}
-	}
 	if files != nil {
 		back, err := files()
 		if err != nil {
@@ -76,15 +45,7 @@ func (s *Service) commitSteps(ctx context.Context, ts []transition, files func()
 		}
 		undo.add(back)
 	}
-	if err := s.changeRules(ctx, ts, undo); err != nil {
-		return err
-	}
-	for _, t := range ts {
-		if err := s.enterZone(ctx, t, undo); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.changeRules(ctx, ts, undo)
 }
 
 // changeRules is the kernel's step.
@@ -125,22 +86,14 @@ func reversed(ts []transition) []transition {
 	return out
 }
 
-// publish makes transitions visible and tells of them.
+// publish makes transitions visible and tells of them, but for networks whose
+// change is not certain yet.
 func (s *Service) publish(ts []transition) {
 	s.mu.Lock()
 	var events []Event
+	s.replace(ts...)
 	for _, t := range ts {
-		if t.old != nil {
-			delete(s.networks, t.old.net.Name)
-			delete(s.bridges, t.old.net.Bridge)
-		}
-	}
-	for _, t := range ts {
-		if t.next != nil {
-			s.networks[t.next.net.Name] = t.next
-			s.bridges[t.next.net.Bridge] = t.next.net.Name
-		}
-		if e := eventOf(t); e != nil {
+		if e := eventOf(t); e != nil && !s.holds(t.name()) {
 			events = append(events, e)
 		}
 	}
@@ -150,8 +103,35 @@ func (s *Service) publish(ts []transition) {
 	}
 }
 
+// replace makes transitions visible. The caller holds mu.
+func (s *Service) replace(ts ...transition) {
+	for _, t := range ts {
+		if t.old == nil {
+			continue
+		}
+		delete(s.networks, t.old.net.Name)
+		if s.bridges[t.old.net.Bridge] == t.old.net.Name {
+			delete(s.bridges, t.old.net.Bridge)
+		}
+	}
+	for _, t := range ts {
+		if t.next != nil {
+			s.networks[t.next.net.Name] = t.next
+			s.bridges[t.next.net.Bridge] = t.next.net.Name
+		}
+	}
+}
+
+// holds says whether a network's change is under way. The caller holds mu.
+func (s *Service) holds(name string) bool {
+	_, under := s.held[name]
+	return under
+}
+
 func eventOf(t transition) Event {
 	switch {
+	case t.old == nil && t.next == nil:
+		return nil
 	case t.old == nil:
 		return NetworkAdded{Status: t.next.status()}
 	case t.next == nil:
@@ -188,6 +168,11 @@ func (s *Service) finish(ctx context.Context, ts []transition) {
 	s.publish(ts)
 	if len(gone) > 0 {
 		s.forgetCounters(gone...)
+	}
+	for _, t := range ts {
+		if t.anew {
+			s.restartCounters(ctx, t.name())
+		}
 	}
 	s.retranslate(fresh)
 	poke(s.dhcp)

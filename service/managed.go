@@ -32,13 +32,6 @@ type bridge struct {
 	refused string // why what stands there is not governed
 }
 
-// zoneState is what a network wants of firewalld and what it has.
-type zoneState struct {
-	byHand  *string // set by BindInterface ("" = unbound by hand); nil: as the mode calls for
-	bound   string
-	problem string // why it is not in the zone that it should be in
-}
-
 // compiled says whether the network has rules, its bridge being what it is.
 func (m managed) compiled() *managed {
 	m.hasRules = m.bridge.refused == "" && m.net.Mode != network.ModeOpen

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
@@ -54,23 +55,28 @@ type Links interface {
 type Zones interface {
 	// Installed is what firewalld has; it never starts firewalld.
 	Installed(ctx context.Context) (zones.Installed, error)
-	Backend(ctx context.Context) (string, error)
 	// Interfaces is every interface that a zone has, with the zone.
 	Interfaces(ctx context.Context) (map[string]string, error)
-	Bind(ctx context.Context, iface, zone string) (bound string, err error)
+	// BindAll gives an error for each binding, in their order.
+	BindAll(ctx context.Context, bindings []zones.Binding) []error
 	// Unbind takes an interface out of a zone, "" for whichever it is in.
 	Unbind(ctx context.Context, zone, iface string) error
+	// Unanswered is for how long firewalld has not answered.
+	Unanswered() time.Duration
 }
 
-// ZoneFiles puts the service's zones into firewalld and takes them out.
-type ZoneFiles interface {
-	// Install and Remove reload firewalld where they change something; managed
-	// are bridges whose bindings need not be kept, for the service puts them
-	// back.
+// FirewalldProcess is firewalld as a whole.
+type FirewalldProcess interface {
+	Backend(ctx context.Context) (string, error)
+	// Install and Remove put the service's zones in and take them out, and
+	// reload firewalld where that changes something; managed are bridges whose
+	// bindings need not be kept, for the service puts them back.
 	Install(ctx context.Context, force bool, managed []string) ([]string, error)
 	Remove(ctx context.Context, unbind bool, managed []string) ([]string, error)
 	// Watch tells what firewalld does by itself, until the context ends.
 	Watch(ctx context.Context) (<-chan zones.Event, error)
+	// Answer returns nil once firewalld answers.
+	Answer(ctx context.Context) error
 }
 
 // Files is where networks are kept.

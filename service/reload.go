@@ -115,39 +115,68 @@ func (s *Service) adopt(m *managed) {
 // Reload reads configuration and files again. Runtime networks stay; runtime
 // changes to persistent ones end. All of it is one transaction.
 func (s *Service) Reload(ctx context.Context) error {
-	if err := s.lock(ctx); err != nil {
+	c := s.converse(ctx)
+	defer c.end()
+	var undo undoStack
+	if err := s.reload(ctx, c, &undo); err != nil {
+		s.takeBack(undo)
+		return err
+	}
+	if !c.held {
+		s.kick()
+		return nil
+	}
+	s.zonesAnew(ctx, c)
+	return nil
+}
+
+func (s *Service) reload(ctx context.Context, c *conversation, undo *undoStack) error {
+	var (
+		settings Config
+		decision choice.Decision
+		state    store.State
+	)
+	_, err := s.whenLeft(ctx, c, undo, func() (ts []transition, err error) {
+		if settings, decision, err = s.decide(ctx); err != nil {
+			return nil, err
+		}
+		if state, err = s.readNetworks(); err != nil {
+			return nil, err
+		}
+		// What is wrong with the files shows before anything is moved.
+		return s.reloaded(state)
+	})
+	if err != nil {
 		return err
 	}
 	defer s.unlock()
-	settings, decision, err := s.decide(ctx)
-	if err != nil {
-		return err
-	}
-	state, broken, err := s.Files.Read()
-	if err != nil {
-		return errorf(ApplyFailed, "reading the stored networks: %w", err)
-	}
-	if len(broken) > 0 {
-		return errorf(InvalidArgument, "reading %s: %w; mend the file and reload again", broken[0].Path, broken[0].Err)
-	}
-	// What is wrong with the files shows before anything is moved.
-	if _, err := s.reloaded(state); err != nil {
-		return err
-	}
 	forget := func() (func() error, error) { return s.Files.ForgetRuntimeChanges(state) }
 	err = s.move(ctx, decision.Backend, func() error {
 		ts, err := s.reloaded(state)
 		if err != nil {
 			return err
 		}
-		return s.commit(ctx, ts, forget)
-	})
-	if err != nil {
+		if _, err = s.commit(ctx, ts, forget); err == nil {
+			s.finish(ctx, ts)
+		}
 		return err
+	})
+	if err == nil {
+		s.decided(settings.Configured, decision)
 	}
-	s.decided(settings.Configured, decision)
-	s.zonesAnew(ctx)
-	return nil
+	return err
+}
+
+// readNetworks reads the files again; one that is broken is an error.
+func (s *Service) readNetworks() (store.State, error) {
+	state, broken, err := s.Files.Read()
+	if err != nil {
+		return state, errorf(ApplyFailed, "reading the stored networks: %w", err)
+	}
+	if len(broken) > 0 {
+		return state, errorf(InvalidArgument, "reading %s: %w; mend the file and reload again", broken[0].Path, broken[0].Err)
+	}
+	return state, nil
 }
 
 // reloaded is the way from what is in force to what the files say.
@@ -247,8 +276,31 @@ func distinct(want map[string]store.Entry) error {
 // Reapply compares kernel and zones with what should be there and mends the
 // difference. repairs counts the networks that needed it.
 func (s *Service) Reapply(ctx context.Context) (repairs int, err error) {
+	c := s.converse(ctx)
+	defer c.end()
+	mended, err := s.reapplyRules(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range s.rebind(ctx, c, true) {
+		mended[name] = "its bridge was not in its zone"
+	}
+	if c.held {
+		s.refreshHost(ctx, c)
+	}
 	if err := s.lock(ctx); err != nil {
 		return 0, err
+	}
+	defer s.unlock()
+	s.afterRepair(ctx, mended)
+	return len(mended), nil
+}
+
+// reapplyRules compares the rules, and gives the networks that needed it, each
+// with the reason.
+func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
+	if err := s.lock(ctx); err != nil {
+		return nil, err
 	}
 	defer s.unlock()
 	mended := map[string]string{}
@@ -262,17 +314,12 @@ func (s *Service) Reapply(ctx context.Context) (repairs int, err error) {
 	s.applyLinks(ctx, ts)
 	damaged, err := s.active.Sync(ctx, s.members())
 	if err != nil {
-		return 0, errorf(ApplyFailed, "mending the kernel's rules: %w", err)
+		return nil, errorf(ApplyFailed, "mending the kernel's rules: %w", err)
 	}
 	for _, name := range damaged {
 		mended[name] = "its rules had been changed"
 	}
-	for _, name := range s.rebindAll(ctx) {
-		mended[name] = "its bridge was not in its zone"
-	}
-	s.refreshHost(ctx)
-	s.afterRepair(ctx, mended)
-	return len(mended), nil
+	return mended, nil
 }
 
 // afterRepair does what follows rules that came back, and tells of it.

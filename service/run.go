@@ -4,9 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
-	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
 const (
@@ -23,35 +21,19 @@ const (
 	mendPause = 2 * time.Second
 )
 
-// run follows the host until the context ends: links, firewalld, and requests
-// for a full comparison.
-func (s *Service) run(ctx context.Context, firewalld <-chan zones.Event) {
+// run follows the host's links until the context ends.
+func (s *Service) run(ctx context.Context) {
 	links := s.Links.Changes()
-	var mend <-chan time.Time
-	s.withLock(ctx, s.zonesAnew)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case c, ok := <-links:
 			if !ok {
-				links = nil
-				continue
+				return
 			}
 			changes := append([]watch.Change{c}, drain(links)...)
 			s.withLock(ctx, func(ctx context.Context) { s.relink(ctx, changes) })
-		case e, ok := <-firewalld:
-			if !ok {
-				firewalld = nil
-				continue
-			}
-			events := append([]zones.Event{e}, drain(firewalld)...)
-			s.withLock(ctx, func(ctx context.Context) { s.followFirewalld(ctx, events) })
-		case <-s.wake:
-			mend = time.After(mendPause)
-		case <-mend:
-			mend = nil
-			s.mend(ctx)
 		}
 	}
 }
@@ -179,84 +161,6 @@ func (s *Service) routesChanged(ctx context.Context) {
 	for _, m := range s.all() {
 		if m.forward != "" {
 			s.forwardAgain(ctx, m)
-		}
-	}
-}
-
-// followFirewalld looks at the zones after firewalld did something.
-func (s *Service) followFirewalld(ctx context.Context, events []zones.Event) {
-	moved := false
-	for _, e := range events {
-		if e.Kind != zones.BindingChanged {
-			s.zonesAnew(ctx)
-			return
-		}
-		moved = moved || s.surprises(e)
-	}
-	if moved {
-		s.acceptMoves(ctx)
-	}
-}
-
-// surprises says whether an interface's new zone is news: most often it is the
-// answer to a call of the service's own.
-func (s *Service) surprises(e zones.Event) bool {
-	if e.Interface == "" {
-		return true
-	}
-	name, ok := s.NetworkByBridge(e.Interface)
-	if !ok {
-		return false
-	}
-	m, err := s.known(name)
-	return err == nil && m.zone.bound != e.Zone
-}
-
-// zonesAnew compares all bridges with firewalld and refreshes what the service
-// says of it. firewalld before 2.0 flushes iptables' chains when it reloads,
-// so checksum help is looked at too.
-func (s *Service) zonesAnew(ctx context.Context) {
-	// firewalld takes its name before it flushes, and answers only after: rules
-	// that are put back before the first answer may be gone with it.
-	s.refreshHost(ctx)
-	s.refill(ctx)
-	s.rebindAll(ctx)
-	poke(s.dhcp)
-	poke(s.foreign)
-}
-
-// refill puts iptables rules back: firewalld flushes the tables when it starts
-// and reloads. A table of the service's own is nobody else's to flush.
-func (s *Service) refill(ctx context.Context) {
-	if s.active.Name() != choice.IPTables {
-		return
-	}
-	damaged, err := s.active.Sync(ctx, s.members())
-	if err != nil {
-		s.Log.Error("putting the rules back after firewalld", "error", err)
-		s.kick()
-		return
-	}
-	mended := make(map[string]string, len(damaged))
-	for _, name := range damaged {
-		mended[name] = "firewalld had flushed its rules"
-	}
-	s.afterRepair(ctx, mended)
-}
-
-// acceptMoves notes that somebody put bridges elsewhere with firewall-cmd: that
-// is respected until the next comparison.
-func (s *Service) acceptMoves(ctx context.Context) {
-	bound, err := s.Zones.Interfaces(ctx)
-	if err != nil {
-		s.Log.Warn("asking firewalld which interfaces its zones have", "error", err)
-		return
-	}
-	for _, m := range s.all() {
-		if zone := bound[m.net.Bridge]; zone != m.zone.bound {
-			next := *m
-			next.zone.bound = zone
-			s.publish([]transition{{old: m, next: &next}})
 		}
 	}
 }

@@ -18,7 +18,7 @@ type Deps struct {
 	Backends  Backends
 	Links     Links
 	Zones     Zones
-	ZoneFiles ZoneFiles
+	Firewalld FirewalldProcess
 	Files     Files
 	Host      HostNeeds
 	Leftovers Leftovers
@@ -37,17 +37,28 @@ type Service struct {
 	// changing is held, as its one token, by whoever changes anything: a
 	// channel, so that waiting for it ends with the caller's context.
 	changing chan struct{}
+	// zoning is held, in the same way, by whoever speaks with firewalld. Who has
+	// changing never waits for it.
+	zoning chan struct{}
+	turns  turns // at changes of single networks
 
 	// mu guards what readers see; it is held for moments only.
 	mu       sync.RWMutex
 	active   Backend // the one that holds the rules; changed under changing too
 	networks map[string]*managed
 	bridges  map[string]string // bridge -> network
-	host     Host
+	// held are what networks were before a change that is not certain yet; nil
+	// for one that is new.
+	held map[string]*managed
+	// owed are the zones that bridges have to go back to, which firewalld did
+	// not do when it was asked.
+	owed map[string]string
+	host Host
 
 	counters counterCache
 	counted  chan struct{} // says that counters were read
-	wake     chan struct{} // asks the run loop for a full comparison
+	wake     chan struct{} // asks for a full comparison
+	outside  chan struct{} // says that a bridge may be outside its zone
 	dhcp     chan struct{} // says that bridges may serve DHCP that did not, or the reverse
 	foreign  chan struct{} // says that libvirt may have left something for a network
 	loops    sync.WaitGroup
@@ -61,10 +72,14 @@ func New(version string, d Deps) *Service {
 	s := &Service{
 		Deps: d, version: version,
 		changing: make(chan struct{}, 1),
+		zoning:   make(chan struct{}, 1),
 		networks: map[string]*managed{},
 		bridges:  map[string]string{},
+		held:     map[string]*managed{},
+		owed:     map[string]string{},
 		counted:  make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
+		outside:  make(chan struct{}, 1),
 		dhcp:     make(chan struct{}, 1),
 		foreign:  make(chan struct{}, 1),
 	}
@@ -103,12 +118,13 @@ func (s *Service) Start(ctx context.Context) error {
 	}
 	loop, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
-	firewalld, err := s.ZoneFiles.Watch(loop)
+	firewalld, err := s.Firewalld.Watch(loop)
 	if err != nil {
 		cancel()
 		return fmt.Errorf("following firewalld: %w", err)
 	}
-	s.loops.Go(func() { s.run(loop, firewalld) })
+	s.loops.Go(func() { s.run(loop) })
+	s.loops.Go(func() { s.keepZones(loop, firewalld) })
 	s.loops.Go(func() { s.helpDHCP(loop) })
 	s.loops.Go(func() { s.clearLeftovers(loop) })
 	s.loops.Go(func() { s.translateEarly(loop) })

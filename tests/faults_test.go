@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netns"
 
@@ -143,9 +144,15 @@ func (z faultyZones) Interfaces(ctx context.Context) (out map[string]string, err
 	return out, err
 }
 
-func (z faultyZones) Bind(ctx context.Context, iface, zone string) (bound string, err error) {
-	err = z.in(ctx, "Bind", func() error { bound, err = z.Client.Bind(ctx, iface, zone); return err })
-	return bound, err
+func (z faultyZones) BindAll(ctx context.Context, bindings []zones.Binding) (errs []error) {
+	err := z.in(ctx, "Bind", func() error {
+		errs = z.Client.BindAll(ctx, bindings)
+		return errors.Join(errs...)
+	})
+	if err != nil && errs == nil || errors.Is(err, errInjected) {
+		errs = slices.Repeat([]error{err}, len(bindings))
+	}
+	return errs
 }
 
 func (z faultyZones) Unbind(ctx context.Context, zone, iface string) error {
@@ -246,18 +253,28 @@ func (w *world) start() {
 	fatal(w.t, err)
 	w.svc = service.New("test", service.Deps{
 		Backends: bothBackends{faultyRules{service.NFTables{Kernel: w.rules}, w.f}, otherRules{w.other, w.f}}, Leftovers: noLeftovers{},
-		Links: faultyLinks{w.links, w.f}, Zones: faultyZones{w.zones, w.f}, ZoneFiles: w.zones,
+		Links: faultyLinks{w.links, w.f}, Zones: faultyZones{w.zones, w.f}, Firewalld: w.zones,
 		Files: faultyFiles{files, w.f}, Host: noNeeds{}, Settings: faultySettings{service.ConfigFiles{Dir: w.path("etc"), Libvirt: w.path("network.conf")}, w.f}, Totals: totals,
 		Log: slog.New(slog.DiscardHandler), Notify: w.notify,
 	})
 	fatal(w.t, w.svc.Start(context.Background()))
 }
 
-// compare has all brought in order, so that zones need not be waited for.
+// compare has all brought in order, so that zones need not be waited for. A
+// firewalld that is slow on a busy machine is given its time.
 func (w *world) compare() {
 	w.t.Helper()
-	_, err := w.svc.Reapply(context.Background())
-	fatal(w.t, err)
+	for deadline := time.Now().Add(callTimeout); ; time.Sleep(10 * time.Millisecond) {
+		_, err := w.svc.Reapply(context.Background())
+		fatal(w.t, err)
+		waiting := slices.ContainsFunc(w.svc.AllNetworks(), func(st service.Status) bool { return st.State == service.StateDegraded })
+		if !waiting {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatal("the networks do not become active")
+		}
+	}
 }
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }

@@ -153,7 +153,7 @@ func TestAskedZoneWhileFirewalldIsAway(t *testing.T) {
 func TestInstallAndRemoveZones(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.Announce("binding a bridge to its zone")
+	r.Announce("binding a bridge to its zone", "binding bridges to their zones")
 	r.zoneFiles()
 	r.StartDaemon()
 	r.wantError(r.Manager("InstallZones", opts()), "FirewalldNotRunning")

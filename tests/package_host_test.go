@@ -267,6 +267,9 @@ func TestPackageWithoutSystemd(t *testing.T) {
 	rules := p.Must("nft", "list", "ruleset")
 	p.dpkg("-i", "/root/older.deb")
 	p.says("virtfirewalld 7.8.9", "virtfirewalld", "--version")
+	// libvirt's and firewalld's packages are there, and no file is anybody else's too.
+	p.Must("dpkg", "-s", "libvirt-daemon-system", "firewalld")
+	p.says("", "sh", "-c", `dpkg -L virtfirewalld | while read -r f; do [ -d "$f" ] || dpkg -S "$f"; done | grep -v '^virtfirewalld: '`)
 	p.dpkg("-i", "/root/newer.deb")
 	p.says("virtfirewalld 7.9.0-rc1", "virtfirewalld", "--version")
 	p.dpkg("-r", "virtfirewalld")

@@ -87,15 +87,22 @@ if complete; then
 	exit 0
 fi
 pid=
-trap 'if [[ -n $pid ]]; then kill -KILL "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; fi; rm -rf "$building" "$building.log"' EXIT
+end() {
+	if [[ -n $pid ]]; then
+		kill -KILL "$pid" 2>/dev/null || true
+		wait "$pid" 2>/dev/null || true
+	fi
+	rm -rf "$building" "$building.log"
+}
+trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 rm -rf "$building" # left behind by a run that was killed
 echo "trixie: building $tree, which takes a minute or two"
 began=$SECONDS
-# Not 9: a process that lasts must not hold the lock.
-unshare --mount --pid --fork --kill-child --propagation private \
-	"${BASH_SOURCE[0]}" --build >"$building.log" 2>&1 </dev/null 9>&- &
+# Should this script be killed, the build ends too, and holds the lock until then.
+setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --propagation private \
+	"${BASH_SOURCE[0]}" --build >"$building.log" 2>&1 </dev/null &
 pid=$!
 if ! wait "$pid"; then
 	pid=

@@ -198,7 +198,12 @@ func goldenLines(t *testing.T, file string, lines map[string]string) {
 		all = append(all, line+"  "+fate+"\n")
 	}
 	slices.Sort(all)
-	got := strings.Join(all, "")
+	golden(t, file, strings.Join(all, ""))
+}
+
+// golden compares a text with a file that a person can review.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)

@@ -2,7 +2,9 @@ package zones
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync/atomic"
 )
 
 // Bind puts an interface into a zone, out of whichever other one it is in,
@@ -64,10 +66,20 @@ type Binding struct{ Interface, Zone string }
 
 // BindAll binds many interfaces without waiting for each answer before the
 // next question. The errors are in the order of the bindings, nil for success.
+// A firewalld that dies or does not answer in time is asked no further: what
+// was left has the error that ended it.
 func (c *Client) BindAll(ctx context.Context, bindings []Binding) []error {
 	errs := make([]error, len(bindings))
+	var end atomic.Pointer[error]
 	_ = inParallel(len(bindings), func(i int) error { // each error is kept in errs
+		if cause := end.Load(); cause != nil {
+			errs[i] = *cause
+			return nil
+		}
 		_, errs[i] = c.Bind(ctx, bindings[i].Interface, bindings[i].Zone)
+		if errors.Is(errs[i], ErrNotRunning) || IsSilence(errs[i]) {
+			end.CompareAndSwap(nil, &errs[i])
+		}
 		return nil
 	})
 	return errs

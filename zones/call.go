@@ -38,14 +38,33 @@ func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, 
 func (c *Client) callFor(ctx context.Context, limit time.Duration, path dbus.ObjectPath, method string, args []any, out ...any) error {
 	inner, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	asked := c.talk.ask()
 	call := c.conn.Object(busName, path).CallWithContext(inner, method, dbus.FlagNoAutoStart, args...)
+	asked(inner.Err() == nil)
 	if call.Err == nil {
 		return call.Store(out...)
 	}
 	if inner.Err() != nil && ctx.Err() == nil && errors.Is(call.Err, context.DeadlineExceeded) {
-		return fmt.Errorf("firewalld did not answer within %s, see `systemctl status firewalld`: %w", limit, call.Err)
+		return silence{limit}
 	}
 	return explain(call.Err)
+}
+
+// silence is a call that firewalld did not answer in time. It may be done all
+// the same, or be done later.
+type silence struct{ limit time.Duration }
+
+func (e silence) Error() string {
+	return fmt.Sprintf("firewalld did not answer within %s, see `systemctl status firewalld`", e.limit)
+}
+
+// Unwrap says that time was up.
+func (e silence) Unwrap() error { return context.DeadlineExceeded }
+
+// IsSilence tells whether firewalld is on the bus and did not answer in time.
+func IsSilence(err error) bool {
+	var s silence
+	return errors.As(err, &s)
 }
 
 // refusal is an error that firewalld, or the bus for it, answered.
@@ -56,6 +75,13 @@ type refusal struct {
 }
 
 func (r refusal) Error() string { return "firewalld answered: " + r.text }
+
+// IsRefusal tells whether firewalld answered that it did not do what it was
+// asked for.
+func IsRefusal(err error) bool {
+	var r refusal
+	return errors.As(err, &r)
+}
 
 // explain turns a D-Bus error into a refusal, or ErrNotRunning where nobody
 // answered. NoReply is what the bus says when the callee dies before it does.

@@ -17,6 +17,8 @@ const (
 	// firewalld writes its whole ruleset anew in a reload, which took it
 	// minutes with hundreds of interfaces before its version 2.4.
 	reloadTimeout = 60 * time.Second
+	// forever is for a call that lasts as long as its context.
+	forever = 24 * time.Hour
 	// inFlight calls at once keep firewalld, which answers one after another,
 	// busy, and keep the last of a batch far from its time-out.
 	inFlight = 8
@@ -30,6 +32,7 @@ type Client struct {
 	timeout time.Duration
 	reload  time.Duration
 	root    string // below which firewalld's files are
+	talk    talk
 
 	// changing is held while zones are installed or removed.
 	changing sync.Mutex
@@ -105,6 +108,19 @@ func (c *Client) Backend(ctx context.Context) (string, error) {
 	c.learn(k.generation, func(k *known) { k.backend = backend })
 	return backend, nil
 }
+
+// Answer waits until firewalld answers, for as long as ctx lasts. firewalld
+// works on one thing at a time: it answers once it is through with what it was
+// at, be it a long reload or a stop by a signal.
+func (c *Client) Answer(ctx context.Context) error {
+	var zone string
+	err := c.callFor(ctx, forever, rootPath, rootInterface+".getDefaultZone", nil, &zone)
+	return wrap("waiting for firewalld to answer", err)
+}
+
+// Unanswered is for how long firewalld has left a question unanswered, one that
+// was given up included; 0 where it answered all, or the last one.
+func (c *Client) Unanswered() time.Duration { return c.talk.unanswered() }
 
 // Zones are the names of the zones in force.
 func (c *Client) Zones(ctx context.Context) ([]string, error) {

@@ -17,11 +17,17 @@ type settings map[string][]string
 func settingsOf(raw map[string]dbus.Variant) settings {
 	s := make(settings)
 	for key, v := range raw {
-		if set := texts(v.Value()); len(set) > 0 {
+		if set := texts(v.Value()); len(set) > 0 && !unset(key, set) {
 			s[key] = set
 		}
 	}
 	return s
+}
+
+// unset is true for what a zone file does not say: firewalld 2 gives every zone
+// priorities, 0 unless they were set.
+func unset(key string, set []string) bool {
+	return (key == "ingress_priority" || key == "egress_priority") && slices.Equal(set, []string{"0"})
 }
 
 // texts gives a value as a sorted set; false and "" are the empty one.

@@ -184,6 +184,7 @@ func (w *watch) changeOwner(owner string) {
 	vanished := w.owner != ""
 	w.owner = owner
 	w.client.forget()
+	w.client.talk.begin()
 	w.client.mu.Lock()
 	w.client.known.running = owner != ""
 	w.client.mu.Unlock()

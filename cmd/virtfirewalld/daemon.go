@@ -108,7 +108,7 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 			NFTables: service.NFTables{Kernel: d.rules},
 			IPTables: service.IPTables{Kernel: chains, Record: record},
 		},
-		Links: d.links, Zones: firewalld, ZoneFiles: firewalld, Files: files,
+		Links: d.links, Zones: firewalld, Firewalld: firewalld, Files: files,
 		Host: service.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(neighbour.LibvirtRunDir), Settings: config, Totals: totals, Log: d.log,
 	})
 	d.server, err = dbus.New(d.bus, d.service, dbus.NewRootOnly(d.bus.Conn()), d.log)

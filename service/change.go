@@ -1,0 +1,224 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// intent is what a call is about to change.
+type intent struct {
+	transition
+	// files stores it; nil for nothing to store.
+	files func() (undo func() error, err error)
+}
+
+// change makes what a call intends real, all or none, in an order in which a
+// crash at any point leads to the old state or the new one at the next start: a
+// bridge leaves its zone while the files still say that it belongs there, since
+// nobody would know of it later; then come the files, then the kernel in one
+// transaction, then the zone that the bridge enters. So a bridge is in a zone
+// only while its rules hold, because the zones accept what only the rules keep
+// apart.
+//
+// The lock is not held while firewalld is spoken with, so that it keeps no other
+// call waiting. In the meantime the network is what it will be, and its signals
+// are held back until that is certain.
+//
+// What takes a step back is noted before the step: it may be done though it
+// fails, where its answer is lost. Taking back what was not done does nothing.
+//
+// zoned says whether firewalld may have a part in the change of the network as
+// it is, nil for none: who has no business with it does not wait for it.
+func (s *Service) change(ctx context.Context, name string, zoned func(*managed) bool, plan func(*conversation) (intent, error)) error {
+	pass, err := s.turns.take(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer pass()
+	before, _ := s.known(name)
+	c := s.idleTalk()
+	if zoned(before) {
+		c = s.converse(ctx)
+	}
+	defer c.end()
+	var undo undoStack
+	err = s.changeSteps(ctx, c, plan, &undo)
+	if err != nil {
+		s.takeBack(undo)
+	}
+	return err
+}
+
+func (s *Service) changeSteps(ctx context.Context, c *conversation, plan func(*conversation) (intent, error), undo *undoStack) error {
+	var i intent
+	_, err := s.whenLeft(ctx, c, undo, func() (ts []transition, err error) {
+		i, err = plan(c)
+		return []transition{i.transition}, err
+	})
+	if err != nil {
+		return err
+	}
+	back, err := s.commit(ctx, []transition{i.transition}, i.files)
+	if err != nil {
+		s.unlock()
+		return err
+	}
+	s.hold(i.transition)
+	s.unlock()
+	undo.add(func() error { return s.revert(i.transition, back) })
+	state := zoneState{}
+	if i.next != nil {
+		if state, err = c.enter(ctx, i.transition, undo); err != nil {
+			return err
+		}
+	}
+	s.settle(ctx, i.transition, state)
+	return nil
+}
+
+// whenLeft asks for transitions until every bridge that leaves its zone for
+// good has left it. Where it succeeds the caller holds the lock.
+func (s *Service) whenLeft(ctx context.Context, c *conversation, undo *undoStack, plan func() ([]transition, error)) ([]transition, error) {
+	for {
+		if err := s.lock(ctx); err != nil {
+			return nil, err
+		}
+		ts, err := plan()
+		if err != nil {
+			s.unlock()
+			return nil, err
+		}
+		t, leaves := c.firstToLeave(ts)
+		if !leaves {
+			return ts, nil
+		}
+		s.unlock()
+		if err := c.leave(ctx, t, undo); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (c *conversation) firstToLeave(ts []transition) (transition, bool) {
+	for _, t := range ts {
+		if t.leavesZone() && !c.left[t.old.net.Bridge] {
+			return t, true
+		}
+	}
+	return transition{}, false
+}
+
+// takeBack runs what undoes a failed change. The caller's time may be over, but
+// taking back must not fail for that.
+func (s *Service) takeBack(undo undoStack) {
+	if err := undo.run(); err != nil {
+		s.Log.Error("taking back a failed change left something behind; reapply mends it", "error", err)
+		s.kick()
+	}
+}
+
+// hold makes a network what it will be and keeps it to itself. Until the change
+// is settled what the network was stays reserved, so that it can come back. The
+// caller holds the lock.
+func (s *Service) hold(t transition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held[t.name()] = t.old
+	s.replace(t)
+}
+
+// settle ends a change that succeeded: links may have changed since it was
+// held, and so may the zone where firewalld was not spoken with.
+func (s *Service) settle(ctx context.Context, t transition, zone zoneState) {
+	s.changing <- struct{}{} // not to be given up: the change is made
+	defer s.unlock()
+	if now, err := s.known(t.name()); err == nil && t.next != nil {
+		next := *now
+		if now.zone == t.next.zone {
+			next.zone = zone
+		}
+		t.next = &next
+	}
+	s.release(t.name())
+	s.finish(ctx, []transition{t})
+	if zone.retry {
+		poke(s.outside)
+	}
+}
+
+// revert puts back what a held change replaced, unless a reload has meanwhile
+// made the network something else again.
+func (s *Service) revert(t transition, back undoStack) error {
+	s.changing <- struct{}{}
+	defer s.unlock()
+	s.release(t.name())
+	now, err := s.known(t.name())
+	if err != nil || !now.net.Equal(t.next.net) {
+		s.publish([]transition{{old: t.old, next: now}})
+		return nil
+	}
+	err = back.run()
+	s.mu.Lock()
+	s.replace(transition{old: now, next: t.old})
+	s.mu.Unlock()
+	if again, changed := s.relinked(t.name()); changed {
+		s.applyLinks(context.Background(), []transition{again})
+	}
+	return err
+}
+
+func (s *Service) release(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.held, name)
+}
+
+// undoStack takes back what was done, last first.
+type undoStack []func() error
+
+func (u *undoStack) add(f func() error) { *u = append(*u, f) }
+
+func (u undoStack) run() (err error) {
+	for i := len(u) - 1; i >= 0; i-- {
+		err = errors.Join(err, u[i]())
+	}
+	return err
+}
+
+// turns lets one call at a time change a network.
+type turns struct {
+	mu   sync.Mutex
+	busy map[string]chan struct{}
+}
+
+// take waits for the turn at a network; pass gives it on.
+func (t *turns) take(ctx context.Context, network string) (pass func(), err error) {
+	for {
+		t.mu.Lock()
+		before, taken := t.busy[network]
+		if !taken {
+			done := make(chan struct{})
+			if t.busy == nil {
+				t.busy = map[string]chan struct{}{}
+			}
+			t.busy[network] = done
+			t.mu.Unlock()
+			return func() { t.pass(network, done) }, nil
+		}
+		t.mu.Unlock()
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for another change of network %q to end: %w", network, ctx.Err())
+		}
+	}
+}
+
+func (t *turns) pass(network string, done chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.busy, network)
+	close(done)
+}

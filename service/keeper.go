@@ -1,0 +1,286 @@
+package service
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/zones"
+)
+
+// A bridge that could not enter its zone is tried again after retryFirst, and
+// from then on after twice as long each time, up to retryLast.
+const (
+	retryFirst = 500 * time.Millisecond
+	retryLast  = time.Minute
+)
+
+// keepZones follows firewalld until the context ends: what it does by itself,
+// bridges that could not enter their zones, and requests for a full comparison.
+func (s *Service) keepZones(ctx context.Context, firewalld <-chan zones.Event) {
+	var mend <-chan time.Time
+	again := retry{s: s}
+	defer again.stop()
+	s.withFirewalld(ctx, s.zonesAnew)
+	for {
+		again.arm(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-firewalld:
+			if !ok {
+				firewalld = nil
+				continue
+			}
+			if s.followFirewalld(ctx, append([]zones.Event{e}, drain(firewalld)...)) {
+				again.reset()
+			}
+		case <-s.outside: // arm looks at it
+		case <-again.due:
+			again.stop()
+			s.withFirewalld(ctx, s.tryAgain)
+		case <-s.wake:
+			mend = time.After(mendPause)
+		case <-mend:
+			mend = nil
+			s.mend(ctx)
+		}
+	}
+}
+
+// withFirewalld does one thing in a conversation and with a time of its own.
+func (s *Service) withFirewalld(ctx context.Context, f func(context.Context, *conversation)) {
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	c, err := s.insist(ctx)
+	if err != nil {
+		s.kick()
+		return
+	}
+	defer c.end()
+	f(ctx, c)
+}
+
+// retry is the next time that bridges outside their zones are tried.
+type retry struct {
+	s      *Service
+	pause  time.Duration
+	due    chan struct{} // closed when it is time; nil while nothing is to be tried
+	cancel context.CancelFunc
+}
+
+// arm starts the pause before the next try, if there is anything to try.
+func (r *retry) arm(ctx context.Context) {
+	if r.due != nil {
+		return
+	}
+	if !r.s.outsideZones() && !r.s.mute() {
+		r.pause = 0
+		return
+	}
+	r.pause = min(max(retryFirst, 2*r.pause), retryLast)
+	wait, cancel := context.WithTimeout(ctx, r.pause)
+	due := make(chan struct{})
+	r.due, r.cancel = due, cancel
+	r.s.loops.Go(func() {
+		defer close(due)
+		// A firewalld that was stuck is tried as soon as it answers.
+		if r.s.mute() && r.s.Firewalld.Answer(wait) == nil {
+			return
+		}
+		<-wait.Done()
+	})
+}
+
+// reset begins with short pauses again: what firewalld is has changed.
+func (r *retry) reset() {
+	r.stop()
+	r.pause = 0
+}
+
+func (r *retry) stop() {
+	if r.cancel != nil {
+		r.cancel()
+	}
+	r.due, r.cancel = nil, nil
+}
+
+// tryAgain does what firewalld did not do when it was asked.
+func (s *Service) tryAgain(ctx context.Context, c *conversation) {
+	owed := s.debts()
+	s.rebind(ctx, c, false)
+	for iface, zone := range owed {
+		if _, managed := s.NetworkByBridge(iface); managed || c.move(ctx, iface, zone) == nil {
+			s.settled(iface, c)
+		}
+	}
+}
+
+// owe notes that a bridge has to go back into a zone, "" for none, once
+// firewalld answers: it may yet do what the failed change asked for.
+func (s *Service) owe(iface, zone string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owed[iface] = zone
+	poke(s.outside)
+}
+
+func (s *Service) owes(iface string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, owes := s.owed[iface]
+	return owes
+}
+
+func (s *Service) debts() map[string]string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return maps.Clone(s.owed)
+}
+
+// settled forgets what was owed, unless firewalld fell silent again.
+func (s *Service) settled(iface string, c *conversation) {
+	if c.err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.owed, iface)
+}
+
+// outsideZones says whether trying again may bring any bridge into its zone.
+func (s *Service) outsideZones() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if len(s.owed) > 0 {
+		return true
+	}
+	for _, m := range s.networks {
+		if m.zone.retry {
+			return true
+		}
+	}
+	return false
+}
+
+// followFirewalld looks at the zones after firewalld did something. anew says
+// that firewalld has begun anew, or ended.
+func (s *Service) followFirewalld(ctx context.Context, events []zones.Event) (anew bool) {
+	if slices.ContainsFunc(events, func(e zones.Event) bool { return e.Kind != zones.BindingChanged }) {
+		s.withFirewalld(ctx, s.zonesAnew)
+		return true
+	}
+	if slices.ContainsFunc(events, s.surprises) {
+		s.withFirewalld(ctx, func(ctx context.Context, c *conversation) {
+			// A call of the service's own may just have come to its end.
+			if slices.ContainsFunc(events, s.surprises) {
+				s.acceptMoves(ctx, c)
+			}
+		})
+	}
+	return false
+}
+
+// surprises says whether an interface's new zone is news: most often it is the
+// answer to a call of the service's own.
+func (s *Service) surprises(e zones.Event) bool {
+	if e.Interface == "" {
+		return true
+	}
+	name, ok := s.NetworkByBridge(e.Interface)
+	if !ok {
+		return false
+	}
+	m, err := s.known(name)
+	return err == nil && m.zone.bound != e.Zone
+}
+
+// zonesAnew compares all bridges with firewalld and refreshes what the service
+// says of it. firewalld before 2.0 flushes iptables' chains when it reloads,
+// so checksum help is looked at too.
+func (s *Service) zonesAnew(ctx context.Context, c *conversation) {
+	// firewalld takes its name before it flushes, and answers only after: rules
+	// that are put back before the first answer may be gone with it.
+	s.refreshHost(ctx, c)
+	s.refill(ctx)
+	s.rebind(ctx, c, true)
+	poke(s.dhcp)
+	poke(s.foreign)
+}
+
+// refill puts iptables rules back: firewalld flushes the tables when it starts
+// and reloads. A table of the service's own is nobody else's to flush.
+func (s *Service) refill(ctx context.Context) {
+	if s.backend().Name() != choice.IPTables {
+		return
+	}
+	s.withLock(ctx, func(ctx context.Context) {
+		damaged, err := s.active.Sync(ctx, s.members())
+		if err != nil {
+			s.Log.Error("putting the rules back after firewalld", "error", err)
+			s.kick()
+			return
+		}
+		mended := make(map[string]string, len(damaged))
+		for _, name := range damaged {
+			mended[name] = "firewalld had flushed its rules"
+		}
+		s.afterRepair(ctx, mended)
+	})
+}
+
+// acceptMoves notes that somebody put bridges elsewhere with firewall-cmd: that
+// is respected until the next comparison.
+func (s *Service) acceptMoves(ctx context.Context, c *conversation) {
+	bound, err := c.interfaces(ctx)
+	if err != nil {
+		s.Log.Warn("asking firewalld which interfaces its zones have", "error", err)
+		return
+	}
+	s.withLock(ctx, func(context.Context) {
+		for _, m := range s.all() {
+			if zone := bound[m.net.Bridge]; zone != m.zone.bound {
+				s.acceptMove(m, zone, c.have)
+			}
+		}
+	})
+}
+
+func (s *Service) acceptMove(m *managed, zone string, have zones.Installed) {
+	next := *m
+	next.zone.moved = false
+	want, err := next.zoneIn(have)
+	if (m.zone.retry || s.owes(m.net.Bridge)) && (err != nil || want != zone) {
+		next.zone.bound = zone // the late effect of a call of the service's own, perhaps
+		s.publish([]transition{{old: m, next: &next}})
+		return
+	}
+	next.zone = next.inside(zone)
+	if next.zone.moved = m.concernsZones() && (err != nil || want != zone); next.zone.moved {
+		s.Log.Info("somebody moved a bridge to another zone, which stays until the next reload", "network", m.net.Name, "bridge", m.net.Bridge, "zone", zone)
+	}
+	s.publish([]transition{{old: m, next: &next}})
+}
+
+// refreshHost looks at firewalld anew for the properties of the service. Of one
+// that does not answer no more is known than that it is there.
+func (s *Service) refreshHost(ctx context.Context, c *conversation) {
+	if c.err != nil {
+		s.Log.Warn("asking firewalld for its zones", "error", c.err)
+		s.changeHost(func(h *Host) { h.FirewalldRunning = true })
+		return
+	}
+	backend := ""
+	if c.have.Running {
+		var err error
+		if backend, err = s.Firewalld.Backend(ctx); c.note(err) != nil {
+			s.Log.Warn("asking firewalld for its backend", "error", err)
+		}
+	}
+	s.changeHost(func(h *Host) {
+		h.FirewalldRunning, h.FirewalldBackend = c.have.Running, backend
+		h.InstalledZones = c.have.Ours()
+	})
+}
