@@ -27,8 +27,10 @@ func newPackaged(t *testing.T, options ...host.Option) *packaged {
 	p := &packaged{Host: host.New(t, options...), t: t}
 	fatal(t, p.CopyIn(deb, "/root/older.deb"))
 	fatal(t, p.CopyIn(newer(t), "/root/newer.deb"))
-	// What the machine's packages bring with libvirt or without.
-	p.Must("sh", "-c", "rm -f /usr/lib/firewalld/zones/libvirt*.xml /usr/lib/firewalld/policies/libvirt*.xml")
+	// libvirt's package brings them, and the machine's may be another release's.
+	for _, zone := range []string{"zones/libvirt", "zones/libvirt-routed", "policies/libvirt-routed-in", "policies/libvirt-routed-out", "policies/libvirt-to-host"} {
+		fatal(t, p.CopyIn(zonesDir+zone+".xml", "/usr/lib/firewalld/"+zone+".xml"))
+	}
 	return p
 }
 
@@ -77,7 +79,7 @@ func (p *packaged) listed() []string {
 	const list = `find /etc -xdev -type f -exec sha256sum {} + ;
 		find /etc /usr/bin /usr/sbin /usr/lib/systemd /usr/lib/tmpfiles.d /usr/lib/firewalld /usr/share -xdev -path "/usr/share/doc/*/*" -prune -o -printf '%y %m %u %p %l\n';
 		find /usr /lib -xdev -maxdepth 2 -printf '%y %m %u %p %l\n';
-		find /var -xdev \( -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path /var/lib/systemd/timers -o -path /var/lib/systemd/random-seed \) \
+		find /var -xdev \( -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path /var/lib/systemd/timers -o -path /var/lib/systemd/random-seed -o -path "/var/tmp/systemd-private-*" \) \
 			-prune -o -printf '%y %m %u %p %l\n';
 		find /run -path '/run/systemd/[!s]*' -prune -o \( -path '*virtfirewall*' -o -path '/run/systemd/system*' \) -print`
 	process := p.Start("listing", "sh", "-c", list)
@@ -145,7 +147,6 @@ func TestLifeOfThePackage(t *testing.T) {
 				t.Errorf("a service that was given nothing has rules:\n%s", rules)
 			}
 			p.Must("virtfirewallctl", "backend", backend, "--persistent")
-			p.Must("virtfirewallctl", "zones", "install", "--force")
 			p.settle()
 			p.add("default", "virbr0", natNet, "--persistent")
 			p.add("passing", "virbr7", "10.7.0.1/24")
@@ -248,8 +249,6 @@ func (p *packaged) remove() {
 func (p *packaged) purge(before []string) {
 	p.t.Helper()
 	p.dpkg("--purge", "virtfirewalld")
-	p.Must("sh", "-c", "firewall-cmd --permanent --delete-policy=libvirt-to-host; for n in in out; do firewall-cmd --permanent --delete-policy=libvirt-routed-$n; done; "+
-		"for z in libvirt libvirt-routed; do firewall-cmd --permanent --delete-zone=$z; done")
 	p.asBefore(before)
 	if out, err := p.Run("systemctl", "cat", "virtfirewalld"); err == nil {
 		p.t.Errorf("systemd still knows the unit:\n%s", out)
