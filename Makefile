@@ -116,6 +116,7 @@ each 0644 dbus/$(NAME).conf '$(DBUSPOLICYDIR)/$(NAME).conf'; \
 each 0644 dbus/$(NAME).service '$(DBUSSERVICEDIR)/$(NAME).service'; \
 each 0644 dbus/$(NAME).xml '$(DBUSINTERFACEDIR)/$(NAME).xml'; \
 each 0644 polkit/org.virtfirewall.networkfirewall1.policy '$(POLKITDIR)/org.virtfirewall.networkfirewall1.policy'; \
+each 0644 polkit/50-virtfirewalld.rules '$(DOCDIR)/examples/50-virtfirewalld.rules'; \
 each 0644 docs/network-metadata.rng '$(DATADIR)/virtfirewalld/network-metadata.rng'; \
 for f in zones/firewalld/*/*.xml; do each 0644 "$$f" "$(DATADIR)/virtfirewalld/$${f#zones/}"; done; \
 for f in bin/man/*; do each 0644 "$$f" "$(MANDIR)/man$${f##*.}/$${f##*/}"; done; \

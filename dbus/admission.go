@@ -11,46 +11,64 @@ const (
 	// maxPendingEach is the bus's own default bound of calls that await a
 	// reply, which does not hold for calls that want none.
 	maxPendingEach = 128
+	// maxChangesEach is less, since who waits for an authorisation may hold a
+	// document of a megabyte.
+	maxChangesEach = 32
 	// maxRunning calls of a pool are worked on at the same time.
 	maxRunning = 16
+	// maxOthersRunning leaves root the processor while others send much.
+	maxOthersRunning = 4
 )
 
 // pool admits calls. godbus starts a goroutine for each call that arrives, so
-// that nothing else bounds them. There is one pool for reading, which anybody
-// may do, and one for the rest, so that neither can shut out the other.
+// that nothing else bounds them.
 type pool struct {
-	running chan struct{}
+	pendingEach int
+	running     chan struct{}
 
 	mu      sync.Mutex
 	pending int
 	each    map[string]int
 }
 
-func newPool() *pool {
-	return &pool{running: make(chan struct{}, maxRunning), each: make(map[string]int)}
+// pools are one for reading and one for the rest, so that neither can shut out
+// the other.
+type pools struct{ reads, changes *pool }
+
+// rootPools count by connection, otherPools by user.
+func rootPools() pools {
+	return pools{reads: newPool(maxPendingEach, maxRunning), changes: newPool(maxPendingEach, maxRunning)}
 }
 
-// enter admits a call of sender, or says that there are too many.
-func (p *pool) enter(sender string) error {
+func otherPools() pools {
+	return pools{reads: newPool(maxPendingEach, maxOthersRunning), changes: newPool(maxChangesEach, maxOthersRunning)}
+}
+
+func newPool(pendingEach, running int) *pool {
+	return &pool{pendingEach: pendingEach, running: make(chan struct{}, running), each: make(map[string]int)}
+}
+
+// enter admits a call of a connection or user, or says that there are too many.
+func (p *pool) enter(who string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.each[sender] >= maxPendingEach {
-		return refuse(errLimitsExceeded, "%d of your calls are pending already: wait for their answers", maxPendingEach)
+	if p.each[who] >= p.pendingEach {
+		return refuse(errLimitsExceeded, "%d of your calls are pending already: wait for their answers", p.pendingEach)
 	}
 	if p.pending >= maxPending {
 		return refuse(errLimitsExceeded, "%d calls are pending already: try again in a moment", maxPending)
 	}
 	p.pending++
-	p.each[sender]++
+	p.each[who]++
 	return nil
 }
 
-func (p *pool) leave(sender string) {
+func (p *pool) leave(who string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pending--
-	if p.each[sender]--; p.each[sender] == 0 {
-		delete(p.each, sender)
+	if p.each[who]--; p.each[who] == 0 {
+		delete(p.each, who)
 	}
 }
 
@@ -60,7 +78,7 @@ func (p *pool) start(ctx context.Context) error {
 	case p.running <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return refuse(errLimitsExceeded, "%d calls are being worked on, and none ended in time: try again in a moment", maxRunning)
+		return refuse(errLimitsExceeded, "%d calls are being worked on, and none ended in time: try again in a moment", cap(p.running))
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 
 	godbus "github.com/godbus/dbus/v5"
 
+	"github.com/virtfirewalld/virtfirewalld/polkit"
+	"github.com/virtfirewalld/virtfirewalld/service"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
@@ -54,7 +56,7 @@ func TestOthersMayChangeNothing(t *testing.T) {
 	}
 	for iface, object := range map[string]godbus.ObjectPath{managerInterface: ManagerPath, networkInterface: path} {
 		for name, m := range r.server.methods[iface] {
-			if m.action == "" {
+			if !m.changes() {
 				continue
 			}
 			args, ok := arguments[name]
@@ -70,7 +72,7 @@ func TestOthersMayChangeNothing(t *testing.T) {
 	}
 	// busctl has its own words for the error; others show ours.
 	out, err := r.nobody(t, "gdbus", "call", "--system", "--dest", BusName, "--object-path", ManagerPath, "--method", managerInterface+".Reload")
-	if err == nil || !strings.Contains(out, "user 65534; use sudo") {
+	if err == nil || !strings.Contains(out, "user 65534 do") {
 		t.Errorf("gdbus shows: %s (%v)", out, err)
 	}
 	if after := r.api.asked(); !slices.Equal(before, after) {
@@ -106,6 +108,16 @@ func TestOthersMayNotOwnTheName(t *testing.T) {
 	}
 }
 
+// readersOnly is an authority that lets everybody read.
+type readersOnly struct{}
+
+func (readersOnly) Check(_ context.Context, r polkit.Request) (polkit.Answer, error) {
+	if r.Action == ActionRead {
+		return polkit.Allowed, nil
+	}
+	return polkit.Denied, nil
+}
+
 // asker notes what it is asked and answers as told.
 type asker struct {
 	mu     sync.Mutex
@@ -113,14 +125,21 @@ type asker struct {
 	answer error
 }
 
-func (a *asker) Check(_ context.Context, sender string, interactive bool, action string, details map[string]string) error {
+func (a *asker) User(context.Context, string) (uint32, error) { return 1000, nil }
+
+func (a *asker) Check(_ context.Context, sender string, interactive bool, asks []ask) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var d []string
-	for _, k := range slices.Sorted(maps.Keys(details)) {
-		d = append(d, k+"="+details[k])
+	text := fmt.Sprintf("%v %v", sender != "", interactive)
+	for _, q := range asks {
+		text += " " + strings.TrimPrefix(q.action, actionPrefix) + "("
+		var d []string
+		for _, k := range slices.Sorted(maps.Keys(q.details)) {
+			d = append(d, k+"="+q.details[k])
+		}
+		text += strings.Join(d, " ") + ")"
 	}
-	a.asked = append(a.asked, fmt.Sprintf("%v %v %s %s", sender != "", interactive, strings.TrimPrefix(action, actionPrefix), strings.Join(d, " ")))
+	a.asked = append(a.asked, text)
 	return a.answer
 }
 
@@ -141,32 +160,84 @@ func TestWhatTheAuthorizerIsAsked(t *testing.T) {
 	r := newRigWith(t, a)
 	path := r.add(t, "lab")
 	a.say(ErrAccessDenied)
-	lab := "bridge=" + bridgeOf("lab") + " forward_mode=nat network=lab zone="
+	lab := "bridge=" + bridgeOf("lab") + " forward_mode=nat network=lab"
+	was := " old_bridge=" + bridgeOf("lab") + " old_forward_mode=nat old_zone="
+	labXML := strings.Replace(strings.Replace(defaultXML, "<name>default<", "<name>lab<", 1), "'virbr0'", "'virbr1' zone='trusted'", 1)
+	replace := options("Replace", true)
 	for _, c := range []struct {
 		method string
 		args   []any
 		want   string
 	}{
-		{"AddNetworkFromXML", []any{defaultXML, noOptions()}, "manage-networks bridge=virbr0 forward_mode=nat network=default zone="},
-		{"RemoveNetwork", []any{"lab", noOptions()}, "manage-networks " + lab},
-		{"RemoveNetwork", []any{"none", noOptions()}, "manage-networks network=none"},
-		{"BindInterface", []any{bridgeOf("lab"), "trusted"}, "manage-zones " + lab + "trusted"},
-		{"UnbindInterface", []any{"br9"}, "manage-zones bridge=br9"},
-		{"SetBackend", []any{"auto", noOptions()}, "choose-backend backend=auto"},
-		{"Reload", nil, "reload "},
-		{"Diagnose", nil, "diagnose "},
+		{"AddNetworkFromXML", []any{defaultXML, noOptions()}, "manage-networks(bridge=virbr0 forward_mode=nat network=default zone=)"},
+		{"AddNetworkFromXML", []any{labXML, noOptions()}, "manage-networks(bridge=virbr1 forward_mode=nat network=lab zone=trusted)" +
+			" manage-zones(bridge=virbr1 forward_mode=nat network=lab zone=trusted)"},
+		{"AddNetworkFromXML", []any{labXML, replace}, "manage-networks(bridge=virbr1 forward_mode=nat network=lab" + was + " zone=trusted)" +
+			" manage-zones(bridge=virbr1 forward_mode=nat network=lab" + was + " zone=trusted)" +
+			" manage-networks(" + lab + was + " zone=)"},
+		{"AddNetwork", []any{"lab", plainSettings("lab"), replace}, "manage-networks(" + lab + was + " zone=)"},
+		{"RemoveNetwork", []any{"lab", noOptions()}, "manage-networks(" + lab + " zone=)"},
+		{"RemoveNetwork", []any{"none\nat all", noOptions()}, "manage-networks(bridge= forward_mode= network=none\uFFFDat all zone=)"},
+		{"BindInterface", []any{bridgeOf("lab"), "trusted"}, "manage-zones(" + lab + was + " zone=trusted) manage-zones(" + lab + was + " zone=)"},
+		{"UnbindInterface", []any{bridgeOf("lab")}, "manage-zones(" + lab + was + " zone=)"},
+		{"UnbindInterface", []any{"br9"}, "manage-zones(bridge=br9 forward_mode= network= zone=)"},
+		{"SetBackend", []any{"auto", noOptions()}, "choose-backend(backend=auto)"},
+		{"Reload", nil, "reload()"},
+		{"Diagnose", nil, "diagnose()"},
+		{"ListNetworks", nil, "read()"},
 	} {
 		wantError(t, r.call(c.method, c.args...).Err, errAccessDenied, "denied")
 		if got := a.last(); got != "true false "+c.want {
-			t.Errorf("%s: asked for %q, want %q", c.method, got, c.want)
+			t.Errorf("%s: asked for\n%q, want\n%q", c.method, got, c.want)
 		}
 	}
-	wantError(t, r.callAt(path, networkInterface+".AddPortForward", noOptions(), noOptions()).Err, errAccessDenied, "")
-	if got := a.last(); got != "true false manage-port-forwards "+lab {
-		t.Errorf("AddPortForward: asked for %q", got)
+	for _, c := range []struct {
+		method string
+		args   []any
+		want   string
+	}{
+		{"AddPortForward", []any{noOptions(), noOptions()}, "manage-port-forwards(" + lab + " zone=)"},
+		{"Update", []any{options("TFTP", true), noOptions()}, "manage-networks(" + lab + was + " zone=)"},
+		{"Update", []any{options("ForwardMode", "route"), noOptions()}, "manage-networks(bridge=" + bridgeOf("lab") +
+			" forward_mode=route network=lab" + was + " zone=) manage-networks(" + lab + was + " zone=)"},
+		{"Update", []any{options("Bridge", "a/b"), noOptions()}, "manage-networks(" + lab + " zone=)"},
+		{"GetRuleset", nil, "read()"},
+	} {
+		wantError(t, r.callAt(path, networkInterface+"."+c.method, c.args...).Err, errAccessDenied, "denied")
+		if got := a.last(); got != "true false "+c.want {
+			t.Errorf("%s: asked for\n%q, want\n%q", c.method, got, c.want)
+		}
 	}
 	if asked := r.api.asked(); len(asked) != 1 {
 		t.Errorf("the service was asked for %v", asked[1:])
+	}
+}
+
+// Whoever takes a bridge out of a zone of the host's own needs the right to
+// manage zones, also where the zone was chosen by hand.
+func TestLeavingAZoneIsAskedFor(t *testing.T) {
+	n := namedNetwork(t, "lab")
+	zoned := n
+	zoned.Zone = "dmz"
+	for _, c := range []struct {
+		before service.Status
+		after  *network.Network
+		want   string
+	}{
+		{service.Status{Network: n, BoundZone: "libvirt"}, nil, "manage-networks:"},
+		{service.Status{Network: n, BoundZone: "drop"}, nil, "manage-networks: manage-zones:drop"},
+		{service.Status{Network: zoned, BoundZone: "dmz"}, nil, "manage-networks:dmz manage-zones:dmz"},
+		{service.Status{Network: zoned, BoundZone: "dmz"}, &n, "manage-networks: manage-networks:dmz manage-zones:dmz"},
+		{service.Status{Network: n, BoundZone: "libvirt"}, &zoned, "manage-networks:dmz manage-zones:dmz manage-networks:"},
+		{service.Status{Network: zoned, BoundZone: ""}, &zoned, "manage-networks:dmz manage-zones:dmz"},
+	} {
+		var got []string
+		for _, a := range networkAsks("lab", &c.before, c.after) {
+			got = append(got, strings.TrimPrefix(a.action, actionPrefix)+":"+a.details["zone"])
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%+v to %+v: %q, want %q", c.before, c.after, got, c.want)
+		}
 	}
 }
 
@@ -193,24 +264,23 @@ func TestAuthorizerAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatalf("busctl: %s (%v)", out, err)
 	}
-	if got := a.last(); got != "true true reload " {
+	if got := a.last(); got != "true true reload()" {
 		t.Errorf("asked for %q", got)
 	}
 }
 
-func TestRootOnlyKnowsFewCallers(t *testing.T) {
+func TestGateKnowsFewCallers(t *testing.T) {
 	r := newRig(t)
-	a := r.server.auth.(*RootOnly)
-	for i := range maxKnownCallers {
-		a.mu.Lock()
-		a.uids[fmt.Sprint("gone", i)] = 1
-		a.mu.Unlock()
+	g := r.server.auth.(*Gate)
+	for i := range maxRemembered {
+		_, err := g.users.get(t.Context(), fmt.Sprint("gone", i), func() (uint32, error) { return 1, nil })
+		must(t, err)
 	}
 	must(t, r.call("Reload").Err)
-	if len(a.uids) > maxKnownCallers {
-		t.Errorf("%d callers are remembered", len(a.uids))
+	if len(g.users.answers) > maxRemembered {
+		t.Errorf("%d callers are remembered", len(g.users.answers))
 	}
-	if err := a.Check(t.Context(), ":1.9999", false, "x", nil); !errors.Is(err, ErrAccessDenied) {
+	if err := g.Check(t.Context(), ":1.9999", false, []ask{{action: "x"}}); !errors.Is(err, ErrAccessDenied) {
 		t.Errorf("a caller that is gone: %v", err)
 	}
 }

@@ -109,13 +109,14 @@ func newRig(t testing.TB) *rig {
 	return newRigWith(t, nil)
 }
 
-// newRigWith has an Authorizer of its own; nil means RootOnly.
+// newRigWith has an Authorizer of its own; nil means a Gate whose authority lets
+// everybody read, and nobody change.
 func newRigWith(t testing.TB, auth Authorizer) *rig {
 	t.Helper()
 	r := &rig{bus: startBus(t), api: newFakeAPI(), logs: &logBuffer{}}
 	r.served = r.bus.connect(t)
 	if auth == nil {
-		auth = NewRootOnly(r.served.Conn())
+		auth = NewGate(r.served.Conn(), readersOnly{})
 	}
 	server, err := New(r.served, r.api, auth, slog.New(slog.NewTextHandler(r.logs, nil)))
 	must(t, err)

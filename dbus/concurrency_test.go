@@ -127,9 +127,9 @@ func TestTooManyCalls(t *testing.T) {
 	}
 	eventually(t, "the running calls", func() bool { return hanging.Load() == maxRunning })
 	eventually(t, "the waiting calls", func() bool {
-		r.server.changes.mu.Lock()
-		defer r.server.changes.mu.Unlock()
-		return r.server.changes.pending == maxPendingEach
+		r.server.root.changes.mu.Lock()
+		defer r.server.root.changes.mu.Unlock()
+		return r.server.root.changes.pending == maxPendingEach
 	})
 	other := r.bus.connect(t)
 	err := r.call("Reload").Err
@@ -144,7 +144,7 @@ func TestTooManyCalls(t *testing.T) {
 }
 
 func TestPoolBounds(t *testing.T) {
-	p := newPool()
+	p := newPool(maxPendingEach, maxRunning)
 	for i := range maxPending {
 		must(t, p.enter(fmt.Sprint(i%maxPendingEach)))
 	}
@@ -158,7 +158,7 @@ func TestPoolBounds(t *testing.T) {
 		t.Errorf("%d calls of %d senders are left", p.pending, len(p.each))
 	}
 	synctest.Test(t, func(t *testing.T) {
-		p := newPool()
+		p := newPool(maxPendingEach, maxRunning)
 		for range maxRunning {
 			must(t, p.start(t.Context()))
 		}

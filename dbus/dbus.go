@@ -24,14 +24,17 @@ const (
 	introspectableInterface = "org.freedesktop.DBus.Introspectable"
 	objectManagerInterface  = "org.freedesktop.DBus.ObjectManager"
 	peerInterface           = "org.freedesktop.DBus.Peer"
+
+	busDriver = "org.freedesktop.DBus"
 )
 
 const (
 	// callTimeout lets the answer come within the 25 seconds that D-Bus
 	// clients wait unless told otherwise.
 	callTimeout = 20 * time.Second
-	// authTimeout is as long as a person may need to type a password.
-	authTimeout = 3 * time.Minute
+	// authTimeout is as long as a person may need to type a password. It ends
+	// before the three minutes that virtfirewallctl waits.
+	authTimeout = 150 * time.Second
 	// busTimeout bounds what the bus daemon itself is asked for.
 	busTimeout = 5 * time.Second
 	// writeTimeout is how long the bus may refuse to read before it counts as

@@ -62,6 +62,7 @@ type call struct {
 	wantsReply  bool
 
 	object object // once it is routed
+	user   uint32 // once it is admitted
 }
 
 func newCall(conn *godbus.Conn, sender string, msg *godbus.Message) *call {
@@ -82,8 +83,11 @@ func newCall(conn *godbus.Conn, sender string, msg *godbus.Message) *call {
 
 // method is how one method of the contract is served.
 type method struct {
-	// action is what the caller needs the right to; "" for reading.
+	// action is what the caller needs the right to; "" for none. A call may
+	// need more, which its work says then.
 	action string
+	// alone has one place, where only one such call may run at a time.
+	alone chan struct{}
 	// state says that the answer shows what signals announce: see Server.order.
 	state bool
 	// prepare looks at the arguments only. What it finds wrong reveals nothing
@@ -96,9 +100,12 @@ type method struct {
 
 // work is a call that is understood.
 type work struct {
-	details map[string]string // for the Authorizer
-	do      func(context.Context) ([]any, error)
+	asks []ask // for the Authorizer; nil for the method's action alone
+	do   func(context.Context) ([]any, error)
 }
+
+// changes says whether the method does more than read.
+func (m method) changes() bool { return m.action != "" && m.action != ActionRead }
 
 // serve answers one call.
 func (s *Server) serve(c *call) {
@@ -113,15 +120,12 @@ func (s *Server) serve(c *call) {
 		c.fail(err)
 		return
 	}
-	p := s.reads
-	if m.action != "" {
-		p = s.changes
-	}
-	if err := p.enter(c.sender); err != nil {
+	p, who, err := s.admit(c, m)
+	if err != nil {
 		c.fail(err)
 		return
 	}
-	defer p.leave(c.sender)
+	defer p.leave(who)
 	w, err := s.understand(c, m, p)
 	if err == nil {
 		err = s.authorise(c, m, w)
@@ -131,6 +135,26 @@ func (s *Server) serve(c *call) {
 		return
 	}
 	s.run(c, m, w, p)
+}
+
+// admit finds the pool that a call waits and runs in, and gives it a place there
+// under the name who. Root's calls have pools of their own, which nobody else
+// can fill; and the bound on other users holds for all connections of one.
+func (s *Server) admit(c *call, m method) (p *pool, who string, err error) {
+	ctx, cancel := context.WithTimeout(s.base, busTimeout)
+	defer cancel()
+	if c.user, err = s.auth.User(ctx, c.sender); err != nil {
+		return nil, "", refuse(errAccessDenied, "%s", err)
+	}
+	side, who := s.root, c.sender
+	if c.user != 0 {
+		side, who = s.others, fmt.Sprint("user ", c.user)
+	}
+	p = side.reads
+	if m.changes() {
+		p = side.changes
+	}
+	return p, who, p.enter(who)
 }
 
 // understand takes a place among the running calls as well, since a document
@@ -149,12 +173,19 @@ func (s *Server) authorise(c *call, m method, w work) error {
 	if m.action == "" {
 		return nil
 	}
+	asks := w.asks
+	if asks == nil {
+		asks = []ask{{action: m.action, details: map[string]string{}}}
+	}
 	ctx, cancel := context.WithTimeout(s.base, authTimeout)
 	defer cancel()
-	err := s.auth.Check(ctx, c.sender, c.interactive, m.action, w.details)
+	err := s.auth.Check(ctx, c.sender, c.interactive, asks)
 	if err != nil && errorName(err) != errInteractive {
 		// Whatever went wrong in the asking, the answer is no.
-		return refuse(errAccessDenied, "%s", err)
+		err = refuse(errAccessDenied, "%s", err)
+	}
+	if err != nil && m.changes() {
+		s.denials.note(c, asks[0].details, err)
 	}
 	return err
 }
@@ -168,12 +199,21 @@ func (s *Server) run(c *call, m method, w work, p *pool) {
 		return
 	}
 	defer p.stop()
+	if m.alone != nil {
+		select {
+		case m.alone <- struct{}{}:
+			defer func() { <-m.alone }()
+		default:
+			c.fail(refuse(errLimitsExceeded, "another %s is under way, and there is one at a time: try again when it has ended", c.member))
+			return
+		}
+	}
 	if m.state {
 		s.order.Lock()
 		defer s.order.Unlock()
 	}
 	body, err := w.do(ctx)
-	if m.action != "" {
+	if m.changes() {
 		// Who gets the answer has got the signals of the change before it.
 		s.events.flush(ctx)
 	}

@@ -26,7 +26,7 @@ func (s *Server) addNetwork(c *call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	return s.add(n, o), nil
+	return s.add(c, n, o), nil
 }
 
 func (s *Server) addNetworkFromXML(c *call) (work, error) {
@@ -40,11 +40,18 @@ func (s *Server) addNetworkFromXML(c *call) (work, error) {
 		return work{}, err
 	}
 	o.Source = []byte(doc)
-	return s.add(n, o), nil
+	return s.add(c, n, o), nil
 }
 
-func (s *Server) add(n network.Network, o service.ChangeOptions) work {
-	return work{details: networkDetails(n), do: func(ctx context.Context) ([]any, error) {
+func (s *Server) add(c *call, n network.Network, o service.ChangeOptions) work {
+	x := change{before: s.before(n.Name), asks: func(before *service.Status) []ask {
+		if !o.Replace {
+			before = nil // the service refuses where there is one
+		}
+		return networkAsks(n.Name, before, &n)
+	}}
+	o.Expect = x.expect(c)
+	return work{asks: x.asks(x.before), do: func(ctx context.Context) ([]any, error) {
 		if err := s.api.AddNetwork(ctx, n, o); err != nil {
 			return nil, err
 		}
@@ -69,7 +76,9 @@ func (s *Server) removeNetwork(c *call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	return work{details: s.detailsByName(name), do: func(ctx context.Context) ([]any, error) {
+	x := change{before: s.before(name), asks: func(before *service.Status) []ask { return networkAsks(name, before, nil) }}
+	o.Expect = x.expect(c)
+	return work{asks: x.asks(x.before), do: func(ctx context.Context) ([]any, error) {
 		return nil, s.api.RemoveNetwork(ctx, name, o)
 	}}, nil
 }
@@ -139,7 +148,7 @@ func (s *Server) setBackend(c *call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	return work{details: map[string]string{"backend": backend}, do: func(ctx context.Context) ([]any, error) {
+	return work{asks: []ask{{ActionChooseBackend, map[string]string{"backend": backend}}}, do: func(ctx context.Context) ([]any, error) {
 		return nil, s.api.SetBackend(ctx, backend, o)
 	}}, nil
 }

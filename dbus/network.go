@@ -5,6 +5,7 @@ import (
 
 	godbus "github.com/godbus/dbus/v5"
 
+	"github.com/virtfirewalld/virtfirewalld/service"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
@@ -18,9 +19,24 @@ func (s *Server) update(c *call) (work, error) {
 		return work{}, err
 	}
 	name := c.object.name
-	return work{details: s.detailsByName(name), do: func(ctx context.Context) ([]any, error) {
+	x := change{before: s.before(name), asks: func(before *service.Status) []ask { return networkAsks(name, before, updated(before, settings)) }}
+	o.Expect = x.expect(c)
+	return work{asks: x.asks(x.before), do: func(ctx context.Context) ([]any, error) {
 		return nil, s.api.UpdateNetwork(ctx, name, settings, o)
 	}}, nil
+}
+
+// updated is what an update would make of a network; nil where it cannot be
+// made, which the service says after the authorisation.
+func updated(before *service.Status, settings map[string]any) *network.Network {
+	if before == nil {
+		return nil
+	}
+	n, err := before.Network.With(settings)
+	if err != nil {
+		return nil
+	}
+	return &n
 }
 
 func (s *Server) getRuleset(c *call) (work, error) {
@@ -37,28 +53,4 @@ func (s *Server) getCounters(c *call) (work, error) {
 		totals, err := s.api.Counters(ctx, name)
 		return []any{totals}, err
 	}}, nil
-}
-
-// networkDetails are what an Authorizer is told of a network.
-func networkDetails(n network.Network) map[string]string {
-	return map[string]string{
-		"network":      n.Name,
-		"bridge":       n.Bridge,
-		"forward_mode": string(n.Mode),
-		"zone":         n.Zone,
-	}
-}
-
-func (s *Server) detailsByName(name string) map[string]string {
-	if st, ok := s.api.NetworkStatus(name); ok {
-		return networkDetails(st.Network)
-	}
-	return map[string]string{"network": name}
-}
-
-func (s *Server) detailsByBridge(bridge string) map[string]string {
-	if st, ok := s.byBridge(bridge); ok {
-		return networkDetails(st.Network)
-	}
-	return map[string]string{"bridge": bridge}
 }

@@ -26,9 +26,10 @@ type Server struct {
 	spec    interfaces
 	methods map[string]map[string]method // by interface, by name
 
-	reads, changes *pool
-	events         *queue[service.Event]
-	overflow       sync.Once
+	root, others pools
+	denials      *denials
+	events       *queue[service.Event]
+	overflow     sync.Once
 
 	// order is held while signals of one event are sent, and while an answer
 	// that shows the same state is made and sent: an answer that arrives after
@@ -52,7 +53,7 @@ func New(bus *Bus, api service.API, auth Authorizer, log *slog.Logger) (*Server,
 	}
 	s := &Server{
 		bus: bus, api: api, auth: auth, log: log, spec: spec,
-		reads: newPool(), changes: newPool(),
+		root: rootPools(), others: otherPools(), denials: newDenials(log),
 		events:  newQueue[service.Event](),
 		emitter: make(chan struct{}),
 	}

@@ -240,7 +240,7 @@ func TestFullQueueEndsTheConnection(t *testing.T) {
 
 func TestNameTaken(t *testing.T) {
 	r := newRig(t)
-	second, err := New(r.bus.connect(t), newFakeAPI(), NewRootOnly(nil), slog.New(slog.DiscardHandler))
+	second, err := New(r.bus.connect(t), newFakeAPI(), NewGate(nil, readersOnly{}), slog.New(slog.DiscardHandler))
 	must(t, err)
 	err = second.Start(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "another process owns it (process ") {

@@ -15,10 +15,10 @@ func (s *Server) handlers() map[string]map[string]method {
 			"AddNetwork":         {action: ActionManageNetworks, prepare: s.addNetwork},
 			"AddNetworkFromXML":  {action: ActionManageNetworks, prepare: s.addNetworkFromXML},
 			"RemoveNetwork":      {action: ActionManageNetworks, prepare: s.removeNetwork},
-			"GetNetwork":         {state: true, prepare: s.getNetwork},
-			"GetNetworkByBridge": {state: true, prepare: s.getNetworkByBridge},
-			"ListNetworks":       {state: true, prepare: s.listNetworks},
-			"Preview":            {prepare: s.preview},
+			"GetNetwork":         {action: ActionRead, state: true, prepare: s.getNetwork},
+			"GetNetworkByBridge": {action: ActionRead, state: true, prepare: s.getNetworkByBridge},
+			"ListNetworks":       {action: ActionRead, state: true, prepare: s.listNetworks},
+			"Preview":            {action: ActionRead, prepare: s.preview},
 			"SetBackend":         {action: ActionChooseBackend, prepare: s.setBackend},
 			"Reload":             {action: ActionReload, prepare: s.reload},
 			"Reapply":            {action: ActionReload, prepare: s.reapply},
@@ -26,22 +26,22 @@ func (s *Server) handlers() map[string]map[string]method {
 			"RemoveZones":        {action: ActionManageZones, prepare: s.removeZones},
 			"BindInterface":      {action: ActionManageZones, prepare: s.bindInterface},
 			"UnbindInterface":    {action: ActionManageZones, prepare: s.unbindInterface},
-			"Diagnose":           {action: ActionDiagnose, prepare: s.notYet("Diagnose")},
+			"Diagnose":           {action: ActionDiagnose, alone: make(chan struct{}, 1), prepare: s.notYet("Diagnose")},
 		},
 		networkInterface: {
 			"Update":            {action: ActionManageNetworks, prepare: s.update},
-			"GetRuleset":        {prepare: s.getRuleset},
-			"GetCounters":       {prepare: s.getCounters},
+			"GetRuleset":        {action: ActionRead, prepare: s.getRuleset},
+			"GetCounters":       {action: ActionRead, prepare: s.getCounters},
 			"AddPortForward":    {action: ActionManagePortForwards, prepare: s.notYet("AddPortForward")},
 			"RemovePortForward": {action: ActionManagePortForwards, prepare: s.notYet("RemovePortForward")},
 		},
 		propertiesInterface: {
-			"Get":    {state: true, prepare: s.getProperty},
-			"GetAll": {state: true, prepare: s.getAllProperties},
+			"Get":    {action: ActionRead, state: true, prepare: s.getProperty},
+			"GetAll": {action: ActionRead, state: true, prepare: s.getAllProperties},
 			"Set":    {prepare: s.setProperty},
 		},
 		objectManagerInterface: {
-			"GetManagedObjects": {state: true, prepare: s.getManagedObjects},
+			"GetManagedObjects": {action: ActionRead, state: true, prepare: s.getManagedObjects},
 		},
 		introspectableInterface: {
 			"Introspect": {prepare: s.introspectCall},
@@ -88,8 +88,16 @@ func (s *Server) notYet(name string) func(*call) (work, error) {
 			return nil, refuse(errNotSupported, "%s is not part of this version of the service yet: use a later one", name)
 		}}
 		if c.object.kind == networkObject {
-			w.details = s.detailsByName(c.object.name)
+			w.asks = []ask{{ActionManagePortForwards, s.detailsOf(c.object.name)}}
 		}
 		return w, nil
 	}
+}
+
+// detailsOf are what is told of a network that a call does not change itself.
+func (s *Server) detailsOf(name string) map[string]string {
+	if before := s.before(name); before != nil {
+		return sideOf(before.Network).details(nil)
+	}
+	return side{name: name}.details(nil)
 }

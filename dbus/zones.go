@@ -4,6 +4,8 @@ import (
 	"context"
 
 	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/virtfirewalld/virtfirewalld/service"
 )
 
 func (s *Server) installZones(c *call) (work, error) {
@@ -37,10 +39,9 @@ func (s *Server) bindInterface(c *call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	details := s.detailsByBridge(bridge)
-	details["zone"] = zone
-	return work{details: details, do: func(ctx context.Context) ([]any, error) {
-		bound, err := s.api.BindInterface(ctx, bridge, zone)
+	x := s.zoneChange(bridge, zone)
+	return work{asks: x.asks(x.before), do: func(ctx context.Context) ([]any, error) {
+		bound, err := s.api.BindInterface(ctx, bridge, zone, x.expect(c))
 		return []any{clean(bound)}, err
 	}}, nil
 }
@@ -50,7 +51,17 @@ func (s *Server) unbindInterface(c *call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	return work{details: s.detailsByBridge(bridge), do: func(ctx context.Context) ([]any, error) {
-		return nil, s.api.UnbindInterface(ctx, bridge)
+	x := s.zoneChange(bridge, "")
+	return work{asks: x.asks(x.before), do: func(ctx context.Context) ([]any, error) {
+		return nil, s.api.UnbindInterface(ctx, bridge, x.expect(c))
 	}}, nil
+}
+
+// zoneChange is a bridge's move to a zone by hand.
+func (s *Server) zoneChange(bridge, zone string) change {
+	x := change{asks: func(before *service.Status) []ask { return zoneAsks(bridge, zone, before) }}
+	if st, ok := s.byBridge(bridge); ok {
+		x.before = &st
+	}
+	return x
 }

@@ -73,7 +73,14 @@ type ChangeOptions struct {
 	// Source is the document that an added network was read from, kept as it
 	// is when the network is stored; nil for networks made from settings.
 	Source []byte
+	// Expect, where it is not nil, is asked first of all.
+	Expect Expect
 }
+
+// Expect is asked while nothing else can change, with the network as it is then
+// (nil for none), whether the change may still be made: its caller decided that
+// on an earlier look. What it returns ends the call as it is.
+type Expect func(before *Status) error
 
 // API is everything that the bus may ask of the service. Every method may be
 // called at any time from any goroutine. Errors are *Error.
@@ -111,6 +118,6 @@ type Whole interface {
 type Firewalld interface {
 	InstallZones(ctx context.Context, force bool) (installed []string, err error)
 	RemoveZones(ctx context.Context, unbind bool) (removed []string, err error)
-	BindInterface(ctx context.Context, iface, zone string) (bound string, err error)
-	UnbindInterface(ctx context.Context, iface string) error
+	BindInterface(ctx context.Context, iface, zone string, expect Expect) (bound string, err error)
+	UnbindInterface(ctx context.Context, iface string, expect Expect) error
 }

@@ -16,6 +16,9 @@ func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOpt
 	zoned := func(before *managed) bool { return zoned(before) || zoned(&managed{net: n}) }
 	return s.change(ctx, n.Name, zoned, func(c *conversation) (intent, error) {
 		before, _ := s.known(n.Name)
+		if err := o.Expect.allows(before); err != nil {
+			return intent{}, err
+		}
 		if !o.Replace {
 			if err := s.unknown(n.Name, before); err != nil {
 				return intent{}, err
@@ -95,6 +98,9 @@ func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOption
 	known := true
 	err := s.change(ctx, name, zoned, func(*conversation) (intent, error) {
 		before, err := s.known(name)
+		if err := o.Expect.allows(before); err != nil {
+			return intent{}, err
+		}
 		known = err == nil
 		return intent{
 			transition: transition{old: before},
@@ -102,17 +108,21 @@ func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOption
 		}, err
 	})
 	if !known && o.Persistent && s.stored(name) {
-		return s.removeFile(ctx, name)
+		return s.removeFile(ctx, name, o.Expect)
 	}
 	return err
 }
 
 // removeFile ends a persistent network that was removed until the next reload.
-func (s *Service) removeFile(ctx context.Context, name string) error {
+func (s *Service) removeFile(ctx context.Context, name string, expect Expect) error {
 	if err := s.lock(ctx); err != nil {
 		return err
 	}
 	defer s.unlock()
+	now, _ := s.known(name)
+	if err := expect.allows(now); err != nil {
+		return err
+	}
 	_, err := s.Files.Remove(name, true)
 	return err
 }
@@ -125,6 +135,9 @@ func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[s
 	return s.change(ctx, name, zoned, func(c *conversation) (intent, error) {
 		before, err := s.known(name)
 		if err != nil {
+			return intent{}, err
+		}
+		if err := o.Expect.allows(before); err != nil {
 			return intent{}, err
 		}
 		n, err := before.net.With(settings)

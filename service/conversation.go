@@ -180,9 +180,9 @@ func (c *conversation) enter(ctx context.Context, t transition, undo *undoStack)
 	case err != nil && t.zoneAsked:
 		return m.zone, zoneError(m.net.Bridge, zone, err)
 	case err != nil:
-		state := m.outside(before, err)
-		c.s.complainOfZones([]*managed{m}, []zoneState{state}, err)
-		return state, nil
+		p := &place{m: m, seen: before, err: err}
+		c.s.complainOfZones([]*place{p})
+		return p.state(), nil
 	}
 	return m.inside(zone), nil
 }

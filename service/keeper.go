@@ -50,14 +50,12 @@ func (s *Service) keepZones(ctx context.Context, firewalld <-chan zones.Event) {
 	}
 }
 
-// withFirewalld does one thing in a conversation and with a time of its own.
+// withFirewalld does one thing in a conversation. How long that may take is for
+// firewalld's answers, each of which has its limit.
 func (s *Service) withFirewalld(ctx context.Context, f func(context.Context, *conversation)) {
-	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
-	defer cancel()
 	c, err := s.insist(ctx)
 	if err != nil {
-		s.kick()
-		return
+		return // the service ends
 	}
 	defer c.end()
 	f(ctx, c)

@@ -63,6 +63,18 @@ func (m *managed) status() Status {
 	return st
 }
 
+// allows asks an Expect about the network as it is now; m is nil for none.
+func (e Expect) allows(m *managed) error {
+	if e == nil {
+		return nil
+	}
+	if m == nil {
+		return e(nil)
+	}
+	st := m.status()
+	return e(&st)
+}
+
 func (m *managed) state() (State, string) {
 	switch b := m.bridge; {
 	case b.refused != "":

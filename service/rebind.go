@@ -3,9 +3,22 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
+
+// rebindAtOnce is how many bridges are bound before others who wait to speak
+// with firewalld have a turn: one of many interfaces took it 0.1 s.
+const rebindAtOnce = 8
+
+// place is where a network's bridge is and where it belongs.
+type place struct {
+	m          *managed
+	seen, want string // zones; "" for none
+	err        error  // why it does not get there
+}
 
 // rebind compares bridges' zones with what firewalld has and mends the
 // difference, without waiting for each answer before the next question. It
@@ -16,101 +29,116 @@ func (s *Service) rebind(ctx context.Context, c *conversation, all bool) (mended
 		return nil // it is tried again
 	}
 	bound, err := c.interfaces(ctx)
-	r := rebinding{}
+	var right, wrong []*place
 	for _, m := range s.all() {
-		if all || m.zone.retry || s.owes(m.net.Bridge) {
-			r.compare(m, c.have, bound, err)
+		if !all && !m.zone.retry && !s.owes(m.net.Bridge) {
+			continue
+		}
+		if p := m.placeIn(c.have, bound, err); p.want == p.seen || p.err != nil {
+			right = append(right, p) // or nothing can be done
+		} else {
+			wrong = append(wrong, p)
 		}
 	}
-	r.mend(ctx, c)
-	s.withLock(ctx, func(context.Context) { mended = s.rebound(r) })
-	s.complainOfZones(r.failed())
+	s.rebound(ctx, right)
+	for part := range slices.Chunk(wrong, rebindAtOnce) {
+		part = slices.DeleteFunc(slices.Clone(part), s.changedSince)
+		c.mend(ctx, part)
+		mended = append(mended, s.rebound(ctx, part)...)
+		c.pass(ctx)
+	}
+	s.complainOfZones(slices.Concat(right, wrong))
 	return mended
 }
 
-// rebinding is what a comparison of many networks with firewalld found.
-type rebinding struct {
-	networks []*managed
-	seen     []string // the zone that firewalld has the bridge in
-	want     []string
-	errs     []error
-}
-
-// compare notes where a network's bridge is and where it belongs.
-func (r *rebinding) compare(m *managed, have zones.Installed, bound map[string]string, err error) {
-	fresh := *m
-	fresh.zone.moved = false
-	seen := bound[m.net.Bridge]
+// placeIn is where a network's bridge is, and where it belongs whatever others
+// chose; err is why nobody can say where it is.
+func (m *managed) placeIn(have zones.Installed, bound map[string]string, err error) *place {
+	p := &place{m: m, seen: bound[m.net.Bridge], err: err}
 	if err != nil && !errors.Is(err, zones.ErrNotRunning) {
-		seen = m.zone.bound // nobody says otherwise
+		p.seen = m.zone.bound
 	}
-	want := seen
 	if err == nil {
-		want, err = fresh.zoneIn(have)
+		fresh := *m
+		fresh.zone.moved = false
+		p.want, p.err = fresh.zoneIn(have)
 	}
-	if err != nil || (want == "" && !m.concernsZones()) {
-		want = seen
+	if p.err != nil || (p.want == "" && !m.concernsZones()) {
+		p.want = p.seen
 	}
-	r.networks, r.seen = append(r.networks, m), append(r.seen, seen)
-	r.want, r.errs = append(r.want, want), append(r.errs, err)
+	return p
 }
 
-// mend moves the bridges that are not where they belong.
-func (r *rebinding) mend(ctx context.Context, c *conversation) {
+// changedSince says whether a call has changed a network since it was looked
+// at: that call saw to its zone.
+func (s *Service) changedSince(p *place) bool {
+	now, err := s.known(p.m.net.Name)
+	return err != nil || now.net.Bridge != p.m.net.Bridge || now.zone != p.m.zone
+}
+
+// mend moves bridges to where they belong.
+func (c *conversation) mend(ctx context.Context, places []*place) {
 	var bindings []zones.Binding
-	var which []int
-	for i, m := range r.networks {
+	var which []*place
+	for _, p := range places {
 		switch {
-		case r.errs[i] != nil || r.want[i] == r.seen[i]:
-		case r.want[i] == "":
-			r.errs[i] = c.move(ctx, m.net.Bridge, "")
+		case c.err != nil:
+			p.err = c.err
+		case p.want == "":
+			p.err = c.move(ctx, p.m.net.Bridge, "")
 		default:
-			bindings = append(bindings, zones.Binding{Interface: m.net.Bridge, Zone: r.want[i]})
-			which = append(which, i)
+			bindings, which = append(bindings, zones.Binding{Interface: p.m.net.Bridge, Zone: p.want}), append(which, p)
 		}
 	}
 	if len(bindings) == 0 {
 		return
 	}
-	for j, err := range c.s.Zones.BindAll(ctx, bindings) {
-		r.errs[which[j]] = c.note(err)
+	for i, err := range c.s.Zones.BindAll(ctx, bindings) {
+		which[i].err = c.note(err)
 	}
 }
 
-// state is what came of it for one network.
-func (r *rebinding) state(i int) zoneState {
-	m := *r.networks[i]
+// pass gives the turn to those who wait for one, and takes the next.
+func (c *conversation) pass(ctx context.Context) {
+	<-c.s.zoning
+	select {
+	case c.s.zoning <- struct{}{}:
+	case <-ctx.Done():
+		c.held, c.err = false, fmt.Errorf("waiting to speak with firewalld again: %w", ctx.Err())
+	}
+}
+
+// state is what the network says of where its bridge is.
+func (p *place) state() zoneState {
+	m := *p.m
 	m.zone.moved = false
-	if r.errs[i] != nil {
-		return m.outside(r.seen[i], r.errs[i])
+	if p.err != nil {
+		return m.outside(p.seen, p.err)
 	}
-	return m.inside(r.want[i])
+	return m.inside(p.want)
 }
 
-// failed are the networks that are not where they belong, with one reason.
-func (r *rebinding) failed() (networks []*managed, states []zoneState, err error) {
-	for i, m := range r.networks {
-		if r.errs[i] != nil {
-			networks, states, err = append(networks, m), append(states, r.state(i)), r.errs[i]
-		}
+// rebound notes where bridges are now, but for networks that others have
+// changed since.
+func (s *Service) rebound(ctx context.Context, places []*place) (mended []string) {
+	if len(places) == 0 {
+		return nil
 	}
-	return networks, states, err
-}
-
-// rebound notes what came of a comparison, but for networks that others have
-// changed since. The caller holds the lock.
-func (s *Service) rebound(r rebinding) (mended []string) {
-	for i, m := range r.networks {
-		now, err := s.known(m.net.Name)
-		if err != nil || now.net.Bridge != m.net.Bridge || now.zone != m.zone {
-			continue
+	s.withLock(context.WithoutCancel(ctx), func(context.Context) {
+		var ts []transition
+		for _, p := range places {
+			if s.changedSince(p) {
+				continue
+			}
+			now, _ := s.known(p.m.net.Name)
+			next := *now
+			next.zone = p.state()
+			if next.zone.bound != p.seen {
+				mended = append(mended, p.m.net.Name)
+			}
+			ts = append(ts, transition{old: now, next: &next})
 		}
-		next := *now
-		next.zone = r.state(i)
-		if next.zone.bound != r.seen[i] {
-			mended = append(mended, m.net.Name)
-		}
-		s.publish([]transition{{old: now, next: &next}})
-	}
+		s.publish(ts)
+	})
 	return mended
 }

@@ -77,20 +77,24 @@ func untilFirewalldChanges(err error) bool {
 }
 
 // complainOfZones logs what is news, once for all networks that have it.
-func (s *Service) complainOfZones(networks []*managed, states []zoneState, err error) {
-	var names []string
-	bridge := ""
-	for i, m := range networks {
-		if states[i].problem != "" && states[i].problem != m.zone.problem { // each event looks at it again
-			names, bridge = append(names, m.net.Name), m.net.Bridge
+func (s *Service) complainOfZones(places []*place) {
+	var news []*place
+	for _, p := range places {
+		if state := p.state(); state.problem != "" && state.problem != p.m.zone.problem { // each event looks at it again
+			news = append(news, p)
 		}
 	}
-	switch {
-	case len(names) == 1:
-		s.Log.Warn("binding a bridge to its zone", "network", names[0], "bridge", bridge, "error", err)
-	case len(names) > 1:
+	switch len(news) {
+	case 0:
+	case 1:
+		s.Log.Warn("binding a bridge to its zone", "network", news[0].m.net.Name, "bridge", news[0].m.net.Bridge, "error", news[0].err)
+	default:
+		names := make([]string, len(news))
+		for i, p := range news {
+			names[i] = p.m.net.Name
+		}
 		slices.Sort(names)
-		s.Log.Warn("binding bridges to their zones", "networks", names, "error", err)
+		s.Log.Warn("binding bridges to their zones", "networks", names, "error", news[0].err)
 	}
 }
 
@@ -131,21 +135,21 @@ func zoneError(iface, zone string, err error) error {
 
 // BindInterface puts a managed bridge into a zone by hand. It stays there until
 // the network's zone is changed, a reload or a restart.
-func (s *Service) BindInterface(ctx context.Context, iface, zone string) (string, error) {
+func (s *Service) BindInterface(ctx context.Context, iface, zone string, expect Expect) (string, error) {
 	var byHand *string
 	if zone != "" {
 		byHand = &zone
 	}
-	return s.zoneByHand(ctx, iface, byHand)
+	return s.zoneByHand(ctx, iface, byHand, expect)
 }
 
 // UnbindInterface takes a managed bridge out of its zone by hand, for as long.
-func (s *Service) UnbindInterface(ctx context.Context, iface string) error {
-	_, err := s.zoneByHand(ctx, iface, new(string))
+func (s *Service) UnbindInterface(ctx context.Context, iface string, expect Expect) error {
+	_, err := s.zoneByHand(ctx, iface, new(string), expect)
 	return err
 }
 
-func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string) (string, error) {
+func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string, expect Expect) (string, error) {
 	name, ok := s.NetworkByBridge(iface)
 	if !ok {
 		return "", errorf(NetworkNotFound, "%q is not the bridge of a managed network: add the network first, or use firewall-cmd", iface)
@@ -158,6 +162,9 @@ func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string) (s
 		}
 		if old.net.Bridge != iface {
 			return intent{}, errorf(NetworkNotFound, "network %q has another bridge than %q now: try again", name, iface)
+		}
+		if err := expect.allows(old); err != nil {
+			return intent{}, err
 		}
 		if c.err != nil {
 			return intent{}, zoneError(iface, "", c.err)

@@ -116,8 +116,8 @@ func TestReplaceIsOneStep(t *testing.T) {
 	}
 }
 
-// TestWhoMay: without an authority to ask, everybody may look and only root may
-// change.
+// TestWhoMay: as the policy is shipped, everybody may look, and an administrator
+// has to authenticate for a change.
 func TestWhoMay(t *testing.T) {
 	t.Parallel()
 	r := startedRig(t)
@@ -164,13 +164,13 @@ func TestWhoMay(t *testing.T) {
 			d.path, d.iface = string(managerPath), managerName
 		}
 		out, err := call(d.path, d.iface, d.method, d.args...)
-		if err == nil || !strings.Contains(out, "Access denied") && !strings.Contains(out, "access denied") {
+		if err == nil || !strings.Contains(out, "Access denied") { // nobody is there to ask, which busctl allows
 			t.Errorf("%s as user 65534: %v\n%s", d.method, err, out)
 		}
 	}
 	out, err := r.RunAs(65534, "gdbus", "call", "--system", "--dest", managerName, "--object-path", string(managerPath),
 		"--method", managerName+".RemoveNetwork", "default", "{}")
-	if err == nil || !strings.Contains(out, "org.freedesktop.DBus.Error.AccessDenied") { // busctl does not show the name
+	if err == nil || !strings.Contains(out, needsPeople) { // busctl does not show the name
 		t.Errorf("the error's name is another: %v\n%s", err, out)
 	}
 	if diff := cmp.Diff(before, r.everything()); diff != "" {

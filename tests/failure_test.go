@@ -69,10 +69,10 @@ func operations() []operation {
 			return w.svc.Reload(ctx)
 		}},
 		{"bind", func(ctx context.Context, w *world) error {
-			_, err := w.svc.BindInterface(ctx, "virbr1", "trusted")
+			_, err := w.svc.BindInterface(ctx, "virbr1", "trusted", nil)
 			return err
 		}},
-		{"unbind", func(ctx context.Context, w *world) error { return w.svc.UnbindInterface(ctx, "virbr1") }},
+		{"unbind", func(ctx context.Context, w *world) error { return w.svc.UnbindInterface(ctx, "virbr1", nil) }},
 	}...)
 }
 

@@ -146,6 +146,7 @@ func checkFiles(t *testing.T, files map[string]fs.FileMode) {
 		"/opt/vf/share/doc/virtfirewalld/decisions.md":                          0o644,
 		"/opt/vf/share/doc/virtfirewalld/examples/client.py":                    0o644,
 		"/opt/vf/share/doc/virtfirewalld/examples/client.sh":                    0o644,
+		"/opt/vf/share/doc/virtfirewalld/examples/50-virtfirewalld.rules":       0o644,
 		"/opt/vf/share/virtfirewalld/network-metadata.rng":                      0o644,
 		"/opt/vf/share/virtfirewalld/firewalld/zones/libvirt.xml":               0o644,
 		"/opt/vf/share/virtfirewalld/firewalld/zones/libvirt-routed.xml":        0o644,
@@ -245,11 +246,13 @@ func TestPolkitActions(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		namespace + ".read":           "yes",
-		namespace + ".manage-runtime": "auth_admin_keep",
-		namespace + ".manage-config":  "auth_admin_keep",
-		namespace + ".manage-zones":   "auth_admin_keep",
-		namespace + ".diagnose":       "auth_admin_keep",
+		namespace + ".read":                 "yes",
+		namespace + ".manage-networks":      "auth_admin_keep",
+		namespace + ".manage-port-forwards": "auth_admin_keep",
+		namespace + ".manage-zones":         "auth_admin_keep",
+		namespace + ".choose-backend":       "auth_admin_keep",
+		namespace + ".reload":               "auth_admin_keep",
+		namespace + ".diagnose":             "auth_admin_keep",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -21,7 +21,9 @@ const (
 	managerName = "org.virtfirewall.NetworkFirewall1"
 	networkName = managerName + ".Network"
 	errorPrefix = managerName + ".Error."
-	callTimeout = time.Minute // a neighbour may hold the kernel's lock on links for half of it
+
+	polkitPolicy = "org.virtfirewall.networkfirewall1.policy"
+	callTimeout  = time.Minute // a neighbour may hold the kernel's lock on links for half of it
 )
 
 // rig is a throw-away host with a system bus and the service on it.
@@ -65,6 +67,7 @@ func (r *rig) install() {
 		filepath.Join(programs, "virtfirewalld"):   "/usr/sbin/virtfirewalld",
 		filepath.Join(programs, "virtfirewallctl"): "/usr/bin/virtfirewallctl",
 		"../dbus/" + managerName + ".conf":         "/usr/share/dbus-1/system.d/" + managerName + ".conf",
+		"../polkit/" + polkitPolicy:                "/usr/share/polkit-1/actions/" + polkitPolicy,
 	} {
 		if err := r.CopyIn(from, to); err != nil {
 			r.t.Fatal(err)

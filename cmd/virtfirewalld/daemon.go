@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/dbus"
+	"github.com/virtfirewalld/virtfirewalld/polkit"
 	"github.com/virtfirewalld/virtfirewalld/service"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
@@ -38,6 +39,7 @@ var errServed = errors.New(dbus.BusName + " is on the bus already: stop the othe
 type daemon struct {
 	log     *slog.Logger
 	bus     *dbus.Bus
+	asking  *dbus.Bus // for polkit: an answer that it owes counts there alone
 	links   *watch.Monitor
 	rules   *nftables.Backend
 	service *service.Service
@@ -79,6 +81,9 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	if d.bus, err = dbus.Connect(ctx, os.Getenv("DBUS_SYSTEM_BUS_ADDRESS")); err != nil {
 		return err
 	}
+	if d.asking, err = dbus.Connect(ctx, os.Getenv("DBUS_SYSTEM_BUS_ADDRESS")); err != nil {
+		return err
+	}
 	// Opening the files sweeps what looks left over, and may be another
 	// instance's change under way.
 	if err := d.alone(ctx); err != nil {
@@ -111,7 +116,7 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 		Links: d.links, Zones: firewalld, Firewalld: firewalld, Files: files,
 		Host: service.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(neighbour.LibvirtRunDir), Settings: config, Totals: totals, Log: d.log,
 	})
-	d.server, err = dbus.New(d.bus, d.service, dbus.NewRootOnly(d.bus.Conn()), d.log)
+	d.server, err = dbus.New(d.bus, d.service, dbus.NewGate(d.asking.Conn(), polkit.New(d.asking.Conn())), d.log)
 	if err != nil {
 		return err
 	}
@@ -205,6 +210,9 @@ func (d *daemon) close() error {
 	}
 	if d.rules != nil {
 		errs = append(errs, d.rules.Close())
+	}
+	if d.asking != nil {
+		errs = append(errs, d.asking.Close())
 	}
 	if d.bus != nil {
 		errs = append(errs, d.bus.Close())

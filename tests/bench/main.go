@@ -22,6 +22,7 @@ var measurements = []measurement{
 	{"add-waiting", measureAddWaiting},
 	{"add-persistent", measureAddPersistent},
 	{"add-firewalld", measureAddFirewalld},
+	{"firewalld-scale", measureFirewalldScale},
 	{"iptables", measureAddIptables},
 	{"switch", measureSwitch},
 	{"rate", measureRate},

@@ -55,6 +55,7 @@ type app struct {
 	timeout time.Duration
 	ran     bool // the command line was understood, and a command began
 	stdin   io.Reader
+	prompt  func(context.Context) (stop func()) // nil without a terminal
 	out     *output
 }
 
@@ -63,6 +64,9 @@ func Main(version string, args []string, stdin io.Reader, stdout, stderr io.Writ
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	a := &app{version: version, stdin: stdin, out: newOutput(stdout)}
+	if onTerminal(stdin) || onTerminal(stderr) {
+		a.prompt = startAgent
+	}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -168,7 +172,7 @@ type result interface {
 // do makes a command's RunE out of an action: connect, act, print.
 func (a *app) do(act action) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := client.Dial(cmd.Context(), client.Options{Timeout: a.timeout})
+		c, err := client.Dial(cmd.Context(), client.Options{Timeout: a.timeout, Prompt: a.prompt})
 		if err != nil {
 			return err
 		}

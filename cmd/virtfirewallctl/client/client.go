@@ -39,6 +39,9 @@ type Options struct {
 	Timeout time.Duration
 	// NoAutoStart keeps calls from starting the service.
 	NoAutoStart bool
+	// Prompt makes ready to ask the person at hand to authenticate, until stop
+	// is called. nil means that nobody is at hand.
+	Prompt func(ctx context.Context) (stop func())
 }
 
 // Client is a connection to the bus on which the service lives.
@@ -97,11 +100,16 @@ func (c *Client) read(ctx context.Context, path dbus.ObjectPath, method string, 
 	return c.call(ctx, path, method, 0, c.options.limit(ReadTimeout), args, out)
 }
 
-// change calls a method that changes something. The caller is at hand to
-// authenticate himself, so the service may ask him to.
+// change calls a method that changes something. Where somebody is at hand to
+// authenticate, the service may ask for that; where nobody is, it is to refuse
+// at once rather than wait.
 func (c *Client) change(ctx context.Context, path dbus.ObjectPath, method string, args []any, out ...any) error {
-	limit := c.options.limit(ChangeTimeout)
-	return c.call(ctx, path, method, dbus.FlagAllowInteractiveAuthorization, limit, args, out)
+	var flags dbus.Flags
+	if c.options.Prompt != nil {
+		flags = dbus.FlagAllowInteractiveAuthorization
+		defer c.options.Prompt(ctx)()
+	}
+	return c.call(ctx, path, method, flags, c.options.limit(ChangeTimeout), args, out)
 }
 
 // call builds the message itself because godbus's own Object.Call drops the

@@ -1,0 +1,89 @@
+package dbus
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// A user's denied calls take this many lines of the log at once, and one more
+// after each pause.
+const (
+	denialLines = 10
+	denialPause = 10 * time.Second
+	// denialUsers bounds the memory; users beyond it share one allowance.
+	denialUsers = 1024
+)
+
+// denials writes who was denied what into the log, no more than a log can bear.
+type denials struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	users map[uint32]*allowance
+}
+
+// allowance is how many lines a user has left, and how many went unwritten.
+type allowance struct {
+	lines   int
+	since   time.Time
+	skipped int
+}
+
+func newDenials(log *slog.Logger) *denials {
+	return &denials{log: log, users: make(map[uint32]*allowance)}
+}
+
+func (d *denials) note(c *call, details map[string]string, err error) {
+	skipped, ok := d.take(c.user, time.Now())
+	if !ok {
+		return
+	}
+	args := []any{"method", c.member, "user", c.user, "caller", c.sender, "error", err}
+	for _, k := range []string{"network", "bridge", "zone"} {
+		if v := details[k]; v != "" {
+			args = append(args, k, cut(v))
+		}
+	}
+	if skipped > 0 {
+		args = append(args, "unwritten", skipped)
+	}
+	d.log.Info("denied a call", args...)
+}
+
+// cut keeps what a caller made up from filling the log.
+func cut(s string) string {
+	const most = 128
+	if len(s) > most {
+		return clean(s[:most]) + "..."
+	}
+	return s
+}
+
+// take says whether a line may be written about a user, and how many were not
+// since the last.
+func (d *denials) take(user uint32, now time.Time) (skipped int, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	a := d.users[user]
+	if a == nil {
+		if len(d.users) >= denialUsers {
+			user = 0 // root is never denied, so this place is free
+			a = d.users[user]
+		}
+		if a == nil {
+			a = &allowance{lines: denialLines, since: now}
+			d.users[user] = a
+		}
+	}
+	if more := int(now.Sub(a.since) / denialPause); more > 0 {
+		a.lines, a.since = min(a.lines+more, denialLines), now
+	}
+	if a.lines == 0 {
+		a.skipped++
+		return 0, false
+	}
+	a.lines--
+	skipped, a.skipped = a.skipped, 0
+	return skipped, true
+}

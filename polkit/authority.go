@@ -1,0 +1,157 @@
+// Package polkit asks the host's authority whether somebody may do something.
+// It knows no actions of its own and nothing of what is done.
+package polkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/godbus/dbus/v5"
+)
+
+const (
+	busName       = "org.freedesktop.PolicyKit1"
+	authorityPath = "/org/freedesktop/PolicyKit1/Authority"
+	authority     = busName + ".Authority"
+
+	allowInteraction = uint32(1)
+)
+
+// Answer is what the authority says. The zero value is a no.
+type Answer int
+
+// The answers.
+const (
+	Denied    Answer = iota
+	Allowed          // the caller may
+	Challenge        // the caller may once somebody has authenticated, and nobody was asked
+	Dismissed        // somebody was asked and turned it down
+)
+
+// Why there is no answer; test for them with errors.Is. None of them is a yes.
+var (
+	ErrAbsent        = errors.New("polkit is not on the bus")
+	ErrSilent        = errors.New("polkit did not answer in time")
+	ErrGone          = errors.New("polkit stopped before it answered")
+	ErrUnknownAction = errors.New("polkit does not know the action")
+	ErrNonsense      = errors.New("polkit's answer is not one")
+)
+
+// Request is one question.
+type Request struct {
+	// Caller is the unique bus name of who wants to do it. The bus never gives
+	// one again, and polkit asks the bus for its user, so that no process can
+	// take the place of another as it could with a process's number.
+	Caller string
+	Action string
+	// Details are shown to the person who is asked, and rules can look at them.
+	// Only user 0 and the owner of the action may pass any.
+	Details map[string]string
+	// Interactive lets the authority ask a person, which takes as long as that
+	// person does.
+	Interactive bool
+}
+
+// Authority asks polkit over a connection that others may use as well.
+type Authority struct {
+	conn   *dbus.Conn
+	object dbus.BusObject
+	asked  atomic.Uint64
+}
+
+// New makes an Authority. It needs no closing.
+func New(conn *dbus.Conn) *Authority {
+	return &Authority{conn: conn, object: conn.Object(busName, authorityPath)}
+}
+
+// subject is polkit's description of who asks.
+type subject struct {
+	Kind    string
+	Details map[string]dbus.Variant
+}
+
+// Check asks, and waits for as long as ctx lasts. When that ends first, polkit
+// is told to take its dialogue away.
+func (a *Authority) Check(ctx context.Context, r Request) (Answer, error) {
+	id := strconv.FormatUint(a.asked.Add(1), 10)
+	who := subject{Kind: "system-bus-name", Details: map[string]dbus.Variant{"name": dbus.MakeVariant(r.Caller)}}
+	details, flags := r.Details, uint32(0)
+	if details == nil {
+		details = map[string]string{}
+	}
+	if r.Interactive {
+		flags = allowInteraction
+	}
+	call := a.object.CallWithContext(ctx, authority+".CheckAuthorization", 0, who, r.Action, details, flags, id)
+	if call.Err != nil {
+		if ctx.Err() != nil {
+			a.cancel(id)
+		}
+		return Denied, fmt.Errorf("asking polkit for %s: %w", r.Action, explain(call.Err))
+	}
+	answer, err := read(call.Body)
+	if err != nil {
+		return Denied, fmt.Errorf("asking polkit for %s: %w", r.Action, err)
+	}
+	return answer, nil
+}
+
+// cancel ends a check that nobody waits for any more. It waits for no answer:
+// there is nothing to do about a refusal.
+func (a *Authority) cancel(id string) {
+	_ = a.object.Go(authority+".CancelCheckAuthorization", dbus.FlagNoReplyExpected|dbus.FlagNoAutoStart, nil, id)
+}
+
+// read takes the answer apart by hand: dbus.Store would take other types than
+// the interface has, and a yes must be one to the letter.
+func read(body []any) (Answer, error) {
+	if len(body) != 1 {
+		return Denied, fmt.Errorf("%w: it has %d values", ErrNonsense, len(body))
+	}
+	fields, ok := body[0].([]any)
+	if !ok || len(fields) != 3 {
+		return Denied, fmt.Errorf("%w: it is a %T", ErrNonsense, body[0])
+	}
+	yes, ok1 := fields[0].(bool)
+	challenge, ok2 := fields[1].(bool)
+	details, ok3 := fields[2].(map[string]string)
+	switch {
+	case !ok1 || !ok2 || !ok3:
+		return Denied, fmt.Errorf("%w: it has the types %T, %T, %T", ErrNonsense, fields[0], fields[1], fields[2])
+	case yes && challenge:
+		return Denied, fmt.Errorf("%w: it says both yes and that somebody has to authenticate first", ErrNonsense)
+	case yes:
+		return Allowed, nil
+	case details["polkit.dismissed"] != "":
+		return Dismissed, nil
+	case challenge:
+		return Challenge, nil
+	}
+	return Denied, nil
+}
+
+// explain sorts what a call can fail with.
+func explain(err error) error {
+	var e dbus.Error
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: see whether polkitd hangs", ErrSilent)
+	case !errors.As(err, &e):
+		return err
+	}
+	const standard = "org.freedesktop.DBus.Error."
+	switch name := strings.TrimPrefix(e.Name, standard); {
+	case name == "ServiceUnknown", name == "NameHasNoOwner", name == "TimedOut",
+		strings.HasPrefix(name, "Spawn."), strings.HasPrefix(name, "org.freedesktop.systemd1."):
+		return fmt.Errorf("%w (%w): install or start it", ErrAbsent, e)
+	case name == "NoReply", name == "Disconnected":
+		return fmt.Errorf("%w: try again", ErrGone)
+	case strings.HasSuffix(e.Error(), "is not registered"):
+		return fmt.Errorf("%w: install its policy file in /usr/share/polkit-1/actions", ErrUnknownAction)
+	}
+	return e
+}
