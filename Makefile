@@ -5,6 +5,7 @@
 # make lint       gofmt, go vet, staticcheck
 # make bench      the benchmarks; as root
 # make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it out again
+# make packages   bin/packages/*.deb and *.rpm
 
 GO ?= go
 PREFIX ?= /usr/local
@@ -26,14 +27,22 @@ DBUSINTERFACEDIR ?= /usr/share/dbus-1/interfaces
 POLKITDIR ?= /usr/share/polkit-1/actions
 UNITDIR ?= /usr/lib/systemd/system
 TMPFILESDIR ?= /usr/lib/tmpfiles.d
+# The administrator's, who may have changed what is there.
+CONFDIR ?= /etc/virtfirewalld
 
 NAME := org.virtfirewall.NetworkFirewall1
 # A release is its tag; anything else says which commit it is, where git knows.
+# The number of commits comes first, so that packages of two of them have an
+# order.
 VERSION ?= $(shell git describe --tags --dirty 2>/dev/null | sed 's/^v//' | grep . || \
-	{ commit=$$(git rev-parse --short HEAD 2>/dev/null) && echo "0.1.0-dev+$$commit" || echo 0.1.0-dev; })
+	{ commit=$$(git rev-parse --short HEAD 2>/dev/null) && \
+	echo "0.1.0-dev.$$(git rev-list --count HEAD)+$$commit" || echo 0.1.0-dev; })
+# What is built twice from one commit is the same to the bit.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y Makefile)
+ARCH ?= $(shell $(GO) env GOARCH)
 # The version is stamped here; go's own stamp fails where git distrusts the
 # owner of the tree.
-BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+BUILD := CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 # Integration tests wait for real daemons, which Go does not know of when it
 # decides whether a result still holds: nothing is taken from its cache.
 TESTFLAGS ?= -timeout=30m -count=1
@@ -46,7 +55,7 @@ say = @printf '==> %s\n'
 RELEASE_TESTS := ./tests ./tests/host ./zones \
 	./service/host ./service/iptables ./service/neighbour ./service/nftables
 
-.PHONY: all build demo test test-trixie lint bench setup install uninstall clean
+.PHONY: all build demo test test-trixie lint bench setup install uninstall packages clean
 all: build
 
 build:
@@ -111,6 +120,8 @@ each 0644 polkit/50-virtfirewalld.rules '$(DOCDIR)/examples/50-virtfirewalld.rul
 each 0644 docs/network-metadata.rng '$(DATADIR)/virtfirewalld/network-metadata.rng'; \
 for f in zones/firewalld/*/*.xml; do each 0644 "$$f" "$(DATADIR)/virtfirewalld/$${f#zones/}"; done; \
 for f in bin/man/*; do each 0644 "$$f" "$(MANDIR)/man$${f##*.}/$${f##*/}"; done; \
+for f in README.md docs/*.md; do each 0644 "$$f" "$(DOCDIR)/$${f##*/}"; done; \
+for f in docs/examples/*; do each 0644 "$$f" "$(DOCDIR)/examples/$${f##*/}"; done; \
 each 0644 bin/completions/virtfirewallctl.bash '$(BASHCOMPDIR)/virtfirewallctl'; \
 each 0644 bin/completions/_virtfirewallctl '$(ZSHCOMPDIR)/_virtfirewallctl'; \
 each 0644 bin/completions/virtfirewallctl.fish '$(FISHCOMPDIR)/virtfirewallctl.fish'
@@ -120,14 +131,45 @@ install: bin/.built
 	$(say) 'installing into $(DESTDIR)$(PREFIX), and for the bus, polkit and systemd into $(DESTDIR)/usr'
 	@umask 022; $(call each_file,install -D -m "$$1" "$$2" "$(DESTDIR)$$3")
 	@sed -i 's|@SBINDIR@|$(SBINDIR)|' '$(DESTDIR)$(UNITDIR)/virtfirewalld.service'
+	@umask 022; mkdir -p '$(DESTDIR)$(CONFDIR)/networks'
+	@test -e '$(DESTDIR)$(CONFDIR)/virtfirewalld.conf' || \
+		install -m 0644 systemd/virtfirewalld.conf '$(DESTDIR)$(CONFDIR)/virtfirewalld.conf'
 	$(say) 'next: systemctl daemon-reload && systemctl enable --now virtfirewalld'
 
 uninstall: bin/.built
-	$(say) 'removing what make install put there; /etc/virtfirewalld and the rules in the kernel stay'
+	$(say) 'removing what make install put there; networks and settings in $(CONFDIR) and the rules in the kernel stay'
 	@$(call each_file,rm -f "$(DESTDIR)$$3")
+	@cmp -s systemd/virtfirewalld.conf '$(DESTDIR)$(CONFDIR)/virtfirewalld.conf' && \
+		rm '$(DESTDIR)$(CONFDIR)/virtfirewalld.conf' || true
+	@for d in '$(CONFDIR)/networks' '$(CONFDIR)' '$(DOCDIR)/examples' '$(DOCDIR)'; do \
+		rmdir '$(DESTDIR)'"$$d" 2>/dev/null || true; done
 	@for d in firewalld/zones firewalld/policies firewalld .; do \
 		rmdir '$(DESTDIR)$(DATADIR)/virtfirewalld/'"$$d" 2>/dev/null || true; done
-	@rmdir '$(DESTDIR)$(DATADIR)/virtfirewalld' '$(DESTDIR)$(DOCDIR)/examples' '$(DESTDIR)$(DOCDIR)' 2>/dev/null || true
+	@rmdir '$(DESTDIR)$(DATADIR)/virtfirewalld' 2>/dev/null || true
+
+# A version as packages order them: what follows a tag is newer than it, what
+# leads to one is older.
+PACKAGE_VERSION = $(shell echo '$(VERSION)' | sed -E 's/-dirty$$/+dirty/; s/-([0-9]+)-g([0-9a-f]+)/+\1.g\2/; s/-/~/; s/-/./g')
+# Who answers for the packages; whoever builds them for others says so here.
+MAINTAINER ?= virtfirewalld developers <packages@virtfirewall.org>
+NFPM = ARCH=$(ARCH) PACKAGE_VERSION='$(PACKAGE_VERSION)' MAINTAINER='$(MAINTAINER)' \
+	$(GO) tool -modfile=tests/tools/go.mod nfpm package --config systemd/package/nfpm.yaml --target bin/packages
+STAGE := bin/packages/stage
+
+# The packages hold what make install puts into a stage, and what is theirs
+# alone: licences, and a history for Debian.
+packages: build
+	@rm -rf bin/packages
+	@$(MAKE) --no-print-directory install DESTDIR=$(STAGE)/deb PREFIX=/usr ZSHCOMPDIR=/usr/share/zsh/vendor-completions >/dev/null
+	@$(MAKE) --no-print-directory install DESTDIR=$(STAGE)/rpm PREFIX=/usr >/dev/null
+	@$(GO) run -buildvcs=false ./systemd/package/licences '$(PACKAGE_VERSION)' '$(MAINTAINER)' $(STAGE)
+	@find $(STAGE)/*/usr/share/man -type f -exec gzip -9n {} +
+	@chmod -R u=rwX,go=rX $(STAGE)
+	@find $(STAGE) -exec touch -h -d @$(SOURCE_DATE_EPOCH) {} +
+	$(say) 'packing virtfirewalld $(PACKAGE_VERSION) for $(ARCH) into bin/packages/'
+	@$(NFPM) --packager deb
+	@$(NFPM) --packager rpm
+	@rm -rf $(STAGE)
 
 clean:
 	$(say) 'removing bin/'

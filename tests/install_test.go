@@ -5,6 +5,7 @@ package tests
 import (
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -22,21 +23,28 @@ const busName = "org.virtfirewall.NetworkFirewall1"
 func sources(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
+	if err := copyTree(dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func copyTree(dir string) error {
 	top, err := filepath.Abs("..")
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	tarball := filepath.Join(dir, "tree.tar")
 	out, err := exec.Command("tar", "-C", top, "--exclude=./.git", "--exclude=./bin", "-cf", tarball, ".").CombinedOutput()
 	// Exit code 1: a file changed meanwhile, such as another test's.
 	var exit *exec.ExitError
 	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 1) {
-		t.Fatalf("copying the tree: %v\n%s", err, out)
+		return fmt.Errorf("copying the tree: %w\n%s", err, out)
 	}
 	if out, err := exec.Command("tar", "-C", dir, "-xf", tarball).CombinedOutput(); err != nil {
-		t.Fatalf("copying the tree: %v\n%s", err, out)
+		return fmt.Errorf("copying the tree: %w\n%s", err, out)
 	}
-	return dir
+	return nil
 }
 
 func runMake(t *testing.T, dir string, args ...string) {
@@ -87,6 +95,21 @@ func TestInstall(t *testing.T) {
 	t.Run("unit", func(t *testing.T) { checkUnit(t, root) })
 	t.Run("manual", func(t *testing.T) { checkManual(t, root) })
 
+	// Installing again leaves the administrator's settings as they are.
+	settingsFile := filepath.Join(root, configFile)
+	shipped, err := os.ReadFile(settingsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, changed := range []string{"own_table = false\n", string(shipped)} {
+		if err := os.WriteFile(settingsFile, []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		runMake(t, dir, append([]string{"install"}, settings...)...)
+		if now, err := os.ReadFile(settingsFile); err != nil || string(now) != changed {
+			t.Errorf("installing again made the settings %q, %v", now, err)
+		}
+	}
 	// A file that somebody else put beside ours is not ours to remove.
 	foreign := filepath.Join(root, "usr/share/dbus-1/system.d/other.conf")
 	if err := os.WriteFile(foreign, nil, 0o644); err != nil {
@@ -115,6 +138,14 @@ func checkFiles(t *testing.T, files map[string]fs.FileMode) {
 		"/usr/share/dbus-1/system-services/" + busName + ".service":             0o644,
 		"/usr/share/dbus-1/interfaces/" + busName + ".xml":                      0o644,
 		"/usr/share/polkit-1/actions/org.virtfirewall.networkfirewall1.policy":  0o644,
+		"/etc/virtfirewalld/virtfirewalld.conf":                                 0o644,
+		"/opt/vf/share/doc/virtfirewalld/README.md":                             0o644,
+		"/opt/vf/share/doc/virtfirewalld/rules.md":                              0o644,
+		"/opt/vf/share/doc/virtfirewalld/metadata.md":                           0o644,
+		"/opt/vf/share/doc/virtfirewalld/benchmarks.md":                         0o644,
+		"/opt/vf/share/doc/virtfirewalld/decisions.md":                          0o644,
+		"/opt/vf/share/doc/virtfirewalld/examples/client.py":                    0o644,
+		"/opt/vf/share/doc/virtfirewalld/examples/client.sh":                    0o644,
 		"/opt/vf/share/doc/virtfirewalld/examples/50-virtfirewalld.rules":       0o644,
 		"/opt/vf/share/virtfirewalld/network-metadata.rng":                      0o644,
 		"/opt/vf/share/virtfirewalld/firewalld/zones/libvirt.xml":               0o644,

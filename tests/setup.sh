@@ -26,6 +26,8 @@ fi
 packages+=(
 	gcc libc6-dev # go test -race
 	debootstrap   # tests/trixie.sh
+	# what packages, man pages and completions are checked with
+	rpm man-db mandoc bash-completion zsh fish
 )
 
 declare -A installed

@@ -32,6 +32,9 @@ const (
 	gonePause      = 20 * time.Millisecond
 )
 
+// errServed says that another instance runs.
+var errServed = errors.New(dbus.BusName + " is on the bus already: stop the other virtfirewalld first")
+
 // daemon is everything that runs, in the order in which it is closed last.
 type daemon struct {
 	log     *slog.Logger
@@ -65,7 +68,7 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	defer cancel()
 	// The lasting netlink sockets come first: the library that encodes the
 	// rules cannot use file descriptors of 1,024 and more.
-	config := service.ConfigFiles{Dir: o.configDir, Libvirt: o.libvirtConf}
+	config := service.ConfigFiles{Dir: o.settingsDir, Libvirt: o.libvirtConf}
 	settings, err := config.Read()
 	if err != nil {
 		return err
@@ -135,7 +138,7 @@ func (d *daemon) alone(ctx context.Context) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s is on the bus already: stop the other virtfirewalld first", dbus.BusName)
+			return errServed
 		}
 		time.Sleep(gonePause)
 	}

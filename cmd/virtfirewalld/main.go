@@ -30,8 +30,9 @@ func main() {
 // options are the command line.
 type options struct {
 	configDir, libvirtConf, stateDir, runtimeDir string
+	settingsDir                                  string // of virtfirewalld.conf
 	level                                        slog.Level
-	version                                      bool
+	version, flush                               bool
 }
 
 func parse(args []string, out io.Writer) (options, error) {
@@ -43,6 +44,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.StringVar(&o.stateDir, "state-dir", fallback(os.Getenv("STATE_DIRECTORY"), "/var/lib/virtfirewalld"), "directory of what outlives a reboot")
 	f.StringVar(&o.runtimeDir, "runtime-dir", fallback(os.Getenv("RUNTIME_DIRECTORY"), "/run/virtfirewalld"), "directory of what ends with a reboot")
 	f.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	f.BoolVar(&o.flush, "flush", false, "take out all rules and forget the runtime networks, while the service is stopped, and end")
 	f.BoolVar(&o.version, "version", false, "print the version and end")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -50,6 +52,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q: see virtfirewalld --help", f.Arg(0))
 	}
+	o.settingsDir = o.configDir
 	return o, nil
 }
 
@@ -71,6 +74,9 @@ func run(args []string, out io.Writer) error {
 		return err
 	}
 	log := slog.New(systemd.NewHandler(os.Stderr, o.level))
+	if o.flush {
+		return flush(context.Background(), o, log)
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)

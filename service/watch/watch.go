@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -177,12 +178,31 @@ func newMonitor(ctx context.Context, cfg Config) (*Monitor, error) {
 	return m, nil
 }
 
+// ownHandle is none where the process is in the namespace with all its threads:
+// to enter one takes CAP_SYS_ADMIN, also where it is one's own, and the service
+// does not have that.
 func ownHandle(h netns.NsHandle) (netns.NsHandle, error) {
 	if h == 0 || h == netns.None() {
-		return netns.Get()
+		return handleOfThread()
 	}
 	fd, err := unix.FcntlInt(uintptr(h), unix.F_DUPFD_CLOEXEC, 0)
 	return netns.NsHandle(fd), err
+}
+
+func handleOfThread() (netns.NsHandle, error) {
+	here, err := netns.Get()
+	if err != nil {
+		return here, err
+	}
+	process, err := netns.GetFromPid(os.Getpid())
+	if err != nil {
+		return here, errors.Join(err, here.Close())
+	}
+	defer process.Close()
+	if !here.Equal(process) {
+		return here, nil
+	}
+	return netns.None(), here.Close()
 }
 
 // Close ends the monitor, waits for its goroutines and closes the channel of

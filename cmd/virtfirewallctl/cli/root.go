@@ -125,7 +125,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().DurationVar(&a.timeout, "timeout", 0,
 		"longest time to wait for an answer, such as 10s (default 25s to read, 3m to change)")
 	root.AddCommand(
-		a.addCommand(), a.removeCommand(), a.listCommand(), a.showCommand(),
+		a.addCommand(), a.removeCommand(), a.flushCommand(), a.listCommand(), a.showCommand(),
 		a.rulesCommand(), a.previewCommand(), a.countersCommand(),
 		a.bindCommand(), a.unbindCommand(), a.zonesCommand(),
 		a.monitorCommand(), a.reloadCommand(), a.reapplyCommand(),

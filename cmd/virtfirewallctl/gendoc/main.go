@@ -40,15 +40,16 @@ func generate(version, dir string) error {
 	}
 	root := cli.Root(version)
 	root.DisableAutoGenTag = true
-	header := &doc.GenManHeader{
-		Title: "VIRTFIREWALLCTL", Section: "1",
-		Source: "virtfirewalld " + version, Manual: "User commands",
-	}
+	// Without a title, each page has its command's.
+	header := &doc.GenManHeader{Section: "1", Source: "virtfirewalld " + version, Manual: "User commands"}
 	plainText(root)
 	if err := doc.GenManTree(root, header, man); err != nil {
 		return fmt.Errorf("writing virtfirewallctl(1): %w", err)
 	}
 	if err := writtenByHand(man); err != nil {
+		return err
+	}
+	if err := tidyAll(man); err != nil {
 		return err
 	}
 	return complete(root, completions)

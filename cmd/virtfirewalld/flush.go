@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/iptables"
+	"github.com/virtfirewalld/virtfirewalld/service/nftables"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+	"github.com/virtfirewalld/virtfirewalld/service/watch"
+)
+
+// flushTimeout is for a thousand networks with a firewalld that is slow to
+// answer.
+const flushTimeout = 5 * time.Minute
+
+// flush takes out what the service made outside of its persistent files. It is
+// a run of the service that ends by removing its networks, so that there is one
+// way to remove them; whatever that leaves, or all where it cannot run, is then
+// taken out of the kernel directly. Each step is tried, whatever became of the
+// others.
+func flush(ctx context.Context, o options, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	// What is to go must not stay for a mistake in the settings.
+	if _, err := (service.ConfigFiles{Dir: o.settingsDir, Libvirt: o.libvirtConf}).Read(); err != nil {
+		log.Warn("flushing without the settings", "error", err)
+		o.settingsDir, o.libvirtConf = o.runtimeDir, ""
+	}
+	removing := removeNetworks(ctx, o, log)
+	if errors.Is(removing, errServed) {
+		return removing
+	}
+	return errors.Join(removing, vacate(ctx, o, log), forget(o.runtimeDir))
+}
+
+// removeNetworks removes every network until the next start: the files in the
+// configuration directory stay.
+func removeNetworks(ctx context.Context, o options, log *slog.Logger) error {
+	d, err := start(ctx, o, log)
+	if err != nil {
+		return err
+	}
+	// A service that has just started does not know yet which zones the bridges
+	// are in, and would leave them there.
+	_, err = d.service.Reapply(ctx)
+	errs := []error{err}
+	for _, n := range d.service.AllNetworks() {
+		errs = append(errs, d.service.RemoveNetwork(ctx, n.Network.Name, service.ChangeOptions{}))
+	}
+	return errors.Join(append(errs, d.close())...)
+}
+
+// vacate takes the rules of both backends out, and the help for DHCP checksums.
+func vacate(ctx context.Context, o options, log *slog.Logger) error {
+	begin := func(string) (none ruleset.Counters) { return none }
+	record := filepath.Join(o.runtimeDir, "iptables")
+	return errors.Join(
+		vacateNFTables(ctx, nftables.Config{Log: log, StartValues: begin}),
+		vacateIPTables(ctx, iptables.Config{Record: record, Log: log, StartValues: begin}),
+		forgetChecksums(ctx, log),
+	)
+}
+
+func vacateNFTables(ctx context.Context, c nftables.Config) error {
+	kernel, err := nftables.Open(c)
+	if err != nil {
+		return err
+	}
+	if kernel.Probe(ctx) == nil { // else there can be no table
+		err = service.NFTables{Kernel: kernel}.Vacate(ctx)
+	}
+	return errors.Join(err, kernel.Close())
+}
+
+func vacateIPTables(ctx context.Context, c iptables.Config) error {
+	kernel, err := iptables.Open(c)
+	if err != nil {
+		return err
+	}
+	return service.IPTables{Kernel: kernel, Record: c.Record}.Vacate(ctx)
+}
+
+func forgetChecksums(ctx context.Context, log *slog.Logger) error {
+	links, err := watch.Start(ctx, watch.Config{Log: log})
+	if err != nil {
+		return err
+	}
+	return errors.Join(service.NewNeeds(links, log).FillChecksums(ctx, nil), links.Close())
+}
+
+// forget removes what the service keeps until a reboot, by name: the directory
+// may be one that somebody else uses too.
+func forget(runtimeDir string) error {
+	var errs []error
+	for _, name := range []string{"networks", "removed", "counters.json", "journal.json", "iptables"} {
+		errs = append(errs, os.RemoveAll(filepath.Join(runtimeDir, name)))
+	}
+	return errors.Join(errs...)
+}
