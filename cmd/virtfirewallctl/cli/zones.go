@@ -101,7 +101,7 @@ func (a *app) zonesRemoveCommand() *cobra.Command {
 nobody has changed since. It fails while a bridge is in one of the zones, unless
 --unbind is given, and where firewalld's reload would drop runtime changes that are
 not in its permanent configuration, unless --force is given.`,
-		Args:  between(0, 0),
+		Args: between(0, 0),
 		RunE: a.do(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
 			names, err := c.RemoveZones(ctx, force, unbind)
 			return zonesRemoved{names}, err
