@@ -32,6 +32,7 @@ func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOpt
 		doc, err := document(n, o.Source)
 		return intent{
 			transition: transition{old: before, next: next, zoneAsked: asksZone(n, before), anew: before != nil},
+			cause:      "AddNetwork",
 			files:      func() (func() error, error) { return s.Files.Put(n.Name, doc, o.Persistent) },
 		}, err
 	})
@@ -104,6 +105,7 @@ func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOption
 		known = err == nil
 		return intent{
 			transition: transition{old: before},
+			cause:      "RemoveNetwork",
 			files:      func() (func() error, error) { return s.Files.Remove(name, o.Persistent) },
 		}, err
 	})
@@ -152,6 +154,7 @@ func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[s
 		doc, err := document(n, nil)
 		return intent{
 			transition: transition{old: before, next: next, zoneAsked: asksZone(n, before)},
+			cause:      "Update",
 			files:      func() (func() error, error) { return s.Files.Put(name, doc, o.Persistent) },
 		}, err
 	})

@@ -12,6 +12,7 @@ type intent struct {
 	transition
 	// files stores it; nil for nothing to store.
 	files func() (undo func() error, err error)
+	cause string // the method that was called, for the log
 }
 
 // change makes what a call intends real, all or none, in an order in which a
@@ -74,7 +75,7 @@ func (s *Service) changeSteps(ctx context.Context, c *conversation, plan func(*c
 			return err
 		}
 	}
-	s.settle(ctx, i.transition, state)
+	s.settle(ctx, i, state)
 	return nil
 }
 
@@ -131,7 +132,8 @@ func (s *Service) hold(t transition) {
 
 // settle ends a change that succeeded: links may have changed since it was
 // held, and so may the zone where firewalld was not spoken with.
-func (s *Service) settle(ctx context.Context, t transition, zone zoneState) {
+func (s *Service) settle(ctx context.Context, i intent, zone zoneState) {
+	t := i.transition
 	s.changing <- struct{}{} // not to be given up: the change is made
 	defer s.unlock()
 	if now, err := s.known(t.name()); err == nil && t.next != nil {
@@ -142,7 +144,7 @@ func (s *Service) settle(ctx context.Context, t transition, zone zoneState) {
 		t.next = &next
 	}
 	s.release(t.name())
-	s.finish(ctx, []transition{t})
+	s.finish(ctx, []transition{t}, i.cause)
 	if zone.retry {
 		poke(s.outside)
 	}
@@ -164,7 +166,7 @@ func (s *Service) revert(t transition, back undoStack) error {
 	s.replace(transition{old: now, next: t.old})
 	s.mu.Unlock()
 	if again, changed := s.relinked(t.name()); changed {
-		s.applyLinks(context.Background(), []transition{again})
+		s.applyLinks(context.Background(), []transition{again}, "link")
 	}
 	return err
 }

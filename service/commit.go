@@ -152,7 +152,7 @@ func equalStatus(a, b Status) bool {
 // finish does what rests on the rules and cannot fail a call: forwarding is
 // switched on, the change is told, and connections that began before their
 // translation was there are forgotten soon after.
-func (s *Service) finish(ctx context.Context, ts []transition) {
+func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
 	var fresh []network.Network
 	var gone []string
 	for _, t := range ts {
@@ -166,6 +166,9 @@ func (s *Service) finish(ctx context.Context, ts []transition) {
 		}
 	}
 	s.publish(ts)
+	for _, t := range ts {
+		s.report(t, cause)
+	}
 	if len(gone) > 0 {
 		s.forgetCounters(gone...)
 	}

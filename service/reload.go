@@ -47,6 +47,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 		}
 	}
 	s.followTakeOver(ctx)
+	s.Log.Info("in force", "networks", len(members), "backend", s.active.Name())
 	return nil
 }
 
@@ -158,7 +159,7 @@ func (s *Service) reload(ctx context.Context, c *conversation, undo *undoStack) 
 			return err
 		}
 		if _, err = s.commit(ctx, ts, forget); err == nil {
-			s.finish(ctx, ts)
+			s.finish(ctx, ts, "Reload")
 		}
 		return err
 	})
@@ -312,7 +313,7 @@ func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
 			mended[m.net.Name] = "its bridge had changed"
 		}
 	}
-	s.applyLinks(ctx, ts)
+	s.applyLinks(ctx, ts, "Reapply")
 	damaged, err := s.active.Sync(ctx, s.members())
 	if err != nil {
 		return nil, errorf(ApplyFailed, "mending the kernel's rules: %w", err)
@@ -336,7 +337,7 @@ func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
 	poke(s.dhcp)
 	poke(s.foreign)
 	for name, cause := range mended {
-		s.Log.Info("repaired a network", "network", name, "cause", cause)
+		s.repaired(name, cause)
 		s.Notify(Repaired{Name: name, Cause: cause})
 	}
 }

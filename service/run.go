@@ -28,9 +28,12 @@ func (s *Service) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case sign := <-s.pulse:
+			close(sign)
 		case c, ok := <-links:
-			if !ok {
-				return
+			if !ok { // the monitor has ended, and says why in the log
+				links = nil
+				continue
 			}
 			changes := append([]watch.Change{c}, drain(links)...)
 			s.withLock(ctx, func(ctx context.Context) { s.relink(ctx, changes) })
@@ -100,7 +103,7 @@ func (s *Service) relink(ctx context.Context, changes []watch.Change) {
 			ts = append(ts, t)
 		}
 	}
-	s.applyLinks(ctx, ts)
+	s.applyLinks(ctx, ts, "link")
 }
 
 // byIndex are the networks whose bridge has an index, under whatever name.
@@ -138,7 +141,7 @@ func (s *Service) relinked(name string) (transition, bool) {
 	return transition{old: m, next: next.compiled()}, true
 }
 
-func (s *Service) applyLinks(ctx context.Context, ts []transition) {
+func (s *Service) applyLinks(ctx context.Context, ts []transition, cause string) {
 	if len(ts) == 0 {
 		return
 	}
@@ -152,7 +155,7 @@ func (s *Service) applyLinks(ctx context.Context, ts []transition) {
 			return
 		}
 	}
-	s.finish(ctx, ts)
+	s.finish(ctx, ts, cause)
 }
 
 // routesChanged tries anew where forwarding had to stay off: a default route

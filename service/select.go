@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/systemd"
 )
 
 // backend is the one that holds the rules now.
@@ -144,11 +145,11 @@ func (s *Service) moved(old Backend) {
 	s.publish(ts)
 	poke(s.dhcp)
 	poke(s.foreign)
-	details := []any{"from", old.Name(), "to", name, "networks", len(s.all())}
+	details := []any{"from", old.Name(), "backend", name, "networks", len(s.all())}
 	if name == choice.IPTables {
 		details = append(details, "variant", s.Backends.Variant())
 	}
-	s.Log.Info("moved every network to another backend", details...)
+	s.Log.Info("moved every network to another backend", append(details, systemd.MessageID(systemd.MessageBackendChanged))...)
 	if name == choice.IPTables {
 		s.Log.Warn("iptables holds libvirt's own rules, which do not cover all that nftables does: isolated and device-bound networks reach routed ones, and IPv6 of networks that have none is not refused")
 	}

@@ -56,11 +56,12 @@ type Service struct {
 	host Host
 
 	counters counterCache
-	counted  chan struct{} // says that counters were read
-	wake     chan struct{} // asks for a full comparison
-	outside  chan struct{} // says that a bridge may be outside its zone
-	dhcp     chan struct{} // says that bridges may serve DHCP that did not, or the reverse
-	foreign  chan struct{} // says that libvirt may have left something for a network
+	counted  chan struct{}      // says that counters were read
+	wake     chan struct{}      // asks for a full comparison
+	outside  chan struct{}      // says that a bridge may be outside its zone
+	dhcp     chan struct{}      // says that bridges may serve DHCP that did not, or the reverse
+	foreign  chan struct{}      // says that libvirt may have left something for a network
+	pulse    chan chan struct{} // asks the loop that follows the links for a sign of life
 	loops    sync.WaitGroup
 	stop     context.CancelFunc
 
@@ -80,6 +81,7 @@ func New(version string, d Deps) *Service {
 		counted:  make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
 		outside:  make(chan struct{}, 1),
+		pulse:    make(chan chan struct{}),
 		dhcp:     make(chan struct{}, 1),
 		foreign:  make(chan struct{}, 1),
 	}
@@ -151,11 +153,19 @@ func (s *Service) Close() error {
 	return s.Files.SaveCounters(totals)
 }
 
-// Alive says whether changes can still be made within the context's time.
+// Alive says whether changes can still be made, and whether the host's links
+// are still followed, within the context's time.
 func (s *Service) Alive(ctx context.Context) bool {
 	if s.lock(ctx) != nil {
 		return false
 	}
 	s.unlock()
+	sign := make(chan struct{})
+	select {
+	case s.pulse <- sign:
+	case <-ctx.Done():
+		return false
+	}
+	<-sign
 	return true
 }

@@ -88,14 +88,14 @@ func (s *Service) complainOfZones(places []*place) {
 	switch len(news) {
 	case 0:
 	case 1:
-		s.Log.Warn("binding a bridge to its zone", "network", news[0].m.net.Name, "bridge", news[0].m.net.Bridge, "error", news[0].err)
+		s.Log.Warn("binding a bridge to its zone", append(news[0].m.fields(news[0].err.Error()), degraded())...)
 	default:
 		names := make([]string, len(news))
 		for i, p := range news {
 			names[i] = p.m.net.Name
 		}
 		slices.Sort(names)
-		s.Log.Warn("binding bridges to their zones", "networks", names, "error", news[0].err)
+		s.Log.Warn("binding bridges to their zones", "networks", names, "cause", news[0].err.Error(), degraded())
 	}
 }
 
@@ -175,7 +175,7 @@ func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string, ex
 		}
 		next := *old
 		next.zone.byHand, next.zone.moved = zone, false
-		return intent{transition: transition{old: old, next: &next, zoneAsked: true}}, nil
+		return intent{transition: transition{old: old, next: &next, zoneAsked: true}, cause: "BindInterface"}, nil
 	})
 	if err != nil {
 		return "", err

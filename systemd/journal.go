@@ -18,18 +18,17 @@ const (
 // The kinds of entry that an administrator may want to be told of, for
 // journalctl MESSAGE_ID=... and for alerts. They never change.
 const (
-	MessageRepaired         = "3c7362406c8d428db845bc58cc78b3f8"
-	MessageNetworkDegraded  = "862f593cfcde4b11a0f5029b01c49517"
-	MessageNetworkFailed    = "493e3321267d4f089b32e6e441329817"
-	MessageBackendChanged   = "83f61cc868e14d498ebcdf9cc02fd509"
-	MessageFirewalldMissing = "1277769130df4256848d3c3c6cc1cf07"
+	MessageRepaired        = "3c7362406c8d428db845bc58cc78b3f8"
+	MessageNetworkDegraded = "862f593cfcde4b11a0f5029b01c49517"
+	MessageNetworkFailed   = "493e3321267d4f089b32e6e441329817"
+	MessageBackendChanged  = "83f61cc868e14d498ebcdf9cc02fd509"
 )
 
 // MessageID marks a log record as one of the kinds above.
 func MessageID(id string) slog.Attr { return slog.String(messageID, id) }
 
-// journalSink writes native entries: journalctl VIRTFIREWALL_NETWORK=default
-// finds what concerns one network.
+// journalSink writes native entries: journalctl NETWORK=default finds what
+// concerns one network.
 type journalSink struct {
 	send     func(message string, p journal.Priority, fields map[string]string) error
 	fallback sink
@@ -56,8 +55,11 @@ func (s *journalSink) put(level slog.Level, message string, fields []field) erro
 // fieldName makes a field's name of an attribute's. journald drops an entry's
 // field, and go-systemd only complains, where it is not of [A-Z0-9_].
 func fieldName(attribute string) string {
-	if attribute == "" {
+	switch attribute {
+	case "":
 		return ""
+	case "network", "bridge", "backend", "cause":
+		return strings.ToUpper(attribute) // what everybody asks for has a short name
 	}
 	name := fieldPrefix + strings.Map(func(r rune) rune {
 		switch {

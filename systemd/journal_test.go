@@ -50,12 +50,12 @@ func TestNativeEntries(t *testing.T) {
 		t.Errorf("standard error has %q beside the entries", &stderr)
 	}
 	want := []string{
+		"CAUSE=flush ruleset",
 		"MESSAGE=put back network=default cause=\"flush ruleset\" nameless",
 		"MESSAGE_ID=" + MessageRepaired,
+		"NETWORK=default",
 		"PRIORITY=4",
 		"SYSLOG_IDENTIFIER=virtfirewalld",
-		"VIRTFIREWALL_CAUSE=flush ruleset",
-		"VIRTFIREWALL_NETWORK=default",
 	}
 	if diff := cmp.Diff(want, strings.Split(strings.TrimSpace(string(out)), "\n")); diff != "" {
 		t.Error(diff)

@@ -58,7 +58,7 @@ func TestWithIsAValue(t *testing.T) {
 
 func TestFieldNames(t *testing.T) {
 	for attribute, want := range map[string]string{
-		"network":                "VIRTFIREWALL_NETWORK",
+		"network":                "NETWORK",
 		"backend.name":           "VIRTFIREWALL_BACKEND_NAME",
 		"_odd key=é":             "VIRTFIREWALL__ODD_KEY__",
 		"":                       "",

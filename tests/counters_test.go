@@ -148,6 +148,7 @@ func TestCountersNeverGoBack(t *testing.T) {
 	after("reapplied")
 	r.Must("ip", "link", "set", "virbr0", "name", "away0")
 	r.Must("ip", "link", "add", "virbr0", "type", "veth", "peer", "name", "other0")
+	r.Announce("a network is not in force")
 	r.AwaitState("default", "failed")
 	counted = r.notBelow("its bridge is none", "default", counted)
 	r.Must("ip", "link", "del", "virbr0")

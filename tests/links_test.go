@@ -205,6 +205,7 @@ func TestOnlyBridgesAreGoverned(t *testing.T) {
 	r.Must("ip", "link", "del", "virbr0")
 	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
 	r.Must("ip", "link", "add", "virbr0", "type", "veth", "peer", "name", "other0")
+	r.Announce("a network is not in force")
 	r.AwaitState("default", "failed")
 	if table := r.Table(); strings.Contains(table, "net_default") {
 		t.Errorf("what is no bridge is governed:\n%s", table)

@@ -1,0 +1,56 @@
+package service
+
+import (
+	"log/slog"
+
+	"github.com/virtfirewalld/virtfirewalld/systemd"
+)
+
+// fields are what each line of the log about a network has.
+func (m *managed) fields(cause string) []any {
+	return []any{"network", m.net.Name, "bridge", m.net.Bridge, "backend", m.backend, "cause", cause}
+}
+
+// report logs what became of a network, a line for each change that matters to
+// whoever reads the journal.
+func (s *Service) report(t transition, cause string) {
+	m := t.next
+	if m == nil {
+		m = t.old
+	}
+	if what := t.told(); what != "" {
+		s.Log.Info(what, m.fields(cause)...)
+	}
+	if t.next != nil && t.next.bridge.refused != "" && (t.old == nil || t.old.bridge.refused == "") {
+		s.Log.Warn("a network is not in force", append(m.fields(t.next.bridge.refused), systemd.MessageID(systemd.MessageNetworkFailed))...)
+	}
+}
+
+// told is a change in words; "" for one that is not worth a line.
+func (t transition) told() string {
+	switch {
+	case t.old == nil:
+		return "added a network"
+	case t.next == nil:
+		return "removed a network"
+	case !t.old.net.Equal(t.next.net) || t.old.persistent != t.next.persistent:
+		return "updated a network"
+	case t.old.bridge == t.next.bridge:
+		return ""
+	case t.next.present():
+		return "a network's bridge is there"
+	}
+	return "a network's bridge is gone"
+}
+
+// repaired logs that a network needed repair.
+func (s *Service) repaired(name, cause string) {
+	attrs := []any{"network", name, "cause", cause}
+	if m, err := s.known(name); err == nil {
+		attrs = m.fields(cause)
+	}
+	s.Log.Info("repaired a network", append(attrs, systemd.MessageID(systemd.MessageRepaired))...)
+}
+
+// degraded is the mark of lines about networks that lack something.
+func degraded() slog.Attr { return systemd.MessageID(systemd.MessageNetworkDegraded) }
