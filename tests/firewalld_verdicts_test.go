@@ -3,6 +3,7 @@ package tests
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -123,7 +124,23 @@ func TestVerdictsBehindFirewalld(t *testing.T) {
 			text := "With firewalld's policies\n\n" + verdictTable(t, backend, allZones, all) +
 				"\nWithout policies, as before firewalld 0.9\n\n" + verdictTable(t, backend, []string{"libvirt"}, fallback)
 			golden(t, "testdata/firewalld-verdicts.golden", text)
+			documented(t, "../docs/firewalld.md", text)
 		})
+	}
+}
+
+// documented checks that a document ends in a text that was measured.
+func documented(t *testing.T, file, text string) {
+	t.Helper()
+	doc, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prose, _, found := strings.Cut(string(doc), "```")
+	if whole := prose + "```\n" + text + "```\n"; *update {
+		fatal(t, os.WriteFile(file, []byte(whole), 0o644))
+	} else if !found || string(doc) != whole {
+		t.Errorf("%s is stale: renew it with -update", file)
 	}
 }
 
