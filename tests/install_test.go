@@ -140,6 +140,7 @@ func checkFiles(t *testing.T, files map[string]fs.FileMode) {
 		"/usr/share/polkit-1/actions/org.virtfirewall.networkfirewall1.policy":  0o644,
 		"/etc/virtfirewalld/virtfirewalld.conf":                                 0o644,
 		"/opt/vf/share/doc/virtfirewalld/README.md":                             0o644,
+		"/opt/vf/share/doc/virtfirewalld/firewalld.md":                          0o644,
 		"/opt/vf/share/doc/virtfirewalld/rules.md":                              0o644,
 		"/opt/vf/share/doc/virtfirewalld/metadata.md":                           0o644,
 		"/opt/vf/share/doc/virtfirewalld/benchmarks.md":                         0o644,
