@@ -18,8 +18,7 @@ const (
 )
 
 // errMute is why a call does not wait for firewalld.
-var errMute = errors.New("firewalld does not answer: it is busy or stuck, see `systemctl status firewalld`; " +
-	"the bridge enters its zone as soon as it does")
+var errMute = errors.New("firewalld does not answer: it is busy or stuck, see `systemctl status firewalld` and restart it if need be")
 
 // conversation is somebody's turn to speak with firewalld. There is one at a
 // time, so that nobody undoes what another is at. It may last as long as

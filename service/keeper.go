@@ -78,7 +78,7 @@ func (r *retry) arm(ctx context.Context) {
 		r.pause = 0
 		return
 	}
-	r.pause = min(max(retryFirst, 2*r.pause), retryLast)
+	r.pause = longer(r.pause)
 	wait, cancel := context.WithTimeout(ctx, r.pause)
 	due := make(chan struct{})
 	r.due, r.cancel = due, cancel
@@ -91,6 +91,9 @@ func (r *retry) arm(ctx context.Context) {
 		<-wait.Done()
 	})
 }
+
+// longer is the pause that follows one, 0 for none.
+func longer(pause time.Duration) time.Duration { return min(max(retryFirst, 2*pause), retryLast) }
 
 // reset begins with short pauses again: what firewalld is has changed.
 func (r *retry) reset() {

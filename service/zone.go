@@ -63,7 +63,9 @@ func (m *managed) outside(zone string, err error) zoneState {
 		}
 	}
 	state.problem = fmt.Sprintf("bridge %s is not in its firewalld zone: %v", m.net.Bridge, err)
-	state.retry = !untilFirewalldChanges(err)
+	if state.retry = !untilFirewalldChanges(err); state.retry {
+		state.problem += "; it is tried again by itself"
+	}
 	return state
 }
 
