@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
@@ -150,8 +151,8 @@ func (p *packaged) stamp(unit, what string) (microseconds uint64) {
 }
 
 // TestBootProtectsFromTheFirstPacket boots hosts whose guests send from the
-// first moment on: with a service that takes its time to start, with the one
-// that is shipped, and, to show that wrong packets would be seen, with one that
+// first moment on: with the service that is shipped, with one that takes its
+// time to start, with one that fails to where the network requires it, and, to show that wrong packets would be seen, with one that
 // is not ordered before the network and with none.
 func TestBootProtectsFromTheFirstPacket(t *testing.T) {
 	t.Parallel()
@@ -166,6 +167,15 @@ func TestBootProtectsFromTheFirstPacket(t *testing.T) {
 			b.Reboot()
 			b.protected("slow start")
 
+			// As the manual says for those who would rather have no network.
+			b.unit("virtfirewalld.service.d/slow.conf", "[Service]\nRestart=no\nExecStartPre=sleep 1\nExecStartPre=false\n")
+			b.unit("guests-at-boot.service", strings.Replace(guestsUnit, "[Unit]\n", "[Unit]\nRequires=virtfirewalld.service\nAfter=virtfirewalld.service\n", 1))
+			b.Reboot()
+			b.says("inactive", "systemctl", "is-active", "guests-at-boot.service")
+			b.says("", "ip", "netns", "list")
+
+			b.unit("guests-at-boot.service", guestsUnit)
+			b.unit("virtfirewalld.service.d/slow.conf", "[Service]\nExecStartPre=sleep 3\n")
 			b.Must("sh", "-c", "sed '/^Before=/d' /usr/lib/systemd/system/virtfirewalld.service >"+unitsDir+"virtfirewalld.service")
 			b.Reboot()
 			b.open("not ordered")
