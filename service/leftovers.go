@@ -26,18 +26,19 @@ const (
 // clearLeftovers takes out what libvirt left behind for our networks, whenever
 // it is poked and while libvirt runs, until the context ends.
 func (s *Service) clearLeftovers(ctx context.Context) {
-	again := time.NewTimer(lookPause)
-	defer again.Stop()
-	told := "" // the last complaint: the next look may well fail like this one
+	pause := lookPause
+	var again <-chan time.Time // nil while nothing can change by itself
+	told := ""                 // the last complaint: the next look may well fail like this one
 	for {
+		if again == nil && s.watchesLibvirt() {
+			again = time.After(pause)
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-again.C:
-			if !s.watchesLibvirt() {
-				again.Reset(lookPause)
-				continue
-			}
+		case <-s.libvirt:
+			continue
+		case <-again:
 		case <-s.foreign:
 			select {
 			case <-ctx.Done():
@@ -45,12 +46,30 @@ func (s *Service) clearLeftovers(ctx context.Context) {
 			case <-time.After(leftoverPause):
 			}
 		}
+		again = nil
 		begin := time.Now()
 		s.withLock(ctx, func(one context.Context) {
 			begin = time.Now()
 			told = s.complain(ctx, told, s.clearOnce(one))
 		})
-		again.Reset(max(lookPause, lookShare*time.Since(begin)))
+		pause = max(lookPause, lookShare*time.Since(begin))
+	}
+}
+
+// followLibvirt tells clearLeftovers when libvirt starts, so that a host where
+// it does not run is left asleep. Where that cannot be followed it is looked at
+// again and again.
+func (s *Service) followLibvirt(ctx context.Context) {
+	changed := func() { poke(s.libvirt) }
+	if err := s.Leftovers.Follow(ctx, changed); err != nil {
+		s.Log.Warn("looking every two seconds whether libvirt has started", "error", err)
+	}
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(lookPause):
+			changed()
+		}
 	}
 }
 

@@ -114,6 +114,8 @@ type Leftovers interface {
 	Remove(ctx context.Context, nets []network.Network, ours neighbour.Variant) (neighbour.Report, error)
 	// Running says whether libvirt's network driver runs.
 	Running() (bool, error)
+	// Follow calls changed whenever it may have started, until the context ends.
+	Follow(ctx context.Context, changed func()) error
 }
 
 // Settings is the service's own configuration.

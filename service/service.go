@@ -62,6 +62,7 @@ type Service struct {
 	dhcp     chan struct{}      // says that bridges may serve DHCP that did not, or the reverse
 	foreign  chan struct{}      // says that libvirt may have left something for a network
 	pulse    chan chan struct{} // asks the loop that follows the links for a sign of life
+	libvirt  chan struct{}      // says that libvirt may have started
 	loops    sync.WaitGroup
 	stop     context.CancelFunc
 
@@ -84,6 +85,7 @@ func New(version string, d Deps) *Service {
 		pulse:    make(chan chan struct{}),
 		dhcp:     make(chan struct{}, 1),
 		foreign:  make(chan struct{}, 1),
+		libvirt:  make(chan struct{}, 1),
 	}
 	s.early.wake = make(chan struct{}, 1)
 	s.host = Host{Version: version}
@@ -129,6 +131,7 @@ func (s *Service) Start(ctx context.Context) error {
 	s.loops.Go(func() { s.keepZones(loop, firewalld) })
 	s.loops.Go(func() { s.helpDHCP(loop) })
 	s.loops.Go(func() { s.clearLeftovers(loop) })
+	s.loops.Go(func() { s.followLibvirt(loop) })
 	s.loops.Go(func() { s.translateEarly(loop) })
 	s.loops.Go(func() { s.followCounters(loop) })
 	return nil

@@ -102,6 +102,11 @@ type noLeftovers struct{}
 
 func (noLeftovers) Running() (bool, error) { return false, nil }
 
+func (noLeftovers) Follow(ctx context.Context, _ func()) error {
+	<-ctx.Done()
+	return nil
+}
+
 func (noLeftovers) Present(context.Context, []network.Network, neighbour.Variant) (map[string]bool, error) {
 	return nil, nil
 }

@@ -193,6 +193,15 @@ func TestLibvirtManagesTheNetworkToo(t *testing.T) {
 					fatal(t, p.daemon.Stop())
 					p.start(t)
 				},
+				"start, after the service has seen that it does not run": func() {
+					_ = p.daemon.Kill() // its file stays, without its lock
+					for begin := time.Now(); r.sleeps(3*time.Second) > 0; {
+						if time.Since(begin) > callTimeout {
+							t.Fatal("the service still looks whether libvirt runs")
+						}
+					}
+					p.start(t)
+				},
 			} {
 				back()
 				r.awaitRules(sortedLines, what+": libvirt puts its rules back", libvirts)

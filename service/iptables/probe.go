@@ -24,28 +24,44 @@ func (b *Backend) Probe(ctx context.Context) error {
 }
 
 func (b *Backend) probe(ctx context.Context) error {
-	var families []family
-	noFill := false
-	for _, ipv6 := range []bool{false, true} {
-		f, err := findFamily(ctx, ipv6)
-		if err != nil {
-			return err
+	// One after the other: the thread decides whose network this is.
+	var trials [2]trial
+	for i := range trials {
+		if trials[i] = tried(ctx, i == 1); trials[i].err != nil {
+			return trials[i].err
 		}
-		if err := f.try(ctx, probeRules(ipv6)); err != nil {
-			return fmt.Errorf("trying %s: %w", f, err)
-		}
-		if !ipv6 {
-			fill := Rule{Chain: Chain{Table: tableMangle}, Out: "lo", Protocol: "udp", Port: 68, Target: targetChecksum}
-			err = f.try(ctx, []Rule{fill})
-			noFill = err != nil
-		}
-		families = append(families, f)
 	}
+	noFill := trials[0].noFill
 	if noFill && !b.noFill {
 		b.log.Warn("iptables has no CHECKSUM target here, so that guests which check it may not take DHCP answers")
 	}
-	b.families, b.noFill = families, noFill
+	b.families, b.noFill = []family{trials[0].family, trials[1].family}, noFill
 	return nil
+}
+
+// trial is what was found out about one family.
+type trial struct {
+	family family
+	noFill bool // it has no CHECKSUM target
+	err    error
+}
+
+func tried(ctx context.Context, ipv6 bool) trial {
+	f, err := findFamily(ctx, ipv6)
+	if err != nil {
+		return trial{err: err}
+	}
+	rules := probeRules(ipv6)
+	if !ipv6 {
+		fill := Rule{Chain: Chain{Table: tableMangle}, Out: "lo", Protocol: "udp", Port: 68, Target: targetChecksum}
+		if f.try(ctx, append(rules, fill)) == nil {
+			return trial{family: f}
+		}
+	}
+	if err := f.try(ctx, rules); err != nil {
+		return trial{err: fmt.Errorf("trying %s: %w", f, err)}
+	}
+	return trial{family: f, noFill: !ipv6}
 }
 
 // Variant says which iptables the backend uses: nf_tables or legacy, and where
@@ -97,29 +113,40 @@ func probeRules(ipv6 bool) []Rule {
 }
 
 // try puts rules into the probe's chain of their tables, and removes it
-// whatever came of that. The removal is a step of its own: the legacy variant
-// tells the kernel only what comes out at the end.
+// whatever came of that. The removal is a commit of its own: the legacy variant
+// tells the kernel only what comes out at the end of one. All is one run, for
+// most of what it takes is the start of the program; where it fails, the tables
+// before the one that did have the chain.
 func (f family) try(ctx context.Context, rules []Rule) error {
-	texts := make(map[string]string)
+	tables := map[string][]Rule{}
 	for _, r := range rules {
-		if texts[r.Table] == "" {
-			// It also empties a chain that somebody was killed over.
-			texts[r.Table] = "*" + r.Table + "\n:" + probeChain + " - [0:0]\n"
-		}
-		texts[r.Table] += "-A " + probeChain + " " + r.spec() + "\n"
+		tables[r.Table] = append(tables[r.Table], r)
 	}
-	var errs []error
-	for _, table := range []string{tableNAT, tableMangle, tableFilter} {
-		if texts[table] == "" {
-			continue
+	var put, remove strings.Builder
+	for table, rules := range tables {
+		// It also empties a chain that somebody was killed over.
+		fmt.Fprintf(&put, "*%s\n:%s - [0:0]\n", table, probeChain)
+		for _, r := range rules {
+			fmt.Fprintf(&put, "-A %s %s\n", probeChain, r.spec())
 		}
-		err := f.do(ctx, texts[table]+"COMMIT\n")
-		errs = append(errs, err)
-		if err == nil || f.hasTrial(ctx, table) {
-			errs = append(errs, f.do(context.WithoutCancel(ctx), "*"+table+"\n-F "+probeChain+"\n-X "+probeChain+"\nCOMMIT\n"))
+		put.WriteString("COMMIT\n")
+		remove.WriteString(removal(table))
+	}
+	err := f.do(ctx, put.String()+remove.String())
+	if err == nil {
+		return nil
+	}
+	errs := []error{err}
+	for table := range tables {
+		if f.hasTrial(ctx, table) {
+			errs = append(errs, f.do(context.WithoutCancel(ctx), removal(table)))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func removal(table string) string {
+	return "*" + table + "\n-F " + probeChain + "\n-X " + probeChain + "\nCOMMIT\n"
 }
 
 // hasTrial says whether the chain is there after a failure.

@@ -48,6 +48,10 @@ func findFamily(ctx context.Context, ipv6 bool) (family, error) {
 			return family{}, fmt.Errorf("looking for %s, which the iptables backend needs: %w: install iptables", name, err)
 		}
 		*p.into = path
+		// Most often all are names of one program, which is of one variant.
+		if p.into != &f.command && sameFile(path, f.command) {
+			continue
+		}
 		out, err := program.Run(ctx, "", path, "-V")
 		if err != nil {
 			return family{}, fmt.Errorf("asking %s for its version: %w", name, err)
@@ -74,14 +78,20 @@ func (f family) pinned(path, suffix string) string {
 	if err != nil {
 		return path
 	}
-	is, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return path
-	}
-	if same, err := filepath.EvalSymlinks(own); err != nil || same != is {
+	if !sameFile(own, path) {
 		return path
 	}
 	return own
+}
+
+// sameFile says whether two names lead to one file.
+func sameFile(a, b string) bool {
+	one, err := filepath.EvalSymlinks(a)
+	if err != nil {
+		return false
+	}
+	other, err := filepath.EvalSymlinks(b)
+	return err == nil && one == other
 }
 
 // parseVersion reads "iptables v1.8.9 (nf_tables)". Versions before 1.8 name no

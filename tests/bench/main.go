@@ -28,6 +28,8 @@ var measurements = []measurement{
 	{"rate", measureRate},
 	{"start", measureStart},
 	{"memory", measureMemory},
+	{"idle", measureIdle},
+	{"activation", measureActivation},
 	{"reload", measureReload},
 	{"peers", measurePeers},
 	{"libvirt", measureLibvirt},

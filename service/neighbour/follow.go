@@ -1,0 +1,85 @@
+package neighbour
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// What tells that libvirt's network driver may have started: it makes its
+// directory where that is missing, and writes its number into driver.pid once
+// it holds the lock. Reading is not asked for: the service does that itself.
+const (
+	inRunDir = inParent | unix.IN_MODIFY
+	inParent = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+)
+
+// Follow calls changed whenever libvirt's network driver may have started, and
+// once at the beginning, until the context ends. It sleeps in between.
+func (l *Leftovers) Follow(ctx context.Context, changed func()) error {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("following libvirt's starts: making an inotify instance: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	defer f.Close()
+	defer context.AfterFunc(ctx, func() { f.Close() })()
+	w := watch{fd: fd, target: l.runDir, wd: -1}
+	events := make([]byte, 16<<10)
+	for {
+		if err := w.place(); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("following libvirt's starts: %w", err)
+		}
+		changed()
+		// What the events are does not matter: whoever asks looks himself.
+		if _, err := f.Read(events); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("following libvirt's starts: reading inotify: %w", err)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// watch is the one directory that is watched: the target, or as much of the way
+// to it as there is.
+type watch struct {
+	fd, wd int
+	target string
+}
+
+// place moves the watch to where it belongs by now. It looks again after it
+// moved, for the next directory may have come just before.
+func (w *watch) place() error {
+	for {
+		wd, err := w.deepest()
+		if err != nil || wd == w.wd {
+			return err
+		}
+		if w.wd >= 0 {
+			_, _ = unix.InotifyRmWatch(w.fd, uint32(w.wd)) // gone with its directory, perhaps
+		}
+		w.wd = wd
+	}
+}
+
+// deepest watches the target or the nearest directory above it. The kernel
+// knows a directory that is watched already, and gives the same number.
+func (w *watch) deepest() (wd int, err error) {
+	mask := uint32(inRunDir)
+	for dir := w.target; ; dir = filepath.Dir(dir) {
+		wd, err = unix.InotifyAddWatch(w.fd, dir, mask)
+		if err == nil {
+			return wd, nil
+		}
+		missing := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
+		if !missing || dir == filepath.Dir(dir) {
+			return 0, fmt.Errorf("watching %s: %w", dir, err)
+		}
+		mask = inParent
+	}
+}
