@@ -51,7 +51,7 @@ func newCgroup() (*cgroup, error) {
 
 func (c *cgroup) remove() error {
 	c.dir.Close()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(patience())
 	for {
 		err := removeCgroup(c.path)
 		if err == nil || time.Now().After(deadline) {
