@@ -17,6 +17,7 @@ import (
 type Deps struct {
 	Backends  Backends
 	Links     Links
+	Table     Table
 	Zones     Zones
 	ZoneFiles ZoneFiles
 	Files     Files
@@ -109,6 +110,7 @@ func (s *Service) Start(ctx context.Context) error {
 		return fmt.Errorf("following firewalld: %w", err)
 	}
 	s.loops.Go(func() { s.run(loop, firewalld) })
+	s.loops.Go(func() { s.followTable(loop) })
 	s.loops.Go(func() { s.helpDHCP(loop) })
 	s.loops.Go(func() { s.clearLeftovers(loop) })
 	s.loops.Go(func() { s.translateEarly(loop) })
