@@ -1,6 +1,7 @@
 # make build      bin/virtfirewalld and bin/virtfirewallctl, with their documents
 # make demo       the main job in throw-away network namespaces; KEEP=1 leaves them up
 # make test       every test, after installing what they need; as root
+# make test-kernel  the core of them on Debian's kernel 6.1, in a virtual machine; as root
 # make lint       gofmt, go vet, staticcheck
 # make bench      the benchmarks; as root
 # make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it out again
@@ -40,7 +41,7 @@ say = @printf '==> %s\n'
 # The steps of a target run in the order in which they stand there.
 .NOTPARALLEL:
 
-.PHONY: all build demo test lint bench setup install uninstall clean
+.PHONY: all build demo test test-kernel lint bench setup install uninstall clean
 all: build
 
 build:
@@ -68,14 +69,20 @@ test: setup lint build
 	$(say) 'running every test with the race detector'
 	@CGO_ENABLED=1 $(GO) test -buildvcs=false -race $(TESTFLAGS) ./...
 
+test-kernel: setup
+	$(say) 'getting another kernel (tests/kernel/setup.sh)'
+	@tests/kernel/setup.sh
+	$(say) 'running the core of the tests on that kernel'
+	@$(GO) run -buildvcs=false ./tests/kernel
+
 lint:
 	$(say) 'checking the format (gofmt)'
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); \
 		if [ -n "$$unformatted" ]; then echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	$(say) 'looking for mistakes (go vet)'
-	@$(GO) vet ./...
+	@$(GO) vet -tags modules ./...
 	$(say) 'looking for more mistakes (staticcheck)'
-	@$(GO) tool -modfile=tests/tools/go.mod staticcheck ./...
+	@$(GO) tool -modfile=tests/tools/go.mod staticcheck -tags modules ./...
 
 bench: setup build
 	$(say) 'running the benchmarks'
