@@ -2,6 +2,7 @@
 # make demo       the main job in throw-away network namespaces; KEEP=1 leaves them up
 # make test       every test, after installing what they need; as root
 # make test-trixie  those that meet real daemons, with the ones of Debian trixie; as root
+# make test-kernel  the core of them on Debian's kernel 6.1, in a virtual machine; as root
 # make lint       gofmt, go vet, staticcheck
 # make bench      the benchmarks; as root
 # make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it out again
@@ -55,7 +56,7 @@ say = @printf '==> %s\n'
 RELEASE_TESTS := ./tests ./tests/host ./zones \
 	./service/host ./service/iptables ./service/neighbour ./service/nftables
 
-.PHONY: all build demo test test-trixie lint bench setup install uninstall packages clean
+.PHONY: all build demo test test-trixie test-kernel lint bench setup install uninstall packages clean
 all: build
 
 build:
@@ -89,14 +90,20 @@ test-trixie: setup
 	@VIRTFIREWALLD_TEST_ROOT="$$(tests/trixie.sh --path)" CGO_ENABLED=1 \
 		$(GO) test -buildvcs=false -race $(TESTFLAGS) $(RELEASE_TESTS)
 
+test-kernel: setup
+	$(say) 'getting another kernel (tests/kernel/setup.sh)'
+	@tests/kernel/setup.sh
+	$(say) 'running the core of the tests on that kernel'
+	@$(GO) run -buildvcs=false ./tests/kernel
+
 lint:
 	$(say) 'checking the format (gofmt)'
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .); \
 		if [ -n "$$unformatted" ]; then echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	$(say) 'looking for mistakes (go vet)'
-	@$(GO) vet ./...
+	@$(GO) vet -tags modules ./...
 	$(say) 'looking for more mistakes (staticcheck)'
-	@$(GO) tool -modfile=tests/tools/go.mod staticcheck ./...
+	@$(GO) tool -modfile=tests/tools/go.mod staticcheck -tags modules ./...
 
 bench: setup build
 	$(say) 'running the benchmarks'

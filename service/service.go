@@ -17,6 +17,7 @@ import (
 type Deps struct {
 	Backends  Backends
 	Links     Links
+	Table     Table
 	Zones     Zones
 	Firewalld FirewalldProcess
 	Files     Files
@@ -129,6 +130,7 @@ func (s *Service) Start(ctx context.Context) error {
 	}
 	s.loops.Go(func() { s.run(loop) })
 	s.loops.Go(func() { s.keepZones(loop, firewalld) })
+	s.loops.Go(func() { s.followTable(loop) })
 	s.loops.Go(func() { s.helpDHCP(loop) })
 	s.loops.Go(func() { s.clearLeftovers(loop) })
 	s.loops.Go(func() { s.followLibvirt(loop) })

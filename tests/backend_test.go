@@ -271,7 +271,7 @@ func TestLibvirtsLeftovers(t *testing.T) {
 // awaitTrue waits until something holds.
 func awaitTrue(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(host.Patient(10 * time.Second)); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("within 10 s it did not happen that %s", what)
 		}

@@ -21,7 +21,7 @@ func counts(from, fromBytes, to, toBytes, rejectedFrom, rejectedTo uint64) map[s
 // wantCounters waits a moment: an answer may be some 20 ms old.
 func (r *rig) wantCounters(when, network string, want map[string]uint64) {
 	r.t.Helper()
-	deadline := time.Now().Add(2 * time.Second)
+	deadline := time.Now().Add(host.Patient(2 * time.Second))
 	for {
 		diff := cmp.Diff(want, r.Counters(network))
 		if diff == "" {
@@ -47,7 +47,7 @@ func send(t *testing.T, from, to host.Node, target, source string) (sent, arrive
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); s.Sent() < 20 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(host.Patient(20 * time.Second)); s.Sent() < 20 && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 	}
 	r := s.Stop()
@@ -146,13 +146,13 @@ func TestCountersNeverGoBack(t *testing.T) {
 	after("reloaded")
 	r.reapply()
 	after("reapplied")
-	r.Must("ip", "link", "set", "virbr0", "name", "away0")
+	r.rename("virbr0", "away0")
 	r.Must("ip", "link", "add", "virbr0", "type", "veth", "peer", "name", "other0")
 	r.Announce("a network is not in force")
 	r.AwaitState("default", "failed")
 	counted = r.notBelow("its bridge is none", "default", counted)
 	r.Must("ip", "link", "del", "virbr0")
-	r.Must("ip", "link", "set", "away0", "name", "virbr0")
+	r.rename("away0", "virbr0")
 	r.AwaitState("default", "active")
 	after("its bridge is back")
 	r.wantError(r.AddXML(netXML("default", "lo", "nat", natNet), "Replace", true), "InvalidArgument")

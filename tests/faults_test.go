@@ -211,6 +211,11 @@ func (noNeeds) Forward(context.Context, bool, bool) (string, error)    { return 
 func (noNeeds) Retranslate(context.Context, []network.Network) error   { return nil }
 func (noNeeds) FillChecksums(context.Context, map[string]string) error { return nil }
 
+// noTable is a table that nobody else touches: it is owned.
+type noTable struct{}
+
+func (noTable) Touched() <-chan struct{} { return nil }
+
 // world is the service within this process, with everything real below it that
 // can be: kernel, firewalld, links, files.
 type world struct {
@@ -258,7 +263,7 @@ func (w *world) start() {
 	fatal(w.t, err)
 	w.svc = service.New("test", service.Deps{
 		Backends: bothBackends{faultyRules{service.NFTables{Kernel: w.rules}, w.f}, otherRules{w.other, w.f}}, Leftovers: noLeftovers{},
-		Links: faultyLinks{w.links, w.f}, Zones: faultyZones{w.zones, w.f}, Firewalld: w.zones,
+		Links: faultyLinks{w.links, w.f}, Table: noTable{}, Zones: faultyZones{w.zones, w.f}, Firewalld: w.zones,
 		Files: faultyFiles{files, w.f}, Host: noNeeds{}, Settings: faultySettings{service.ConfigFiles{Dir: w.path("etc"), Libvirt: w.path("network.conf")}, w.f}, Totals: totals,
 		Log: slog.New(slog.DiscardHandler), Notify: w.notify,
 	})

@@ -9,6 +9,8 @@ import (
 
 	godbus "github.com/godbus/dbus/v5"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
 const zonesDir = "../zones/firewalld/"
@@ -18,7 +20,7 @@ var allZones = []string{"libvirt", "libvirt-routed", "libvirt-routed-in", "libvi
 
 // firewalldCall calls the real firewalld, never starting it.
 func (r *rig) firewalldCall(method string, args ...any) *godbus.Call {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), host.Patient(callTimeout))
 	defer cancel()
 	return r.bus.Object("org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1").
 		CallWithContext(ctx, "org.fedoraproject.FirewallD1."+method, godbus.FlagNoAutoStart, args...)

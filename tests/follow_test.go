@@ -11,6 +11,8 @@ import (
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
 const (
@@ -51,7 +53,7 @@ func (r *rig) Follow() *follower {
 // next is the next signal, in words.
 func (f *follower) next() string {
 	f.t.Helper()
-	return f.nextBy(time.Now().Add(callTimeout))
+	return f.nextBy(time.Now().Add(host.Patient(callTimeout)))
 }
 
 func (f *follower) nextBy(deadline time.Time) string {
@@ -71,7 +73,7 @@ func (f *follower) nextBy(deadline time.Time) string {
 // until gives the signals up to the first that contains all of want.
 func (f *follower) until(want ...string) (heard []string) {
 	f.t.Helper()
-	deadline := time.Now().Add(callTimeout)
+	deadline := time.Now().Add(host.Patient(callTimeout))
 	defer func() {
 		if f.t.Failed() {
 			f.t.Logf("waiting for %q, heard:\n%s", want, strings.Join(heard, "\n"))
@@ -187,9 +189,9 @@ func withoutCounters(listing string) string {
 // until waits for something that follows in its own time.
 func (r *rig) until(what string, happened func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(callTimeout); !happened(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(host.Patient(callTimeout)); !happened(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("it did not happen within %s: %s", callTimeout, what)
+			r.t.Fatalf("it did not happen within %s: %s", host.Patient(callTimeout), what)
 		}
 	}
 }

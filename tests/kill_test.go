@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
 // stored is one network as files have it. A document is its mode and its
@@ -235,7 +236,7 @@ func (v *victim) checkOne(i int, name string, s stored) {
 // awaitZone waits: zones follow a moment after a start.
 func (v *victim) awaitZone(bridge, want string) {
 	v.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); v.zoneOf(bridge) != want; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(host.Patient(10 * time.Second)); v.zoneOf(bridge) != want; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			v.t.Fatalf("%s is in zone %q, want %q; calls %q", bridge, v.zoneOf(bridge), want, v.did)
 		}

@@ -37,7 +37,7 @@ func newTalk(t *testing.T, from, to host.Node, at string) *talk {
 	go echo(listener, seen)
 	k := &talk{}
 	err = from.Do(func() (err error) {
-		k.conn, err = net.DialTimeout("tcp", at, 3*time.Second)
+		k.conn, err = net.DialTimeout("tcp", at, host.Patient(3*time.Second))
 		return err
 	})
 	if err != nil {
@@ -68,7 +68,7 @@ func echo(l net.Listener, seen chan<- net.Addr) {
 func (k *talk) works(t *testing.T, when string) {
 	t.Helper()
 	want := fmt.Sprintf("%s %d\n", when, time.Now().UnixNano())
-	_ = k.conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = k.conn.SetDeadline(time.Now().Add(host.Patient(10 * time.Second)))
 	if _, err := fmt.Fprint(k.conn, want); err != nil {
 		t.Fatalf("%s: the established connection broke: %v", when, err)
 	}
@@ -182,7 +182,7 @@ func TestRenamedBridgeKeepsItsRules(t *testing.T) {
 	t.Parallel()
 	r, guest, internet := natRig(t)
 	k := newTalk(t, guest, internet, "203.0.113.1:7000")
-	r.Must("ip", "link", "set", "virbr0", "name", "away0")
+	r.rename("virbr0", "away0")
 	r.AwaitState("default", "waiting")
 	if _, reason := r.State("default"); !strings.Contains(reason, "away0") {
 		t.Errorf("the reason does not tell of the new name: %s", reason)
@@ -190,11 +190,26 @@ func TestRenamedBridgeKeepsItsRules(t *testing.T) {
 	k.works(t, "renamed")
 	guarded(t, guest, internet, "renamed")
 	natted(t, guest, internet, "renamed")
-	r.Must("ip", "link", "set", "away0", "name", "virbr0")
+	r.rename("away0", "virbr0")
 	r.AwaitState("default", "active")
 	k.works(t, "renamed back")
 	guarded(t, guest, internet, "renamed back")
 	natted(t, guest, internet, "renamed back")
+}
+
+// rename renames an interface. Before Linux 6.2 it has to be down for that.
+func (r *rig) rename(from, to string) {
+	r.t.Helper()
+	out, err := r.Run("ip", "link", "set", from, "name", to)
+	if err == nil {
+		return
+	}
+	if !strings.Contains(out, "busy") {
+		r.t.Fatal(err)
+	}
+	r.Must("ip", "link", "set", from, "down")
+	r.Must("ip", "link", "set", from, "name", to)
+	r.Must("ip", "link", "set", to, "up")
 }
 
 func TestOnlyBridgesAreGoverned(t *testing.T) {
@@ -229,7 +244,7 @@ func TestBridgeRenamedToAnothersName(t *testing.T) {
 	r, guest, internet := natRig(t)
 	r.must(r.AddXML(netXML("other", "virbr1", "isolated", "10.1.0.1/24")))
 	natted(t, guest, internet, "before")
-	r.Must("ip", "link", "set", "virbr0", "name", "virbr1")
+	r.rename("virbr0", "virbr1")
 	r.AwaitState("other", "active")
 	r.AwaitState("default", "waiting")
 	out := host.Try(guest, internet, host.Probe{Proto: host.UDP, To: netip.MustParseAddrPort("203.0.113.1:0")})
@@ -241,14 +256,14 @@ func TestBridgeRenamedToAnothersName(t *testing.T) {
 	if repairs != 0 {
 		t.Errorf("%d networks needed a repair", repairs)
 	}
-	r.Must("ip", "link", "set", "virbr1", "name", "virbr0")
+	r.rename("virbr1", "virbr0")
 	r.AwaitState("default", "active")
 	r.AwaitState("other", "waiting")
 	natted(t, guest, internet, "renamed back")
 
 	// A name that nobody has yet: the bridge stays with its network, and a new
 	// network cannot take it.
-	r.Must("ip", "link", "set", "virbr0", "name", "away0")
+	r.rename("virbr0", "away0")
 	r.AwaitState("default", "waiting")
 	r.wantError(r.AddXML(netXML("third", "away0", "nat", "10.3.0.1/24")), "BridgeInUse")
 	natted(t, guest, internet, "renamed away")

@@ -17,6 +17,9 @@ var programs string
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 func runTests(m *testing.M) int {
+	if programs = os.Getenv("VIRTFIREWALLD_TEST_PROGRAMS"); programs != "" {
+		return m.Run() // built elsewhere, for a machine without a compiler
+	}
 	dir, err := os.MkdirTemp("", "virtfirewalld-tests-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

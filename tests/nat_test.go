@@ -134,7 +134,7 @@ func TestForwardDeviceThatComesLater(t *testing.T) {
 		t.Errorf("through the first device: the server saw %v", seen)
 	}
 	r.Must("ip", "link", "set", "lan0", "down")
-	r.Must("ip", "link", "set", "lan0", "name", "elsewhere0")
+	r.rename("lan0", "elsewhere0")
 	r.Must("ip", "link", "set", "elsewhere0", "up")
 	r.Must("ip", "addr", "replace", "198.51.100.2/24", "dev", "elsewhere0")
 	if got := host.Try(guest, lan, host.Probe{Proto: host.TCP, To: netip.MustParseAddrPort("198.51.100.1:0")}); got.Seen.IsValid() {
@@ -301,7 +301,7 @@ func shout(t *testing.T, from, to host.Node, at netip.AddrPort) (seen netip.Addr
 	if out, err := from.(*host.Peer).RunInput("hello", "socat", "-", sender); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	_ = in.SetReadDeadline(time.Now().Add(2 * time.Second))
+	_ = in.SetReadDeadline(time.Now().Add(host.Patient(2 * time.Second)))
 	if _, source, err := in.ReadFrom(make([]byte, 100)); err == nil {
 		seen = source.(*net.UDPAddr).AddrPort()
 	}

@@ -72,7 +72,7 @@ func (m *manyNetworks) begin() *traffic.Load {
 func (m *manyNetworks) await(load *traffic.Load, more uint64) {
 	m.t.Helper()
 	want := load.Received() + more
-	for deadline := time.Now().Add(30 * time.Second); load.Received() < want; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(host.Patient(30 * time.Second)); load.Received() < want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			m.t.Fatalf("the stream does not arrive: %v", load.Stop())
 		}

@@ -3,13 +3,13 @@ package tests
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
-	"github.com/google/go-cmp/cmp"
+
+	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
 // TestRestartIsNotNoticed by any packet, whichever way the service ends: none
@@ -159,143 +159,14 @@ func withoutCounts(table string) string {
 	return out.String()
 }
 
-// TestForeignFlushIsMended by Reapply where the table is not owned, and by the
-// next start where the service was down: with all networks, and with counters
-// not below what was last seen of them.
-func TestForeignFlushIsMended(t *testing.T) {
-	t.Parallel()
-	const flush = "nft flush ruleset"
-	cases := map[string]struct {
-		owned bool
-		mend  func(r *rig)
-	}{
-		"reapply": {false, func(r *rig) {
-			r.Must(strings.Fields(flush)...)
-			r.notBelow("table gone", "default", r.Counters("default"))
-			if n := r.reapply(); n != 2 {
-				r.t.Errorf("%d repairs of two networks", n)
-			}
-		}},
-		"flushed, restarted": {false, func(r *rig) {
-			r.Must(strings.Fields(flush)...)
-			r.restart(false)
-		}},
-		"flushed, killed": {false, func(r *rig) {
-			r.Must(strings.Fields(flush)...)
-			r.awaitSaved()
-			r.restart(true)
-		}},
-		"stopped, flushed": {true, func(r *rig) {
-			r.StopDaemon()
-			r.Must(strings.Fields(flush)...)
-			r.StartDaemon()
-		}},
-		"killed, flushed": {true, func(r *rig) {
-			r.awaitSaved()
-			r.KillDaemon()
-			r.Must(strings.Fields(flush)...)
-			r.StartDaemon()
-		}},
-		"stopped, table deleted": {true, func(r *rig) {
-			r.StopDaemon()
-			r.Must("nft", "delete", "table", "inet", "libvirt_network")
-			r.StartDaemon()
-		}},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t)
-			r.write(configFile, fmt.Sprintf("own_table = %v\n", c.owned))
-			r.StartDaemon()
-			r.Bridge("virbr0", natNet)
-			r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
-			r.must(r.AddXML(netXML("kept", "virbr7", "route", "10.7.0.1/24"), "Persistent", true))
-			guest, internet := r.Guest("virbr0", "guest", "192.168.122.10/24"), r.Internet()
-			natted(t, guest, internet, "before")
-			guarded(t, guest, internet, "before")
-			table, counted, repaired := uncounted(tableLines(r.Host)), r.Counters("default"), r.repairs()
-			if counted["FromGuestPackets"] == 0 || counted["RejectedToGuestPackets"] == 0 {
-				t.Errorf("nothing was counted: %v", counted)
-			}
-			c.mend(r)
-			if diff := cmp.Diff(table, uncounted(tableLines(r.Host))); diff != "" {
-				t.Errorf("the table is not as it was (-before +after):\n%s", diff)
-			}
-			r.notBelow("mended", "default", counted)
-			natted(t, guest, internet, "mended")
-			guarded(t, guest, internet, "mended")
-			if got := repaired(); name == "reapply" && (len(got["default"]) != 1 || len(got["kept"]) != 1 || len(got) != 2) {
-				t.Errorf("Repaired: %v", got)
-			}
-			if n := r.reapply(); n != 0 {
-				t.Errorf("%d repairs after it was mended", n)
-			}
-		})
-	}
-}
-
 // awaitSaved waits until what was seen of the counters is on disk.
 func (r *rig) awaitSaved() {
 	r.t.Helper()
 	seen := fmt.Sprintf("\"FromGuestPackets\":%d,", r.Counters("default")["FromGuestPackets"])
-	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(r.file(runtimeDir+"/counters.json"), seen); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(host.Patient(20 * time.Second)); !strings.Contains(r.file(runtimeDir+"/counters.json"), seen); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("counters are not saved: %s is not in %q", seen, r.file(runtimeDir+"/counters.json"))
 		}
-	}
-}
-
-// TestReapplyCountsNetworks that were damaged, and tells of them.
-func TestReapplyCountsNetworks(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	r.write(configFile, "own_table = false\n")
-	r.StartDaemon()
-	for i, name := range []string{"a", "b", "c"} {
-		r.must(r.AddXML(lasting(name, i+1, "nat")))
-	}
-	whole := tableLines(r.Host)
-	damages := map[string][]string{
-		"flush chain inet libvirt_network net_b_from":                                  {"b"},
-		"add rule inet libvirt_network net_b_from accept":                              {"b"},
-		"delete element inet libvirt_network from_name { virbr1 }":                     {"a"},
-		"flush chain inet libvirt_network net_a_nat":                                   {"a"},
-		"flush map inet libvirt_network to_name":                                       {"a", "b", "c"},
-		"flush chain inet libvirt_network from_guests":                                 {"a", "b", "c"},
-		"flush chain inet libvirt_network refuse":                                      {"a", "b", "c"},
-		"insert rule inet libvirt_network to_guests accept":                            {"a", "b", "c"},
-		"add element inet libvirt_network from_name { eth7 : goto net_a_from }":        nil,
-		"add chain inet libvirt_network stray":                                         nil,
-		"delete table inet libvirt_network":                                            {"a", "b", "c"},
-		"add table inet foreign { chain c { type filter hook forward priority 5; } ;}": nil,
-	}
-	for damage, want := range damages {
-		listen := r.repairs()
-		r.Must("nft", damage)
-		if n := r.reapply(); int(n) != len(want) {
-			t.Errorf("%s: %d repairs, want %d", damage, n, len(want))
-		}
-		var told []string
-		for name, causes := range listen() {
-			told = append(told, name)
-			if len(causes) != 1 || causes[0] == "" {
-				t.Errorf("%s: causes %q", damage, causes)
-			}
-		}
-		slices.Sort(told)
-		if !slices.Equal(told, want) {
-			t.Errorf("%s: Repaired for %q, want %q", damage, told, want)
-		}
-		if diff := cmp.Diff(whole, tableLines(r.Host)); diff != "" {
-			t.Fatalf("%s: the table is not as it was (-before +after):\n%s", damage, diff)
-		}
-		if n := r.reapply(); n != 0 {
-			t.Errorf("%s: another %d repairs", damage, n)
-		}
-	}
-	if foreign := r.Must("nft", "list", "tables"); !strings.Contains(foreign, "inet foreign") {
-		t.Error("a foreign table was removed")
 	}
 }
 

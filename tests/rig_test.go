@@ -102,7 +102,7 @@ func (r *rig) KillDaemon() {
 // then it would send calls to nobody.
 func (r *rig) awaitGone() {
 	r.t.Helper()
-	for deadline := time.Now().Add(callTimeout); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(host.Patient(callTimeout)); ; time.Sleep(time.Millisecond) {
 		var there bool
 		r.must(r.bus.BusObject().Call("org.freedesktop.DBus.NameHasOwner", 0, managerName), &there)
 		if !there {
@@ -116,7 +116,7 @@ func (r *rig) awaitGone() {
 
 // Call calls a method of an object of the service.
 func (r *rig) Call(path godbus.ObjectPath, method string, args ...any) *godbus.Call {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), host.Patient(callTimeout))
 	defer cancel()
 	return r.bus.Object(managerName, path).CallWithContext(ctx, method, 0, args...)
 }
@@ -194,7 +194,7 @@ func (r *rig) AwaitState(network, want string) time.Duration {
 		if got == want {
 			return time.Since(start)
 		}
-		if time.Since(start) > callTimeout {
+		if time.Since(start) > host.Patient(callTimeout) {
 			r.t.Fatalf("network %s is %s (%s), not %s", network, got, reason, want)
 		}
 		time.Sleep(2 * time.Millisecond)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
 // The networks that libvirt starts before the service comes.
@@ -144,7 +146,7 @@ func (r *rig) awaitRules(through func(string) string, what, want string) {
 	r.t.Helper()
 	got := ""
 	want = through(want)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(host.Patient(10 * time.Second)); ; time.Sleep(50 * time.Millisecond) {
 		if got = through(savedRules(r.t, r.Host)); got == want {
 			return
 		}

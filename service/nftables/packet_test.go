@@ -89,7 +89,7 @@ func TestSwapsLoseAndLeakNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	swaps := 0
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); swaps++ {
+	for end := time.Now().Add(host.Patient(2 * time.Second)); time.Now().Before(end); swaps++ {
 		r.network.Routes = nil
 		if swaps%4 < 2 {
 			r.network.Routes = []netip.Prefix{prefix("10.99.0.0/16")}

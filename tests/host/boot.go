@@ -81,7 +81,7 @@ func (h *Host) boot(ctx context.Context, leash *os.File) error {
 		return err
 	}
 	h.init = p
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(patience())
 	if sooner, ok := ctx.Deadline(); ok && sooner.Before(deadline) {
 		deadline = sooner
 	}

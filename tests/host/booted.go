@@ -121,7 +121,7 @@ func (h *Host) reboot() error {
 	if err := h.shutDown(); err != nil {
 		return fmt.Errorf("shutting down: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience())
 	defer cancel()
 	if err := h.bootTree(ctx, nil); err != nil {
 		return fmt.Errorf("booting again: %w", err)

@@ -94,7 +94,7 @@ func (c *cgroup) remove() error {
 }
 
 func removeInTime(path string) error {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(patience())
 	for {
 		err := removeCgroup(path)
 		if err == nil || time.Now().After(deadline) {

@@ -206,7 +206,7 @@ func dhcpRange(addr netip.Prefix) string {
 
 // await asks until ready says nil, the program has ended or time is up.
 func (h *Host) await(p *Process, ready func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience())
 	defer cancel()
 	for {
 		err := ready(ctx)

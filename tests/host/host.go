@@ -24,11 +24,6 @@ import (
 	"time"
 )
 
-// patience bounds every wait for the kernel or a daemon. It is long because the
-// kernel's lock on links is one for the whole machine: a neighbour that removes
-// a network namespace with thousands of links was seen to hold it for 20 s.
-const patience = time.Minute
-
 // Config says what a host is made of. The zero value is a plain host over the
 // machine's own tree.
 type Config struct {
@@ -182,8 +177,8 @@ func waitClosed(done <-chan struct{}, what string) error {
 	select {
 	case <-done:
 		return nil
-	case <-time.After(patience):
-		return fmt.Errorf("removing a host: %s is still there after %s", what, patience)
+	case <-time.After(patience()):
+		return fmt.Errorf("removing a host: %s is still there after %s", what, patience())
 	}
 }
 

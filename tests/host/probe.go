@@ -95,7 +95,7 @@ func Try(from, server Node, p Probe) Result {
 
 func try(from, server Node, p Probe) (r Result, err error) {
 	if p.Timeout == 0 {
-		p.Timeout = DefaultTimeout
+		p.Timeout = Patient(DefaultTimeout)
 	}
 	if !p.Listen.IsValid() {
 		p.Listen = p.To

@@ -49,7 +49,7 @@ func (s *probeServer) stop(answered bool) (source netip.AddrPort) {
 	if answered {
 		select {
 		case source = <-s.seen:
-		case <-time.After(2 * time.Second):
+		case <-time.After(Patient(2 * time.Second)):
 		}
 	}
 	s.close()
@@ -91,7 +91,7 @@ func (s *probeServer) answer(conn *net.TCPConn, token string) {
 	defer conn.Close()
 	// A reset at the end leaves no TIME_WAIT that keeps the port from the next probe.
 	_ = conn.SetLinger(0)
-	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(Patient(2 * time.Second)))
 	got := make([]byte, tokenSize)
 	if _, err := io.ReadFull(conn, got); err != nil || string(got) != token {
 		return

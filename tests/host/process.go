@@ -132,13 +132,14 @@ func (p *Process) end(sig syscall.Signal) error {
 	if err := p.Signal(sig); err != nil {
 		return err
 	}
+	limit := Patient(stopTimeout)
 	select {
 	case <-p.done:
 		return nil
-	case <-time.After(stopTimeout):
+	case <-time.After(limit):
 		_ = p.Signal(syscall.SIGKILL)
 		<-p.done
-		return fmt.Errorf("ending %s: still there %s after %s, so it was killed; its output:\n%s", p.Name, stopTimeout, sig, p.Log())
+		return fmt.Errorf("ending %s: still there %s after %s, so it was killed; its output:\n%s", p.Name, limit, sig, p.Log())
 	}
 }
 

@@ -53,7 +53,7 @@ func (s *space) start(c command) (*Process, error) {
 
 func (s *space) run(ctx context.Context, c command) (string, error) {
 	c.name = strings.Join(c.args, " ")
-	ctx, cancel := context.WithTimeout(ctx, RunTimeout)
+	ctx, cancel := context.WithTimeout(ctx, Patient(RunTimeout))
 	defer cancel()
 	p, err := s.start(c)
 	if err != nil {

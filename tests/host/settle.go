@@ -43,14 +43,14 @@ func (h *Host) settle(p *Peer, bridge string) error {
 // await asks until nothing is waited for any more.
 func (s *space) await(what string, waits func(*netlink.Handle) (string, error)) error {
 	return s.netlink(what, func(nl *netlink.Handle) error {
-		deadline := time.Now().Add(patience)
+		deadline := time.Now().Add(patience())
 		for {
 			waiting, err := waits(nl)
 			if err != nil || waiting == "" {
 				return err
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("%s after %s", waiting, patience)
+				return fmt.Errorf("%s after %s", waiting, patience())
 			}
 			time.Sleep(time.Millisecond)
 		}

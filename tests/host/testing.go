@@ -40,7 +40,7 @@ func New(t testing.TB, options ...Option) *Host {
 	for _, option := range options {
 		option(&cfg)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience())
 	defer cancel()
 	h, err := Create(ctx, cfg)
 	if err != nil {
