@@ -139,12 +139,14 @@ func (s *Service) Start(ctx context.Context) error {
 	return nil
 }
 
-// Close stops following the host and leaves all rules in place.
+// Close stops following the host and leaves all rules in place. Where Start
+// failed there is nothing to stop, and no counters but the last run's to keep.
 func (s *Service) Close() error {
-	if s.stop != nil {
-		s.stop()
-		s.loops.Wait()
+	if s.stop == nil {
+		return nil
 	}
+	s.stop()
+	s.loops.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := s.lock(ctx); err != nil {

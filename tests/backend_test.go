@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -221,6 +222,33 @@ func TestBackendThatDoesNotWork(t *testing.T) {
 		t.Errorf("a failed switch changed something:\n%s", r.Table())
 	}
 	natted(t, guest, internet, "after a failed switch")
+}
+
+// TestStartWithABackendThatDoesNotWork ends with the reason, and leaves the
+// counters of the last run as they are.
+func TestStartWithABackendThatDoesNotWork(t *testing.T) {
+	t.Parallel()
+	r, guest, internet := natRig(t)
+	natted(t, guest, internet, "before")
+	r.awaitSaved()
+	r.StopDaemon()
+	saved := r.file(runtimeDir + "/counters.json")
+	r.Must("sh", "-c", "for f in iptables ip6tables iptables-restore ip6tables-restore; do rm -f /usr/sbin/$f; done")
+	r.write(configFile, "firewall_backend = iptables\n")
+	failed := r.Start("virtfirewalld", "/usr/sbin/virtfirewalld")
+	ctx, cancel := context.WithTimeout(context.Background(), host.Patient(callTimeout))
+	defer cancel()
+	if err := failed.Wait(ctx); err == nil || ctx.Err() != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if out := failed.Log(); !strings.Contains(out, "virtfirewalld: starting: ") || strings.Contains(out, "panic") {
+		t.Errorf("it ended with:\n%s", out)
+	}
+	if now := r.file(runtimeDir + "/counters.json"); now != saved {
+		t.Errorf("the counters were %s, and are %s", saved, now)
+	}
+	natted(t, guest, internet, "after a failed start")
+	guarded(t, guest, internet, "after a failed start")
 }
 
 func TestSetBackendPersistent(t *testing.T) {
