@@ -53,7 +53,7 @@ func WatchTable(cfg TableConfig) (*Table, error) {
 	t := &Table{cfg: cfg, ns: ns, touched: make(chan struct{}, 1)}
 	first, err := t.subscribe()
 	if err != nil {
-		return nil, errors.Join(err, ns.Close())
+		return nil, errors.Join(err, closeHandle(ns))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.cancel = cancel
@@ -69,7 +69,7 @@ func (t *Table) Touched() <-chan struct{} { return t.touched }
 func (t *Table) Close() error {
 	t.cancel()
 	t.worker.Wait()
-	return t.ns.Close()
+	return closeHandle(t.ns)
 }
 
 func (t *Table) subscribe() (*nl.NetlinkSocket, error) {

@@ -155,7 +155,7 @@ func newMonitor(ctx context.Context, cfg Config) (*Monitor, error) {
 	}
 	sock, err := nl.GetNetlinkSocketAt(ns, netns.None(), unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening a netlink socket: %w", err), ns.Close())
+		return nil, errors.Join(fmt.Errorf("opening a netlink socket: %w", err), closeHandle(ns))
 	}
 	limit := unix.NsecToTimeval(int64(queryTimeout))
 	_ = sock.SetSendTimeout(&limit)    // cannot fail: it sets a field
@@ -212,10 +212,15 @@ func (m *Monitor) Close() error {
 	m.workers.Wait()
 	m.queue.close()
 	m.query.Close()
-	if !m.ns.IsOpen() {
+	return closeHandle(m.ns)
+}
+
+// closeHandle closes what ownHandle opened, if it did.
+func closeHandle(ns netns.NsHandle) error {
+	if !ns.IsOpen() {
 		return nil
 	}
-	return m.ns.Close()
+	return ns.Close()
 }
 
 // Changes is where changes are told after Start. The channel is closed by Close.
