@@ -29,6 +29,8 @@ func newPackaged(t *testing.T, options ...host.Option) *packaged {
 	fatal(t, p.CopyIn(newer(t), "/root/newer.deb"))
 	// Trees of tests leave documentation out, for room.
 	p.Must("sh", "-c", "grep -l ^path-exclude /etc/dpkg/dpkg.cfg.d/* | xargs -r rm")
+	// Without this file man-db does not index the whole host's manual each time.
+	p.Must("rm", "-f", "/var/lib/man-db/auto-update")
 	// libvirt's package brings them, and the machine's may be another release's.
 	for _, zone := range []string{"zones/libvirt", "zones/libvirt-routed", "policies/libvirt-routed-in", "policies/libvirt-routed-out", "policies/libvirt-to-host"} {
 		fatal(t, p.CopyIn(zonesDir+zone+".xml", "/usr/lib/firewalld/"+zone+".xml"))
