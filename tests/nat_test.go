@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
@@ -275,7 +278,7 @@ func shout(t *testing.T, from, to host.Node, at netip.AddrPort) (seen netip.Addr
 		network, zone = "udp6", "%eth0"
 	}
 	var in net.PacketConn
-	err := to.Do(func() (err error) {
+	listen := func() (err error) {
 		if at.Addr().IsMulticast() {
 			eth0, err := net.InterfaceByName("eth0")
 			if err != nil {
@@ -286,7 +289,12 @@ func shout(t *testing.T, from, to host.Node, at netip.AddrPort) (seen netip.Addr
 		}
 		in, err = net.ListenPacket(network, fmt.Sprintf(":%d", at.Port()))
 		return err
-	})
+	}
+	err := to.Do(listen)
+	// A process that another test is just starting may hold the last socket.
+	for deadline := time.Now().Add(host.Patient(2 * time.Second)); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline); err = to.Do(listen) {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
