@@ -217,19 +217,7 @@ func (s *Service) refill(ctx context.Context) {
 	if s.backend().Name() != choice.IPTables {
 		return
 	}
-	s.withLock(ctx, func(ctx context.Context) {
-		damaged, err := s.active.Sync(ctx, s.members())
-		if err != nil {
-			s.Log.Error("putting the rules back after firewalld", "error", err)
-			s.kick()
-			return
-		}
-		mended := make(map[string]string, len(damaged))
-		for _, name := range damaged {
-			mended[name] = "firewalld had flushed its rules"
-		}
-		s.afterRepair(ctx, mended)
-	})
+	s.withLock(ctx, func(ctx context.Context) { s.mendRules(ctx, "firewalld had flushed its rules") })
 }
 
 // acceptMoves notes that somebody put bridges elsewhere with firewall-cmd: that

@@ -46,9 +46,15 @@ func (s *Service) mendTable(ctx context.Context) {
 		return
 	}
 	s.Log.Debug("another program changed the table: comparing it")
+	s.mendRules(ctx, "another program had changed or flushed its rules")
+}
+
+// mendRules puts rules back that are not as they should be. The caller holds
+// the lock.
+func (s *Service) mendRules(ctx context.Context, cause string) {
 	damaged, err := s.active.Sync(ctx, s.members())
 	if err != nil {
-		s.Log.Error("putting the rules back after another program changed them", "error", err)
+		s.Log.Error("putting rules back", "cause", cause, "error", err)
 		s.kick()
 		return
 	}
@@ -57,7 +63,7 @@ func (s *Service) mendTable(ctx context.Context) {
 	}
 	mended := make(map[string]string, len(damaged))
 	for _, name := range damaged {
-		mended[name] = "another program had changed or flushed its rules"
+		mended[name] = cause
 	}
 	s.afterRepair(ctx, mended)
 }
