@@ -24,13 +24,14 @@ const (
 )
 
 // clearLeftovers takes out what libvirt left behind for our networks, whenever
-// it is poked and while libvirt runs, until the context ends.
+// it is poked and while libvirt runs, and again where it failed, until the
+// context ends.
 func (s *Service) clearLeftovers(ctx context.Context) {
 	pause := lookPause
 	var again <-chan time.Time // nil while nothing can change by itself
-	told := ""                 // the last complaint: the next look may well fail like this one
+	var last failure
 	for {
-		if again == nil && s.watchesLibvirt() {
+		if again == nil && (last.failed || s.watchesLibvirt()) {
 			again = time.After(pause)
 		}
 		select {
@@ -50,7 +51,7 @@ func (s *Service) clearLeftovers(ctx context.Context) {
 		begin := time.Now()
 		s.withLock(ctx, func(one context.Context) {
 			begin = time.Now()
-			told = s.complain(ctx, told, s.clearOnce(one))
+			last = s.complain(ctx, last, s.clearOnce(one))
 		})
 		pause = max(lookPause, lookShare*time.Since(begin))
 	}
@@ -73,15 +74,24 @@ func (s *Service) followLibvirt(ctx context.Context) {
 	}
 }
 
-// complain logs what is not what was told last, and returns what was told.
-func (s *Service) complain(ctx context.Context, told string, err error) string {
+// failure is how the last look ended.
+type failure struct {
+	failed bool
+	told   string // the complaint: the next look may well fail like this one
+}
+
+// complain logs a failure that is not the first, for a moment in which others
+// change all rules passes, and that is not what was told already.
+func (s *Service) complain(ctx context.Context, last failure, err error) failure {
 	if err == nil || ctx.Err() != nil {
-		return ""
+		return failure{}
 	}
-	if err.Error() != told {
-		s.Log.Warn("what libvirt left behind may still be there", "error", err)
+	if last.failed && err.Error() != last.told {
+		s.Log.Warn("what libvirt left behind may still be there", "cause", err.Error())
+		last.told = err.Error()
 	}
-	return err.Error()
+	last.failed = true
+	return last
 }
 
 // watchesLibvirt says whether what libvirt has may be other than when it was

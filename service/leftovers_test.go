@@ -1,0 +1,30 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+// TestOnlyLastingFailuresAreToldOf: a look that others' changes spoilt is tried
+// again, and told of when that fails as well, once.
+func TestOnlyLastingFailuresAreToldOf(t *testing.T) {
+	var log strings.Builder
+	s := &Service{Deps: Deps{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+	busy, other := errors.New("the ruleset keeps changing"), errors.New("no such program")
+	var last failure
+	for i, step := range []struct {
+		err   error
+		again bool
+		lines int
+	}{
+		{busy, true, 0}, {nil, false, 0}, {busy, true, 0}, {busy, true, 1}, {busy, true, 1}, {other, true, 2}, {nil, false, 2}, {other, true, 2},
+	} {
+		last = s.complain(context.Background(), last, step.err)
+		if last.failed != step.again || strings.Count(log.String(), "\n") != step.lines {
+			t.Errorf("step %d: %+v\n%s", i, last, &log)
+		}
+	}
+}
