@@ -233,6 +233,7 @@ func (r *rig) restartsByItself(same func(string)) {
 // start it again, with its runtime network.
 func (r *rig) stopsAndIsActivated(same func(string)) {
 	r.t.Helper()
+	r.Must("systemctl", "reset-failed", "virtfirewalld") // it was started many times by now
 	r.Must("systemctl", "stop", "virtfirewalld")
 	if table := r.Table(); !strings.Contains(table, "net_default_from") {
 		r.t.Errorf("a stop takes the rules:\n%s", table)
