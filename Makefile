@@ -2,7 +2,8 @@
 # make demo       the main job in throw-away network namespaces; KEEP=1 leaves them up
 # make test       every test, after installing what they need; as root
 # make test-trixie  those that meet real daemons, with the ones of Debian trixie; as root
-# make test-kernel  the core of them on Debian's kernel 6.1, in a virtual machine; as root
+# make test-kernel  those that meet another kernel, on Debian's 6.1, in a virtual machine; as root;
+#                 PACKETS=1 runs the core of the packet tests there as well
 # make lint       gofmt, go vet, staticcheck
 # make bench      the benchmarks; as root
 # make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it out again
@@ -94,7 +95,7 @@ test-kernel: setup
 	$(say) 'getting another kernel (tests/kernel/setup.sh)'
 	@tests/kernel/setup.sh
 	$(say) 'running the core of the tests on that kernel'
-	@$(GO) run -buildvcs=false ./tests/kernel
+	@$(GO) run -buildvcs=false ./tests/kernel $(if $(PACKETS),-packets)
 
 lint:
 	$(say) 'checking the format (gofmt)'

@@ -27,6 +27,7 @@ import (
 type options struct {
 	cache   string // what setup.sh made
 	pattern string
+	packets bool
 	folder  string
 	factor  float64
 	limit   time.Duration
@@ -42,6 +43,7 @@ func main() {
 	}
 	flag.StringVar(&o.pattern, "run", "", "run only the tests that match, as go test's -run; with -package")
 	flag.StringVar(&o.folder, "package", "", "run only the tests of this folder, such as tests or service/host")
+	flag.BoolVar(&o.packets, "packets", false, "run the packet tests too, which take minutes")
 	flag.Float64Var(&o.factor, "factor", 4, "how much longer than on the machine a test waits")
 	flag.DurationVar(&o.limit, "timeout", 20*time.Minute, "end after this time")
 	flag.Parse()
