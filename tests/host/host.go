@@ -58,8 +58,9 @@ func (c Config) withDefaults() Config {
 	}
 	if len(c.Init) == 0 {
 		// With SIGCHLD ignored the kernel reaps orphans by itself, so that a
-		// daemon that was killed does not stay behind as a zombie.
-		c.Init = []string{"/bin/sh", "-c", "trap '' CHLD; exec cat"}
+		// daemon that was killed does not stay behind as a zombie. By env: the
+		// shell's trap leaves SIGCHLD as it is (dash 0.5.12).
+		c.Init = []string{"/usr/bin/env", "--ignore-signal=CHLD", "cat"}
 	}
 	if c.Fail == nil {
 		c.Fail = func(err error) { panic(err) }

@@ -195,9 +195,12 @@ func TestCommands(t *testing.T) {
 	if _, err := h.Run("sh", "-c", "sleep 60 & echo done"); err != nil || time.Since(began) > 10*time.Second {
 		t.Errorf("with a lasting child: %v after %s", err, time.Since(began))
 	}
-	// Orphans are reaped.
+	// Orphans are reaped. Not before the orphan's end is there anything to see.
 	h.Must("sh", "-c", "(sleep 0.01 &)")
-	await(t, func() bool { out, _ := h.Run("ps", "-A", "-o", "stat="); return !strings.Contains(out, "Z") })
+	await(t, func() bool { return !strings.Contains(h.Must("ps", "-A", "-o", "args="), "sleep 0.01") })
+	if out := h.Must("ps", "-A", "-o", "stat=,args="); strings.Contains(out, "Z") {
+		t.Errorf("an orphan was not reaped:\n%s", out)
+	}
 }
 
 func TestProcesses(t *testing.T) {
