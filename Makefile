@@ -47,7 +47,8 @@ ARCH ?= $(shell $(GO) env GOARCH)
 BUILD := CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 # Integration tests wait for real daemons, which Go does not know of when it
 # decides whether a result still holds: nothing is taken from its cache.
-TESTFLAGS ?= -timeout=30m -count=1
+# They mostly wait, so that more of them than processors run at once.
+TESTFLAGS ?= -timeout=30m -count=1 -parallel=4
 say = @printf '==> %s\n'
 
 # The steps of a target run in the order in which they stand there.

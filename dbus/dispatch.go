@@ -184,7 +184,7 @@ func (s *Server) authorise(c *call, m method, w work) error {
 		// Whatever went wrong in the asking, the answer is no.
 		err = refuse(errAccessDenied, "%s", err)
 	}
-	if err != nil && m.changes() {
+	if err != nil {
 		s.denials.note(c, asks[0].details, err)
 	}
 	return err

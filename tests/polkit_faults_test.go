@@ -24,6 +24,9 @@ func TestPolkitIsAbsent(t *testing.T) {
 	r.must(r.AddXML(netXML("lab", "virbr5", "nat", natNet)))
 	r.wantDenied(p.Manager("RemoveNetwork", "lab", opts()), "not on the bus", "install or start", "sudo")
 	r.wantDenied(p.Manager("ListNetworks"), "not on the bus")
+	if !strings.Contains(r.Daemon.Log(), "method=ListNetworks") {
+		t.Error("the log does not say that reading was denied, and why")
+	}
 	r.must(r.Network("lab", "Update", opts("TFTP", true), opts()))
 	r.rules(rule("manage-networks", "true", "YES"))
 	polkitd := r.Polkit()
