@@ -131,19 +131,25 @@ func (s *Service) hold(t transition) {
 }
 
 // settle ends a change that succeeded: links may have changed since it was
-// held, and so may the zone where firewalld was not spoken with.
+// held, and so may the zone where firewalld was not spoken with. A reload may
+// even have taken the network out, or back in.
 func (s *Service) settle(ctx context.Context, i intent, zone zoneState) {
 	t := i.transition
 	s.changing <- struct{}{} // not to be given up: the change is made
 	defer s.unlock()
-	if now, err := s.known(t.name()); err == nil && t.next != nil {
+	now, _ := s.known(t.name())
+	if now != nil && t.next != nil && now.zone == t.next.zone {
 		next := *now
-		if now.zone == t.next.zone {
-			next.zone = zone
-		}
-		t.next = &next
+		next.zone = zone
+		now = &next
 	}
 	s.release(t.name())
+	if now == nil && t.next != nil {
+		s.owe(t.next.net.Bridge, "") // where it may just have been put
+	}
+	if t.next = now; t.next == nil && t.old == nil {
+		return
+	}
 	s.finish(ctx, []transition{t}, i.cause)
 	if zone.retry {
 		poke(s.outside)

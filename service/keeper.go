@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -113,7 +114,9 @@ func (s *Service) tryAgain(ctx context.Context, c *conversation) {
 	owed := s.debts()
 	s.rebind(ctx, c, false)
 	for iface, zone := range owed {
-		if _, managed := s.NetworkByBridge(iface); managed || c.move(ctx, iface, zone) == nil {
+		if _, managed := s.NetworkByBridge(iface); managed {
+			s.settled(iface, c)
+		} else if err := c.move(ctx, iface, zone); err == nil || errors.Is(err, zones.ErrNotRunning) {
 			s.settled(iface, c)
 		}
 	}

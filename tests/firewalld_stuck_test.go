@@ -117,6 +117,41 @@ func TestStuckFirewalldKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
+// TestReloadTakesOutWhatWaits: a call waits for a stuck firewalld when a reload
+// takes its network out again. The call's end must not bring it back.
+func TestReloadTakesOutWhatWaits(t *testing.T) {
+	t.Parallel()
+	r := walledRig(t, allZones...)
+	r.Announce("binding a bridge to its zone", "asking firewalld")
+	r.Bridge("virbr0", natNet)
+	r.must(r.AddXML(netXML("old", "virbr7", "nat", "10.7.0.1/24"))) // by then the service has nothing else to ask
+	r.signalFirewalld(syscall.SIGSTOP)
+	f := r.Follow()
+	added := r.begin("AddNetworkFromXML", netXML("default", "virbr0", "nat", natNet), opts("Persistent", true))
+	r.until("the call waits for firewalld", func() bool { return strings.Contains(r.Table(), "net_default_from") })
+	r.Must("rm", networksDir+"/default.xml")
+	r.must(r.Manager("Reload"))
+	select {
+	case <-added.Done:
+		t.Fatal("the call did not wait for the reload to happen")
+	default:
+	}
+	r.must(r.answered(added))
+	r.wantNames("after the call", "old")
+	if table := r.Table(); strings.Contains(table, "net_default") {
+		t.Errorf("the network that went left rules:\n%s", table)
+	}
+	for _, e := range f.all() {
+		if strings.Contains(e, "default") {
+			t.Errorf("told of a network that was never certain: %s", e)
+		}
+	}
+	r.signalFirewalld(syscall.SIGCONT)
+	r.until("virbr0 is in no zone", func() bool { return r.zoneOf("virbr0") == "" })
+	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
+	r.wantZone("default", "virbr0", "libvirt")
+}
+
 // files are those of the networks, persistent and not, with their contents.
 func (r *rig) files() string {
 	r.t.Helper()
