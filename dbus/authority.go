@@ -13,8 +13,11 @@ import (
 
 const (
 	// quietTimeout is how long an authority may think that asks nobody. It
-	// leaves time for the work within the 25 seconds that clients wait.
-	quietTimeout = 15 * time.Second
+	// leaves time for the work within the 25 seconds that clients wait, and
+	// polkit the 15 that it gives a rule. Those it may take for any rule: the
+	// end of one is signalled without the lock that its waiter looks under
+	// (polkit 122, runaway_killer_common), and may be missed.
+	quietTimeout = 18 * time.Second
 	// readingLasts is how long the right to read is taken for granted: a client
 	// reads many properties in a row, and each question takes polkit 2.6 ms.
 	readingLasts = time.Second

@@ -87,6 +87,20 @@ func TestPolkitHangs(t *testing.T) {
 	r.must(a.Manager("RemoveNetwork", "lab", opts()))
 }
 
+// TestPolkitRuleRunsAway: polkit ends a rule that does not end after 15 seconds
+// and answers then, and that answer is waited for.
+func TestPolkitRuleRunsAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.rules(rule("reload", "(function() { while (true); })()", "YES"))
+	r.Polkit()
+	r.StartDaemon()
+	a := r.as(alice)
+	r.must(a.Manager("ListNetworks"))
+	r.wantDenied(a.Manager("Reload"), "does not let", "reload")
+	r.must(r.as(bob).Manager("ListNetworks"))
+}
+
 // TestPolicyIsMissing: polkit answers with an error, which names the remedy.
 func TestPolicyIsMissing(t *testing.T) {
 	t.Parallel()
