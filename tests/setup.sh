@@ -64,19 +64,8 @@ if [[ ! -e $policy && ! -L $policy ]]; then
 	chmod 0755 "$policy"
 fi
 
-export DEBIAN_FRONTEND=noninteractive
-quietly() {
-	local output
-	output=$("$@" </dev/null 2>&1) || {
-		echo "$output" >&2
-		echo "setup: failed: $*" >&2
-		return 1
-	}
-}
-echo "setup: installing with apt: ${missing[*]}"
-# Another run may hold dpkg's lock.
-quietly apt-get update -q
-quietly apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends "${missing[@]}"
+. "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
+install_packages "${missing[@]}"
 
 # Its package would have it start with the next boot.
 if [[ " ${missing[*]} " == *" firewalld "* ]] && command -v systemctl >/dev/null; then

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/godbus/dbus/v5"
+
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
@@ -16,26 +18,34 @@ func TestBusFromOutsideAndInside(t *testing.T) {
 	began := time.Now()
 	h.Bus()
 	t.Logf("the bus took %s", time.Since(began))
+	conn := dialledAsRoot(t, h)
+	out := h.Must("busctl", "call", "org.freedesktop.DBus", "/", "org.freedesktop.DBus", "GetConnectionUnixUser", "s", conn.Names()[0])
+	if strings.TrimSpace(out) != "u 0" {
+		t.Errorf("inside, our connection is %q", out)
+	}
+	out, err := h.RunAs(2001, "busctl", "--no-pager", "list")
+	if err != nil || !strings.Contains(out, "2001") {
+		t.Errorf("as a user: %q, %v", out, err)
+	}
+}
+
+// dialledAsRoot is a connection from outside to the host's bus, which takes it
+// for root's.
+func dialledAsRoot(t *testing.T, h *host.Host) *dbus.Conn {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	conn, err := h.DialBus(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
 	var uid uint32
 	call := conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.GetConnectionUnixUser", 0, conn.Names()[0])
 	if err := call.Store(&uid); err != nil || uid != 0 {
 		t.Errorf("the bus takes us for uid %d, %v", uid, err)
 	}
-	out := h.Must("busctl", "call", "org.freedesktop.DBus", "/", "org.freedesktop.DBus", "GetConnectionUnixUser", "s", conn.Names()[0])
-	if strings.TrimSpace(out) != "u 0" {
-		t.Errorf("inside, our connection is %q", out)
-	}
-	out, err = h.RunAs(2001, "busctl", "--no-pager", "list")
-	if err != nil || !strings.Contains(out, "2001") {
-		t.Errorf("as a user: %q, %v", out, err)
-	}
+	return conn
 }
 
 func TestPolkitDecides(t *testing.T) {

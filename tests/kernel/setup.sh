@@ -22,20 +22,9 @@ if [[ $(dpkg --print-architecture) != amd64 ]]; then
 	exit 1
 fi
 
-export DEBIAN_FRONTEND=noninteractive
-quietly() {
-	local output
-	output=$("$@" </dev/null 2>&1) || {
-		echo "$output" >&2
-		echo "setup: failed: $*" >&2
-		return 1
-	}
-}
-
+. "$(dirname "${BASH_SOURCE[0]}")/../apt.sh"
 if ((${#missing[@]} > 0)); then
-	echo "setup: installing with apt: ${missing[*]}"
-	quietly apt-get update -q
-	quietly apt-get install -y -q --no-install-recommends "${missing[@]}"
+	install_packages "${missing[@]}"
 fi
 [[ -e $cache/complete ]] && exit 0
 
