@@ -168,8 +168,14 @@ func (s *Service) revert(t transition, back undoStack) error {
 		return nil
 	}
 	err = back.run()
+	was := t.old
+	if was != nil && was.backend != now.backend { // all have moved to another one
+		moved := *was
+		moved.backend = now.backend
+		was = &moved
+	}
 	s.mu.Lock()
-	s.replace(transition{old: now, next: t.old})
+	s.replace(transition{old: now, next: was})
 	s.mu.Unlock()
 	if again, changed := s.relinked(t.name()); changed {
 		s.applyLinks(context.Background(), []transition{again}, "link")

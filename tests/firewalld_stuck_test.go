@@ -152,6 +152,34 @@ func TestReloadTakesOutWhatWaits(t *testing.T) {
 	r.wantZone("default", "virbr0", "libvirt")
 }
 
+// TestBackendMovesUnderWhatWaits: all networks move to another backend while an
+// update waits for a stuck firewalld. When it fails, what comes back is there.
+func TestBackendMovesUnderWhatWaits(t *testing.T) {
+	t.Parallel()
+	r := walledRig(t, allZones...)
+	r.Announce("binding a bridge to its zone", "taking back a failed change", "asking firewalld", "iptables holds libvirt's own rules")
+	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
+	r.wantZone("default", "virbr0", "libvirt")
+	r.signalFirewalld(syscall.SIGSTOP)
+	updated := r.bus.Object(managerName, managerPath+"/network/default").Go(networkName+".Update", 0, nil, opts("Zone", "trusted", "ForwardMode", "route"), opts())
+	r.until("the call waits for firewalld", func() bool { return !strings.Contains(r.Table(), "net_default_nat") })
+	r.must(r.Manager("SetBackend", "iptables", opts()))
+	select {
+	case <-updated.Done:
+		t.Fatal("the call did not wait for the move to happen")
+	default:
+	}
+	r.wantRefusal(r.answered(updated), "ApplyFailed", "virbr0", "did not answer")
+	if backend := r.Property("default", "Backend"); backend != "iptables" {
+		t.Errorf("the network says that %v holds it", backend)
+	}
+	if chains := r.chains(); !strings.Contains(chains, "MASQUERADE") {
+		t.Errorf("what the update replaced did not come back:\n%s", chains)
+	}
+	r.signalFirewalld(syscall.SIGCONT)
+	r.awaitZone("default", "virbr0", "libvirt")
+}
+
 // files are those of the networks, persistent and not, with their contents.
 func (r *rig) files() string {
 	r.t.Helper()
