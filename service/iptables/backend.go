@@ -179,9 +179,12 @@ func (b *Backend) Sync(ctx context.Context, nets []network.Network) (damaged []s
 	if err := b.note(want); err != nil {
 		return nil, err
 	}
-	damaged, err = b.converge(ctx, want, "")
-	b.synced = b.synced || err == nil
-	return damaged, err
+	if damaged, err = b.converge(ctx, want, ""); err != nil {
+		b.doubt()
+		return damaged, err
+	}
+	b.synced = true
+	return damaged, nil
 }
 
 // Verify names the networks whose rules are not in force as they should be. It

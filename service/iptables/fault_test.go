@@ -118,6 +118,42 @@ func TestProbe(t *testing.T) {
 	})
 }
 
+// TestProbeTriesOnce: what was tried in one process is believed by the next,
+// for as long as the programs are the same and do what they are asked for.
+func TestProbeTriesOnce(t *testing.T) {
+	t.Setenv("PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
+	each(t, func(t *testing.T, variant string) {
+		cfg := Config{Log: quiet(), Record: "/run/trial"}
+		b := newBed(t, variant, cfg)
+		b.wrap("iptables-restore", `case $1 in -V) ;; *) echo run >>/tmp/runs; [ -e /tmp/fault ] && echo broken >&2 && exit 1;; esac; exec $real "$@"`)
+		tried := func(what string, want bool) {
+			t.Helper()
+			b.Must("rm", "-f", "/tmp/runs")
+			b.open(cfg)
+			if err := b.Inside(func() error { return b.Probe(context.Background()) }); err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if _, err := b.ReadFile("/tmp/runs"); (err == nil) != want {
+				t.Errorf("%s: tried: %v, want %v", what, err == nil, want)
+			}
+			if b.Variant() == "" {
+				t.Errorf("%s: the variant is not known", what)
+			}
+		}
+		tried("at first", true)
+		tried("in the next process", false)
+		b.Must("touch", "/tmp/fault")
+		if err := b.Inside(func() error { _, err := b.Sync(context.Background(), []network.Network{nat(1)}); return err }); err == nil {
+			t.Fatal("a program that fails was believed")
+		}
+		b.Must("rm", "/tmp/fault")
+		tried("after it failed", true)
+		tried("once more", false)
+		b.wrap("ip6tables", `$real "$@" | sed "s/v1[^ ]*/v1.99/"`)
+		tried("with another version", true)
+	})
+}
+
 func TestProbeSaysWhatIsMissing(t *testing.T) {
 	b := newBed(t, "nft", Config{Log: quiet()})
 	for name, c := range map[string]struct{ prepare, want string }{

@@ -23,45 +23,51 @@ func (b *Backend) Probe(ctx context.Context) error {
 	return b.probe(ctx)
 }
 
+// What was tried before and worked is not tried again: it is a dozen commits,
+// which take 0.1 s on a host that has none of the tables.
 func (b *Backend) probe(ctx context.Context) error {
 	// One after the other: the thread decides whose network this is.
-	var trials [2]trial
-	for i := range trials {
-		if trials[i] = tried(ctx, i == 1); trials[i].err != nil {
-			return trials[i].err
+	var found [2]family
+	for i := range found {
+		var err error
+		if found[i], err = findFamily(ctx, i == 1); err != nil {
+			return err
 		}
 	}
-	noFill := trials[0].noFill
+	noFill := false
+	if !b.tried(found) {
+		var err error
+		if noFill, err = try(ctx, found); err != nil {
+			return err
+		}
+		if !noFill { // else it may come yet, with a kernel module
+			b.noteTried(found)
+		}
+	}
 	if noFill && !b.noFill {
 		b.log.Warn("iptables has no CHECKSUM target here, so that guests which check it may not take DHCP answers")
 	}
-	b.families, b.noFill = []family{trials[0].family, trials[1].family}, noFill
+	b.families, b.noFill = found[:], noFill
 	return nil
 }
 
-// trial is what was found out about one family.
-type trial struct {
-	family family
-	noFill bool // it has no CHECKSUM target
-	err    error
-}
-
-func tried(ctx context.Context, ipv6 bool) trial {
-	f, err := findFamily(ctx, ipv6)
-	if err != nil {
-		return trial{err: err}
-	}
-	rules := probeRules(ipv6)
-	if !ipv6 {
-		fill := Rule{Chain: Chain{Table: tableMangle}, Out: "lo", Protocol: "udp", Port: 68, Target: targetChecksum}
-		if f.try(ctx, append(rules, fill)) == nil {
-			return trial{family: f}
+// try finds out whether both families can do what the rules need. noFill says
+// that there is no CHECKSUM target, which is no more than a help.
+func try(ctx context.Context, both [2]family) (noFill bool, err error) {
+	fill := Rule{Chain: Chain{Table: tableMangle}, Out: "lo", Protocol: "udp", Port: 68, Target: targetChecksum}
+	for _, f := range both {
+		rules := probeRules(f.ipv6)
+		if !f.ipv6 {
+			if f.try(ctx, append(rules, fill)) == nil {
+				continue
+			}
+			noFill = true
+		}
+		if err := f.try(ctx, rules); err != nil {
+			return noFill, fmt.Errorf("trying %s: %w", f, err)
 		}
 	}
-	if err := f.try(ctx, rules); err != nil {
-		return trial{err: fmt.Errorf("trying %s: %w", f, err)}
-	}
-	return trial{family: f, noFill: !ipv6}
+	return noFill, nil
 }
 
 // Variant says which iptables the backend uses: nf_tables or legacy, and where

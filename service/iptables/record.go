@@ -12,7 +12,10 @@ import (
 	"strings"
 )
 
-const recordSuffix = ".rules"
+const (
+	recordSuffix = ".rules"
+	triedFile    = "tried"
+)
 
 // record is what a file says.
 type record struct {
@@ -118,17 +121,56 @@ func (b *Backend) writeRecord(name string, rules []Rule) error {
 	}
 	data, err := json.Marshal(record{name, rules})
 	if err == nil {
-		err = os.MkdirAll(b.config.Record, 0o700)
-	}
-	path := b.recordPath(name)
-	if err == nil {
-		err = os.WriteFile(path+".new", data, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
+		err = b.write(b.recordPath(name), data)
 	}
 	if err != nil {
 		return fmt.Errorf("recording the rules of network %s: %w", name, err)
 	}
 	return nil
+}
+
+// write replaces a file whole.
+func (b *Backend) write(path string, data []byte) error {
+	if err := os.MkdirAll(b.config.Record, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// tried says whether these programs have been seen to work since the host was
+// booted, which the folder does not outlive.
+func (b *Backend) tried(both [2]family) bool {
+	if b.config.Record == "" {
+		return false
+	}
+	said, err := os.ReadFile(filepath.Join(b.config.Record, triedFile))
+	return err == nil && string(said) == programs(both)
+}
+
+func (b *Backend) noteTried(both [2]family) {
+	if b.config.Record == "" {
+		return
+	}
+	if err := b.write(filepath.Join(b.config.Record, triedFile), []byte(programs(both))); err != nil {
+		b.log.Warn("the next start tries again what iptables can do", "error", err)
+	}
+}
+
+// doubt has the next Probe try again.
+func (b *Backend) doubt() {
+	if b.config.Record != "" {
+		_ = os.Remove(filepath.Join(b.config.Record, triedFile)) // not there, most often
+	}
+}
+
+// programs tells one installation of iptables from another.
+func programs(both [2]family) string {
+	var text strings.Builder
+	for _, f := range both {
+		fmt.Fprintln(&text, f, f.restore, f.save)
+	}
+	return text.String()
 }
