@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes a tree of Debian trixie for hosts of that release (make test-trixie), in
-# VIRTFIREWALLD_TRIXIE or /var/lib/virtfirewalld-tests/trixie: about 1 GB. Does
+# VIRTFIREWALLD_TRIXIE or /var/lib/virtfirewalld-tests/trixie: about 400 MB. Does
 # nothing when the tree has all that tests/setup.sh --hosts lists. With --path it
 # only says where the tree is.
 set -euo pipefail
