@@ -1,0 +1,88 @@
+package service
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+// Reapply compares kernel and zones with what should be there and mends the
+// difference. repairs counts the networks that needed it.
+func (s *Service) Reapply(ctx context.Context) (repairs int, err error) {
+	c := s.converse(ctx)
+	defer c.end()
+	mended, err := s.reapplyRules(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range s.rebind(ctx, c, true) {
+		mended[name] = "its bridge was not in its zone"
+	}
+	if c.held {
+		s.refreshHost(ctx, c)
+	}
+	if err := s.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer s.unlock()
+	s.afterRepair(ctx, mended)
+	return len(mended), nil
+}
+
+// reapplyRules compares the rules, and gives the networks that needed it, each
+// with the reason.
+func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
+	if err := s.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer s.unlock()
+	mended := map[string]string{}
+	var ts []transition
+	for _, m := range s.all() {
+		if t, changed := s.relinked(m.net.Name); changed {
+			ts = append(ts, t)
+			mended[m.net.Name] = "its bridge had changed"
+		}
+	}
+	s.applyLinks(ctx, ts, "Reapply")
+	damaged, err := s.active.Sync(ctx, s.members())
+	if err != nil {
+		return nil, errorf(ApplyFailed, "mending the kernel's rules: %w", err)
+	}
+	for _, name := range damaged {
+		mended[name] = "its rules had been changed"
+	}
+	return mended, nil
+}
+
+// afterRepair does what follows rules that came back, and tells of it.
+func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
+	var nets []network.Network
+	for _, m := range s.all() {
+		s.forwardAgain(ctx, m)
+		if _, ok := mended[m.net.Name]; ok && m.translates() {
+			nets = append(nets, m.net)
+		}
+	}
+	s.retranslate(nets)
+	poke(s.dhcp)
+	poke(s.foreign)
+	for name, cause := range mended {
+		s.repaired(name, cause)
+		s.Notify(Repaired{Name: name, Cause: cause})
+	}
+}
+
+// members are all networks that have rules, by name.
+func (s *Service) members() []Member {
+	var out []Member
+	for _, m := range s.all() {
+		if m.hasRules {
+			out = append(out, m.member())
+		}
+	}
+	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Network.Name, b.Network.Name) })
+	return out
+}

@@ -1,0 +1,114 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/store"
+)
+
+// ownerPause is how long a start waits for the table's former owner to be gone.
+const ownerPause = time.Second
+
+// takeOver loads what is stored and brings the kernel to it, whatever an
+// earlier run left there.
+func (s *Service) takeOver(ctx context.Context) error {
+	state, broken, err := s.Files.Load()
+	if err != nil {
+		return fmt.Errorf("loading the stored networks: %w", err)
+	}
+	for _, b := range broken {
+		s.Log.Error("a stored network is left out until its file is right", "file", b.Path, "error", b.Err)
+	}
+	for _, e := range state.Current() {
+		m, err := s.restored(e)
+		if err != nil {
+			s.Log.Error("a stored network is left out until its file is right", "file", e.Path, "network", e.Network.Name, "error", err)
+			continue
+		}
+		s.adopt(m)
+	}
+	s.Totals.forget(func(name string) bool { return s.networks[name] == nil })
+	members := s.members()
+	if err := s.firstSync(ctx, members); err != nil {
+		return errorf(BackendUnavailable, "putting %d networks in force: %w", len(members), err)
+	}
+	if idle := s.idle(); slices.Contains(s.HostStatus().AvailableBackends, idle.Name()) {
+		if err := idle.Vacate(ctx); err != nil {
+			return errorf(BackendUnavailable, "taking out what an earlier run left with %s: %w", idle.Name(), err)
+		}
+	}
+	s.followTakeOver(ctx)
+	s.Log.Info("in force", "networks", len(members), "backend", s.active.Name())
+	return nil
+}
+
+// firstSync waits a little for an owner of the table that was just killed: a
+// process that it was starting then has its socket until it runs its program.
+func (s *Service) firstSync(ctx context.Context, members []Member) error {
+	for deadline := time.Now().Add(ownerPause); ; {
+		_, err := s.active.Sync(ctx, members)
+		if !errors.Is(err, unix.EPERM) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// idle is the backend that is not in use.
+func (s *Service) idle() Backend {
+	if s.active.Name() == choice.NFTables {
+		return s.Backends.Get(choice.IPTables)
+	}
+	return s.Backends.Get(choice.NFTables)
+}
+
+// followTakeOver does what rests on the rules. Connections are looked at even
+// if the rules held all the time: the earlier run may have been killed before
+// it came to that.
+func (s *Service) followTakeOver(ctx context.Context) {
+	var nets []network.Network
+	for _, m := range s.all() {
+		s.forwardAgain(ctx, m)
+		if m.translates() {
+			nets = append(nets, m.net)
+		}
+	}
+	s.retranslate(nets)
+	poke(s.dhcp)
+	poke(s.foreign)
+}
+
+// restored is a stored network as it will be. What the host has under its
+// bridge's name does not keep it from loading: its state says so.
+func (s *Service) restored(e store.Entry) (*managed, error) {
+	if err := s.admitBeside(e.Network); err != nil {
+		return nil, err
+	}
+	b, err := s.look(e.Network.Bridge, 0)
+	if err != nil {
+		return nil, err
+	}
+	m := managed{net: e.Network, backend: s.active.Name(), subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
+	m.zone.unseen = true
+	return m.compiled(), nil
+}
+
+// adopt makes a network known without telling anybody.
+func (s *Service) adopt(m *managed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.networks[m.net.Name] = m
+	s.bridges[m.net.Bridge] = m.net.Name
+}
