@@ -37,6 +37,9 @@ func TestClientEndsCleanly(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("an interrupted monitor: %v", err)
 	}
+	if err := c.Monitor(ctx, func(client.Event) error { return nil }); err != nil {
+		t.Errorf("a monitor that was interrupted while it began: %v", err)
+	}
 	go func() { ended <- c.Monitor(t.Context(), func(client.Event) error { return nil }) }()
 	if !f.awaitMonitor() {
 		t.Fatal("the second monitor did not subscribe")

@@ -33,8 +33,8 @@ func TestBusFromOutsideAndInside(t *testing.T) {
 // for root's.
 func dialledAsRoot(t *testing.T, h *host.Host) *dbus.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
+	ctx, cancel := context.WithTimeout(context.Background(), host.Patient(time.Minute))
+	t.Cleanup(cancel) // the connection ends with it
 	conn, err := h.DialBus(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -46,10 +46,11 @@ func (c *Client) Monitor(ctx context.Context, handle func(Event) error) error {
 	signals := make(chan *dbus.Signal, 64)
 	c.conn.Signal(signals)
 	defer c.conn.RemoveSignal(signals)
-	if err := c.subscribe(ctx); err != nil {
-		return err
+	err := c.subscribe(ctx)
+	if err == nil {
+		_, err = c.Host(ctx) // is it there at all?
 	}
-	if _, err := c.Host(ctx); err != nil {
+	if err != nil && ctx.Err() == nil {
 		return err
 	}
 	for {
