@@ -54,6 +54,7 @@ func enterRoot() error {
 		{"tmpfs", "/root/tmp", "tmpfs", "mode=1777"},
 		{"tmpfs", "/root/run", "tmpfs", "mode=755"},
 		{jobTag, "/root/run/job", "9p", shared},
+		{treeTag, "/root" + treeDir, "9p", shared},
 	}
 	for _, s := range steps {
 		if err := mount(s.source, s.target, s.kind, s.options); err != nil {
@@ -149,7 +150,7 @@ func (j job) run(s suite) error {
 		args = append(args, "-test.run="+pattern)
 	}
 	cmd := command("/run/job/"+s.binary(), args...)
-	cmd.Dir = filepath.Join(j.Tree, s.Folder)
+	cmd.Dir = filepath.Join(treeDir, s.Folder)
 	cmd.Env = append(cmd.Env, "VIRTFIREWALLD_TEST_PROGRAMS=/run/job",
 		"VIRTFIREWALLD_TEST_FACTOR="+strconv.FormatFloat(j.Factor, 'g', -1, 64))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr

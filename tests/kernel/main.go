@@ -71,17 +71,13 @@ func run(ctx context.Context, o options) error {
 	}
 	defer os.RemoveAll(dir)
 	began := time.Now()
-	tree, err := os.Getwd()
-	if err != nil {
-		return err
-	}
 	if err := prepare(ctx, plan, dir); err != nil {
 		return err
 	}
 	fmt.Printf("==> built in %.0f s\n", time.Since(began).Seconds())
 	var errs []error
 	for _, suites := range plan {
-		errs = append(errs, boot(ctx, o, job{Tree: tree, Factor: o.factor, Limit: o.limit * 4 / 5, Suites: suites}, dir))
+		errs = append(errs, boot(ctx, o, job{Factor: o.factor, Limit: o.limit * 4 / 5, Suites: suites}, dir))
 	}
 	return errors.Join(errs...)
 }

@@ -16,15 +16,18 @@ import (
 
 // job is what the guest is told to do, as a file in its folder.
 type job struct {
-	Tree   string
 	Factor float64
 	Limit  time.Duration // of one package's tests, which then say where they hang
 	Suites []suite
 }
 
 const (
-	rootTag, layerTag, jobTag = "root", "layer", "job"
-	jobFile                   = "job.json"
+	rootTag, layerTag, jobTag, treeTag = "root", "layer", "job", "tree"
+	jobFile                            = "job.json"
+
+	// treeDir is the source tree in the guest, which has a /tmp of its own and
+	// so may not see it where it is.
+	treeDir = "/run/tree"
 
 	// resultMark begins the guest's last line. Without that line a run failed,
 	// whatever else was printed.
@@ -32,7 +35,8 @@ const (
 	resultGood = resultMark + "passed"
 )
 
-// boot runs the guest to its end and prints what its tests print.
+// boot runs the guest to its end and prints what its tests print. It works from
+// the top of the source tree.
 func boot(ctx context.Context, o options, j job, dir string) error {
 	image, err := initrd(o.cache, filepath.Join(dir, "kernel"))
 	if err != nil {
@@ -106,5 +110,6 @@ func qemuArgs(o options, first, dir, log string) []string {
 		"-virtfs", share + "path=/,mount_tag=" + rootTag,
 		"-virtfs", share + "path=" + filepath.Join(o.cache, "tree") + ",mount_tag=" + layerTag,
 		"-virtfs", share + "path=" + dir + ",mount_tag=" + jobTag,
+		"-virtfs", share + "path=.,mount_tag=" + treeTag,
 	}
 }
