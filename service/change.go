@@ -138,15 +138,14 @@ func (s *Service) settle(ctx context.Context, i intent, zone zoneState) {
 	s.changing <- struct{}{} // not to be given up: the change is made
 	defer s.unlock()
 	now, _ := s.known(t.name())
-	if now != nil && t.next != nil && now.zone == t.next.zone {
+	if t.next != nil && (now == nil || now.net.Bridge != t.next.net.Bridge) {
+		s.owe(t.next.net.Bridge, "") // where it may just have been put
+	} else if now != nil && t.next != nil && now.zone == t.next.zone {
 		next := *now
 		next.zone = zone
 		now = &next
 	}
 	s.release(t.name())
-	if now == nil && t.next != nil {
-		s.owe(t.next.net.Bridge, "") // where it may just have been put
-	}
 	if t.next = now; t.next == nil && t.old == nil {
 		return
 	}

@@ -117,26 +117,40 @@ func TestStuckFirewalldKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
-// TestReloadTakesOutWhatWaits: a call waits for a stuck firewalld when a reload
-// takes its network out again. The call's end must not bring it back.
-func TestReloadTakesOutWhatWaits(t *testing.T) {
-	t.Parallel()
-	r := walledRig(t, allZones...)
+// waitingRig has a call that waits for a stuck firewalld, with its network's
+// rules in force and its file written.
+func waitingRig(t *testing.T) (r *rig, added *godbus.Call) {
+	t.Helper()
+	r = walledRig(t, allZones...)
 	r.Announce("binding a bridge to its zone", "asking firewalld")
 	r.Bridge("virbr0", natNet)
 	r.must(r.AddXML(netXML("old", "virbr7", "nat", "10.7.0.1/24"))) // by then the service has nothing else to ask
 	r.signalFirewalld(syscall.SIGSTOP)
-	f := r.Follow()
-	added := r.begin("AddNetworkFromXML", netXML("default", "virbr0", "nat", natNet), opts("Persistent", true))
+	added = r.begin("AddNetworkFromXML", netXML("default", "virbr0", "nat", natNet), opts("Persistent", true))
 	r.until("the call waits for firewalld", func() bool { return strings.Contains(r.Table(), "net_default_from") })
-	r.Must("rm", networksDir+"/default.xml")
+	return r, added
+}
+
+// reloadsMeanwhile reloads while a call waits, and then lets it end.
+func (r *rig) reloadsMeanwhile(waiting *godbus.Call) {
+	r.t.Helper()
 	r.must(r.Manager("Reload"))
 	select {
-	case <-added.Done:
-		t.Fatal("the call did not wait for the reload to happen")
+	case <-waiting.Done:
+		r.t.Fatal("the call did not wait for the reload to happen")
 	default:
 	}
-	r.must(r.answered(added))
+	r.must(r.answered(waiting))
+}
+
+// TestReloadTakesOutWhatWaits: a call waits for a stuck firewalld when a reload
+// takes its network out again. The call's end must not bring it back.
+func TestReloadTakesOutWhatWaits(t *testing.T) {
+	t.Parallel()
+	r, added := waitingRig(t)
+	f := r.Follow()
+	r.Must("rm", networksDir+"/default.xml")
+	r.reloadsMeanwhile(added)
 	r.wantNames("after the call", "old")
 	if table := r.Table(); strings.Contains(table, "net_default") {
 		t.Errorf("the network that went left rules:\n%s", table)
@@ -150,6 +164,22 @@ func TestReloadTakesOutWhatWaits(t *testing.T) {
 	r.until("virbr0 is in no zone", func() bool { return r.zoneOf("virbr0") == "" })
 	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
 	r.wantZone("default", "virbr0", "libvirt")
+}
+
+// TestReloadMovesWhatWaits to another bridge: the call's end says nothing of
+// that one, and takes the first out of the zone that it may have entered late.
+func TestReloadMovesWhatWaits(t *testing.T) {
+	t.Parallel()
+	r, added := waitingRig(t)
+	r.write(networksDir+"/default.xml", netXML("default", "virbr1", "nat", natNet))
+	r.Must("ip", "address", "flush", "dev", "virbr0") // it would be in the way
+	r.reloadsMeanwhile(added)
+	if bridge, zone := r.Property("default", "Bridge"), r.Property("default", "BoundZone"); bridge != "virbr1" || zone != "" {
+		t.Errorf("the network has bridge %v, in zone %q", bridge, zone)
+	}
+	r.signalFirewalld(syscall.SIGCONT)
+	r.awaitZone("default", "virbr1", "libvirt")
+	r.until("virbr0 is in no zone", func() bool { return r.zoneOf("virbr0") == "" })
 }
 
 // TestBackendMovesUnderWhatWaits: all networks move to another backend while an
