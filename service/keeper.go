@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -228,7 +229,7 @@ func (s *Service) refill(ctx context.Context) {
 func (s *Service) acceptMoves(ctx context.Context, c *conversation) {
 	bound, err := c.interfaces(ctx)
 	if err != nil {
-		s.Log.Warn("asking firewalld which interfaces its zones have", "error", err)
+		s.complain(ctx, slog.LevelWarn, "asking firewalld which interfaces its zones have", err)
 		return
 	}
 	s.withLock(ctx, func(context.Context) {
@@ -260,7 +261,7 @@ func (s *Service) acceptMove(m *managed, zone string, have zones.Installed) {
 // that does not answer no more is known than that it is there.
 func (s *Service) refreshHost(ctx context.Context, c *conversation) {
 	if c.err != nil {
-		s.Log.Warn("asking firewalld for its zones", "error", c.err)
+		s.complain(ctx, slog.LevelWarn, "asking firewalld for its zones", c.err)
 		s.changeHost(func(h *Host) { h.FirewalldRunning = true })
 		return
 	}
@@ -268,7 +269,7 @@ func (s *Service) refreshHost(ctx context.Context, c *conversation) {
 	if c.have.Running {
 		var err error
 		if backend, err = s.Firewalld.Backend(ctx); c.note(err) != nil {
-			s.Log.Warn("asking firewalld for its backend", "error", err)
+			s.complain(ctx, slog.LevelWarn, "asking firewalld for its backend", err)
 		}
 	}
 	s.changeHost(func(h *Host) {

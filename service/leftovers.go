@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -51,7 +52,7 @@ func (s *Service) clearLeftovers(ctx context.Context) {
 		begin := time.Now()
 		s.withLock(ctx, func(one context.Context) {
 			begin = time.Now()
-			last = s.complain(ctx, last, s.clearOnce(one))
+			last = s.complainOnce(ctx, last, s.clearOnce(one))
 		})
 		pause = max(lookPause, lookShare*time.Since(begin))
 	}
@@ -63,7 +64,7 @@ func (s *Service) clearLeftovers(ctx context.Context) {
 func (s *Service) followLibvirt(ctx context.Context) {
 	changed := func() { poke(s.libvirt) }
 	if err := s.Leftovers.Follow(ctx, changed); err != nil {
-		s.Log.Warn("looking every two seconds whether libvirt has started", "error", err)
+		s.complain(ctx, slog.LevelWarn, "looking every two seconds whether libvirt has started", err)
 	}
 	for ctx.Err() == nil {
 		select {
@@ -80,9 +81,9 @@ type failure struct {
 	told   string // the complaint: the next look may well fail like this one
 }
 
-// complain logs a failure that is not the first, for a moment in which others
+// complainOnce logs a failure that is not the first, for a moment in which others
 // change all rules passes, and that is not what was told already.
-func (s *Service) complain(ctx context.Context, last failure, err error) failure {
+func (s *Service) complainOnce(ctx context.Context, last failure, err error) failure {
 	if err == nil || ctx.Err() != nil {
 		return failure{}
 	}

@@ -22,7 +22,7 @@ func TestOnlyLastingFailuresAreToldOf(t *testing.T) {
 	}{
 		{busy, true, 0}, {nil, false, 0}, {busy, true, 0}, {busy, true, 1}, {busy, true, 1}, {other, true, 2}, {nil, false, 2}, {other, true, 2},
 	} {
-		last = s.complain(context.Background(), last, step.err)
+		last = s.complainOnce(context.Background(), last, step.err)
 		if last.failed != step.again || strings.Count(log.String(), "\n") != step.lines {
 			t.Errorf("step %d: %+v\n%s", i, last, &log)
 		}

@@ -1,6 +1,8 @@
 package service
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 
 	"github.com/virtfirewalld/virtfirewalld/systemd"
@@ -50,6 +52,14 @@ func (s *Service) repaired(name, cause string) {
 		attrs = m.fields(cause)
 	}
 	s.Log.Info("repaired a network", append(attrs, systemd.MessageID(systemd.MessageRepaired))...)
+}
+
+// complain logs why something in the background failed, unless the service was
+// told to stop in the middle of it: what is left to do then the next start does.
+func (s *Service) complain(ctx context.Context, level slog.Level, what string, err error, attrs ...any) {
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		s.Log.Log(ctx, level, what, append(attrs, "error", err)...)
+	}
 }
 
 // degraded is the mark of lines about networks that lack something.

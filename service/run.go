@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
@@ -73,7 +74,7 @@ func (s *Service) mend(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
 	if _, err := s.Reapply(ctx); err != nil {
-		s.Log.Error("mending after a failure", "error", err)
+		s.complain(ctx, slog.LevelError, "mending after a failure", err)
 		s.kick()
 	}
 }
@@ -147,10 +148,10 @@ func (s *Service) applyLinks(ctx context.Context, ts []transition, cause string)
 	}
 	if c := changeOf(ts); len(c.Set)+len(c.Remove) > 0 {
 		if err := s.keepCounters(ctx, ts); err != nil {
-			s.Log.Warn("counters may go back with a bridge that gives way to something else", "error", err)
+			s.complain(ctx, slog.LevelWarn, "counters may go back with a bridge that gives way to something else", err)
 		}
 		if err := s.active.Apply(ctx, c); err != nil {
-			s.Log.Error("following changed bridges in the rules", "error", err)
+			s.complain(ctx, slog.LevelError, "following changed bridges in the rules", err)
 			s.kick()
 			return
 		}
@@ -184,8 +185,8 @@ func (s *Service) helpDHCP(ctx context.Context) {
 		}
 		begin := time.Now()
 		one, cancel := context.WithTimeout(ctx, eventTimeout)
-		if err := s.Host.FillChecksums(one, s.dhcpBridges()); err != nil && ctx.Err() == nil {
-			s.Log.Warn("DHCP replies may carry bad checksums", "error", err)
+		if err := s.Host.FillChecksums(one, s.dhcpBridges()); err != nil {
+			s.complain(one, slog.LevelWarn, "DHCP replies may carry bad checksums", err)
 		}
 		cancel()
 		pause = max(dhcpPause, dhcpShare*time.Since(begin))

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
@@ -54,7 +55,7 @@ func (s *Service) mendTable(ctx context.Context) {
 func (s *Service) mendRules(ctx context.Context, cause string) {
 	damaged, err := s.active.Sync(ctx, s.members())
 	if err != nil {
-		s.Log.Error("putting rules back", "cause", cause, "error", err)
+		s.complain(ctx, slog.LevelError, "putting rules back", err, "cause", cause)
 		s.kick()
 		return
 	}
