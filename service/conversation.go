@@ -196,7 +196,7 @@ func (c *conversation) enter(ctx context.Context, t transition, undo *undoStack)
 // firewalld is slow to ask.
 func (c *conversation) before(ctx context.Context, t transition) (string, error) {
 	if c.err != nil {
-		if t.next.net.Zone == "" && !t.next.concernsZones() {
+		if !t.next.concernsZones() {
 			return t.next.zone.bound, nil
 		}
 		return t.next.zone.bound, c.err
