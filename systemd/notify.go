@@ -56,7 +56,7 @@ func notify(state string) error {
 // works, as long as alive says so, until ctx ends. Without a watchdog in the
 // unit it returns at once. alive must ask the part of the service that does the
 // work: systemd restarts the service where the answer is no, or does not come.
-func Watchdog(ctx context.Context, alive func() bool) error {
+func Watchdog(ctx context.Context, alive func(context.Context) bool) error {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		return fmt.Errorf("reading the watchdog's interval: %w", err)
@@ -67,7 +67,7 @@ func Watchdog(ctx context.Context, alive func() bool) error {
 	tick := time.NewTicker(max(interval/3, time.Millisecond))
 	defer tick.Stop()
 	for {
-		if alive() {
+		if alive(ctx) {
 			if err := notify(daemon.SdNotifyWatchdog); err != nil {
 				return err
 			}

@@ -93,7 +93,7 @@ func TestWatchdog(t *testing.T) {
 	var alive atomic.Bool
 	alive.Store(true)
 	ended := make(chan error, 1)
-	go func() { ended <- systemd.Watchdog(ctx, alive.Load) }()
+	go func() { ended <- systemd.Watchdog(ctx, func(context.Context) bool { return alive.Load() }) }()
 	for range 3 {
 		if got := told(t, conn, 5*time.Second); got != "WATCHDOG=1" {
 			t.Fatalf("the manager was told %q", got)
@@ -111,7 +111,7 @@ func TestWatchdog(t *testing.T) {
 }
 
 func TestWatchdogOff(t *testing.T) {
-	asked := func() bool { t.Error("the service was asked"); return true }
+	asked := func(context.Context) bool { t.Error("the service was asked"); return true }
 	t.Setenv("WATCHDOG_USEC", "")
 	if err := systemd.Watchdog(t.Context(), asked); err != nil {
 		t.Error(err)

@@ -48,4 +48,21 @@ func TestStopIsNoFailure(t *testing.T) {
 		r.awaitZone("old", "virbr7", "libvirt")
 		r.awaitZone("default", "virbr0", "libvirt")
 	})
+	t.Run("a reload that waits for firewalld", func(t *testing.T) {
+		t.Parallel()
+		r := walledRig(t, allZones...)
+		r.StopDaemon()
+		r.StartDaemon("--log-level", "debug")
+		r.must(r.AddXML(netXML("old", "virbr7", "nat", "10.7.0.1/24")))
+		r.awaitZone("old", "virbr7", "libvirt")
+		r.signalFirewalld(syscall.SIGSTOP)
+		if err := r.Daemon.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		r.until("it reloads", func() bool { return strings.Contains(r.Daemon.Log(), "told to reload") })
+		r.restart(false) // else the log would say that firewalld did not answer in time
+		r.wantNames("restarted", "old")
+		r.signalFirewalld(syscall.SIGCONT)
+		r.awaitZone("old", "virbr7", "libvirt")
+	})
 }

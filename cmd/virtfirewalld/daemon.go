@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -154,11 +155,13 @@ func (d *daemon) alone(ctx context.Context) error {
 // serve works until it is told to stop or loses the bus.
 func (d *daemon) serve(signals <-chan os.Signal) error {
 	d.tell(systemd.Ready(d.status()))
-	alive, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(context.Background())
+	var loops sync.WaitGroup
+	defer loops.Wait()
 	defer stop()
-	watchdog := make(chan error, 1)
-	go func() { watchdog <- systemd.Watchdog(alive, d.alive) }()
-	defer func() { stop(); d.tell(<-watchdog) }()
+	loops.Go(func() { d.tell(systemd.Watchdog(ctx, d.alive)) })
+	reloads := make(chan struct{}, 1) // what comes during one asks for another
+	loops.Go(func() { d.reloadWhenAsked(ctx, reloads) })
 	for {
 		select {
 		case sig := <-signals:
@@ -166,7 +169,10 @@ func (d *daemon) serve(signals <-chan os.Signal) error {
 				d.tell(systemd.Stopping())
 				return nil
 			}
-			d.reload()
+			select {
+			case reloads <- struct{}{}:
+			default:
+			}
 		case <-d.bus.Conn().Context().Done():
 			// godbus does not reconnect; the rules stay, and systemd starts
 			// the service again with the bus.
@@ -175,19 +181,37 @@ func (d *daemon) serve(signals <-chan os.Signal) error {
 	}
 }
 
-func (d *daemon) reload() {
+// reloadWhenAsked is beside what listens to signals: firewalld may take its
+// time for a reload, and a stop does not wait for that.
+func (d *daemon) reloadWhenAsked(ctx context.Context, asked <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-asked:
+			d.reload(ctx)
+		}
+	}
+}
+
+func (d *daemon) reload(ctx context.Context) {
+	d.log.Debug("told to reload")
 	d.tell(systemd.Reloading())
-	ctx, cancel := context.WithTimeout(context.Background(), reloadTimeout)
+	limited, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
-	if err := d.service.Reload(ctx); err != nil {
+	err := d.service.Reload(limited)
+	if ctx.Err() != nil {
+		return // the next start reads everything
+	}
+	if err != nil {
 		d.log.Error("reloading", "error", err)
 	}
 	d.tell(systemd.Ready(d.status()))
 }
 
 // alive proves that the part which makes changes is not stuck.
-func (d *daemon) alive() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), reloadTimeout)
+func (d *daemon) alive(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
 	return d.service.Alive(ctx)
 }
