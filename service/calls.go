@@ -13,6 +13,7 @@ import (
 // AddNetwork puts a network in force, or with Replace puts it in the place of
 // the one of that name.
 func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOptions) error {
+	s.seeHost(ctx)
 	zoned := func(before *managed) bool { return zoned(before) || zoned(&managed{net: n}) }
 	return s.change(ctx, n.Name, zoned, func(c *conversation) (intent, error) {
 		before, _ := s.known(n.Name)
@@ -131,6 +132,7 @@ func (s *Service) removeFile(ctx context.Context, name string, expect Expect) er
 
 // UpdateNetwork changes some settings of a network, in one step.
 func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[string]any, o ChangeOptions) error {
+	s.seeHost(ctx)
 	zoned := func(before *managed) bool {
 		return zoned(before) || settings["ForwardMode"] != nil || settings["Zone"] != nil
 	}

@@ -1,11 +1,27 @@
 package service
 
 import (
+	"context"
 	"net/netip"
+	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
+
+// syncPatience bounds what a call waits for the link monitor: where links
+// change faster than it can follow, it goes by what is known.
+const syncPatience = 500 * time.Millisecond
+
+// seeHost brings what is known of the host up to date, so that a call is held
+// against what its caller did to the host before: a default route, an address.
+func (s *Service) seeHost(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, syncPatience)
+	defer cancel()
+	if err := s.Links.Sync(ctx); err != nil {
+		s.Log.Debug("going by what is known of the host", "error", err)
+	}
+}
 
 // admit checks a network against the others and against the host, and looks at
 // its bridge. before is the network that it takes the place of, or nil.

@@ -41,14 +41,21 @@ type Backends interface {
 	Variant() string
 }
 
-// Links is the host's interfaces as the link monitor knows them.
+// Links is the host's interfaces.
 type Links interface {
+	Picture
 	// Query asks the kernel itself.
 	Query(name string) (link watch.Link, ok bool, err error)
+	// Sync returns when all that happened before the call is in the picture.
+	Sync(ctx context.Context) error
+	Changes() <-chan watch.Change
+}
+
+// Picture is what the link monitor knows, a moment after the kernel.
+type Picture interface {
 	LinkByIndex(index int) (watch.Link, bool)
 	Addresses() []watch.Address
 	DefaultRoutes() []watch.Route
-	Changes() <-chan watch.Change
 }
 
 // Zones is firewalld. Errors are those of package zones.

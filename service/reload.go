@@ -13,6 +13,7 @@ import (
 // Reload reads configuration and files again. Runtime networks stay; runtime
 // changes to persistent ones end. All of it is one transaction.
 func (s *Service) Reload(ctx context.Context) error {
+	s.seeHost(ctx)
 	c := s.converse(ctx)
 	defer c.end()
 	var undo undoStack

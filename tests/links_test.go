@@ -237,6 +237,32 @@ func TestOnlyBridgesAreGoverned(t *testing.T) {
 	r.wantError(r.AddXML(netXML("host", "br0", "nat", "192.168.50.1/24")), "InvalidArgument")
 }
 
+// TestHostIsSeenAsItIs: a call is held against what its caller did to the host
+// just before. Many routes make the service slow to learn of a new default one.
+func TestHostIsSeenAsItIs(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	r.Must("ip", "link", "add", "wan0", "type", "veth", "peer", "name", "other0")
+	r.Must("ip", "link", "set", "wan0", "up")
+	r.Bridge("virbr0", natNet)
+	var routes strings.Builder
+	for i := range 20_000 {
+		fmt.Fprintf(&routes, "route add 10.%d.%d.0/24 dev wan0\n", i>>8, i&0xff)
+	}
+	r.write("/tmp/routes", routes.String())
+	r.Must("ip", "-batch", "/tmp/routes")
+	for range 5 {
+		r.Must("ip", "route", "add", "default", "dev", "virbr0")
+		r.wantError(r.AddXML(netXML("default", "virbr0", "nat", natNet)), "InvalidArgument")
+		r.Must("ip", "route", "del", "default")
+		r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
+		r.Must("ip", "address", "add", "172.16.0.1/24", "dev", "wan0")
+		r.wantError(r.Network("default", "Update", opts("Addresses", []string{"172.16.0.2/25"}), opts()), "SubnetOverlap")
+		r.Must("ip", "address", "del", "172.16.0.1/24", "dev", "wan0")
+		r.must(r.Manager("RemoveNetwork", "default", opts()))
+	}
+}
+
 // TestBridgeRenamedToAnothersName: a bridge has one interface ID, and so one
 // network: that of the name which it has now.
 func TestBridgeRenamedToAnothersName(t *testing.T) {
