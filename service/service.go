@@ -129,7 +129,11 @@ func (s *Service) Start(ctx context.Context) error {
 		return fmt.Errorf("following firewalld: %w", err)
 	}
 	s.loops.Go(func() { s.run(loop) })
-	s.loops.Go(func() { s.keepZones(loop, firewalld) })
+	s.loops.Go(func() {
+		s.keepZones(loop, firewalld)
+		for range firewalld { // closed when nobody watches any more
+		}
+	})
 	s.loops.Go(func() { s.followTable(loop) })
 	s.loops.Go(func() { s.helpDHCP(loop) })
 	s.loops.Go(func() { s.clearLeftovers(loop) })
