@@ -17,8 +17,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// owner is what nft says of whose the table is.
-var owner = regexp.MustCompile(`(?m) # progname .*$|^\tflags owner.*\n\n?`)
+// owner is what nft says of whether the table is owned.
+var owner = regexp.MustCompile(`(?m)^\tflags owner.*\n\n?`)
 
 // elementLists are the elements of a set or map, one after the other.
 var elementLists = regexp.MustCompile(`(?s)elements = \{ (.*?) \}`)
@@ -28,7 +28,7 @@ var elementLists = regexp.MustCompile(`(?s)elements = \{ (.*?) \}`)
 // the printer's compare equal exactly where they mean the same.
 func blocks(listing string) (out []string) {
 	listing = withoutCounters(listing)
-	listing = owner.ReplaceAllString(listing, "")
+	listing = owner.ReplaceAllString(withoutProgram(listing), "")
 	listing = elementLists.ReplaceAllStringFunc(listing, func(list string) string {
 		elements := strings.Split(elementLists.FindStringSubmatch(list)[1], ",")
 		for i := range elements {

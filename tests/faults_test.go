@@ -386,7 +386,7 @@ func (w *world) state() state {
 // does not say in which order they were made.
 func tableLines(h *host.Host) []string {
 	out, _ := h.Run("nft", "list", "table", "inet", "libvirt_network")
-	lines := strings.Split(strings.NewReplacer("elements = { ", "\n", ",", "\n").Replace(out), "\n")
+	lines := strings.Split(strings.NewReplacer("elements = { ", "\n", ",", "\n").Replace(withoutProgram(out)), "\n")
 	for i := range lines {
 		lines[i] = strings.Trim(lines[i], " \t}")
 	}

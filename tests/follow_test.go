@@ -152,7 +152,7 @@ func (r *rig) everything() map[string]string {
 	var objects map[godbus.ObjectPath]map[string]map[string]godbus.Variant
 	r.must(r.Call(managerPath, objectsName+".GetManagedObjects"), &objects)
 	all := map[string]string{
-		"rules": withoutCounters(othersTables.ReplaceAllString(r.Must("nft", "list", "ruleset"), "")),
+		"rules": withoutCounters(othersTables.ReplaceAllString(nft(r.Host, "list", "ruleset"), "")),
 		"files": r.Must("sh", "-c", "cd / && find etc/virtfirewalld run/virtfirewalld -type f ! -name counters.json "+
 			"-exec sha256sum {} + 2>/dev/null | sort -k2"),
 		"sysctls": r.Must("sysctl", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"),

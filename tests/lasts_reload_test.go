@@ -55,11 +55,11 @@ func TestReloadLeavesTheRestAlone(t *testing.T) {
 	r.write(networksDir+"/a.xml", lasting("other", 2, "nat"))
 	r.write(networksDir+"/b.xml", lasting("byhand", 3, "route"))
 	r.StartDaemon()
-	before := r.Must("nft", "-a", "list", "chain", "inet", "libvirt_network", "net_kept_from")
+	before := nft(r.Host, "-a", "list", "chain", "inet", "libvirt_network", "net_kept_from")
 	r.write(networksDir+"/a.xml", lasting("other", 3, "nat"))
 	r.write(networksDir+"/b.xml", lasting("byhand", 2, "route"))
 	r.must(r.Manager("Reload"))
-	if after := r.Must("nft", "-a", "list", "chain", "inet", "libvirt_network", "net_kept_from"); after != before {
+	if after := nft(r.Host, "-a", "list", "chain", "inet", "libvirt_network", "net_kept_from"); after != before {
 		t.Errorf("an unchanged network was made again:\n%s\n%s", before, after)
 	}
 	if b := r.Property("other", "Bridge"); b != "virbr3" {
@@ -110,7 +110,7 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 	r.must(r.Network("other", "Update", opts("ForwardMode", "route"), opts()))
 	r.must(r.AddXML(lasting("runtime", 3, "nat")))
 	whole := r.file(networksDir + "/kept.xml")
-	before := r.Must("nft", "-a", "list", "ruleset")
+	before := nft(r.Host, "-a", "list", "ruleset")
 
 	r.write(networksDir+"/kept.xml", whole[:len(whole)/2])
 	r.write(networksDir+"/fine.xml", lasting("byhand", 4, "nat"))
@@ -127,7 +127,7 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 	r.write(configFile, "firewall_backend = \"nonsense\"\n")
 	r.wantRefusal(r.Manager("Reload"), "InvalidArgument", configFile, "nonsense")
 
-	if after := r.Must("nft", "-a", "list", "ruleset"); after != before {
+	if after := nft(r.Host, "-a", "list", "ruleset"); after != before {
 		t.Errorf("failed reloads changed the kernel:\n%s\n%s", before, after)
 	}
 	r.wantNames("after failed reloads", "kept", "other", "runtime")

@@ -36,7 +36,7 @@ func TestRefusals(t *testing.T) {
 	r.must(r.AddXML(netXML("one", "virbr1", "nat", "10.1.0.1/24", "2001:db8:1::1/64")))
 	r.must(r.AddXML(strings.Replace(netXML("two", "virbr2", "route", "10.2.0.1/24"), "</network>",
 		"<route address='10.20.0.0' prefix='16' gateway='10.2.0.9'/></network>", 1)))
-	before, names := r.Must("nft", "-a", "list", "ruleset"), r.names()
+	before, names := nft(r.Host, "-a", "list", "ruleset"), r.names()
 
 	add := func(bridge string, ips ...string) *godbus.Call { return r.AddXML(netXML("new", bridge, "nat", ips...)) }
 	set := func(pairs ...any) *godbus.Call {
@@ -85,7 +85,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: the message does not say what to do: %s", c.what, text)
 		}
 	}
-	if after := r.Must("nft", "-a", "list", "ruleset"); after != before {
+	if after := nft(r.Host, "-a", "list", "ruleset"); after != before {
 		t.Errorf("refusals changed the kernel:\n%s\n%s", before, after)
 	}
 	if fmt.Sprint(r.names()) != fmt.Sprint(names) {

@@ -92,7 +92,7 @@ func TestEveryMethodNeedsItsAction(t *testing.T) {
 	r.Polkit()
 	r.StartDaemon()
 	r.must(r.AddXML(netXML("lab", "virbr5", "nat", natNet), "Persistent", true))
-	before, properties := r.Must("nft", "list", "ruleset"), r.everyProperty()
+	before, properties := nft(r.Host, "list", "ruleset"), r.everyProperty()
 	nobody := r.as(3000)
 	deniedOne := map[string]*person{}
 	for i, action := range actions {
@@ -134,7 +134,7 @@ func TestEveryMethodNeedsItsAction(t *testing.T) {
 	r.must(nobody.call(managerPath, everybodys[0]))
 	r.must(nobody.call(managerPath, everybodys[1]))
 	r.must(nobody.call(managerPath, everybodys[2]))
-	if after := r.Must("nft", "list", "ruleset"); after != before {
+	if after := nft(r.Host, "list", "ruleset"); after != before {
 		t.Errorf("the denied calls changed the kernel:\n%s\n%s", before, after)
 	}
 	if after := r.everyProperty(); after != properties {

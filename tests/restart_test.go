@@ -61,8 +61,7 @@ func TestRestartMakesNothingAnew(t *testing.T) {
 	m.store(1024)
 	m.StartDaemon()
 	numbered := func() string {
-		// nft looks the owner's name up, and may not find it yet.
-		return owner.ReplaceAllString(withoutCounts(m.Must("nft", "-a", "list", "table", "inet", "libvirt_network")), "")
+		return owner.ReplaceAllString(withoutCounts(nft(m.Host, "-a", "list", "table", "inet", "libvirt_network")), "")
 	}
 	for _, kill := range []bool{false, true} {
 		before := numbered()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -218,8 +219,19 @@ func (r *rig) Table() string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return out
+	return withoutProgram(out)
 }
+
+// nft runs nft, and gives what it lists so that it can be compared.
+func nft(h *host.Host, args ...string) string {
+	return withoutProgram(h.Must(append([]string{"nft"}, args...)...))
+}
+
+// program is the remark that nft makes of a table's owner. It looks for the
+// name in /proc, and now and then does not find it.
+var program = regexp.MustCompile(`(?m) # progname .*$`)
+
+func withoutProgram(listing string) string { return program.ReplaceAllString(listing, "") }
 
 // netXML is a network as libvirt writes it; ips are "192.168.122.1/24".
 func netXML(name, bridge, mode string, ips ...string) string {
