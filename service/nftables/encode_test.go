@@ -153,10 +153,9 @@ func TestCompiledNetworksAreListedAsPrinted(t *testing.T) {
 	}
 }
 
-// plain takes out of a listing what nft says of the owner.
+// plain takes out of a listing that the table is owned.
 func plain(listed string) string {
 	head, rest, _ := strings.Cut(listed, "\n")
-	head, _, _ = strings.Cut(head, " # progname")
 	if after, ok := strings.CutPrefix(rest, "\tflags "); ok {
 		_, after, _ = strings.Cut(after, "\n\n")
 		rest = after
