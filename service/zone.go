@@ -84,7 +84,7 @@ func (s *Service) complainOfZones(places []*place) {
 	var news []*place
 	for _, p := range places {
 		if errors.Is(p.err, context.Canceled) {
-			continue // the service stops, or who asked has gone: it is tried again
+			continue // the service stops, and the next start tries again
 		}
 		if state := p.state(); state.problem != "" && state.problem != p.m.zone.problem { // each event looks at it again
 			news = append(news, p)

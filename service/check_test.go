@@ -1,0 +1,33 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+)
+
+// behind is a link monitor that cannot follow the host.
+type behind struct {
+	Links
+	limited bool
+}
+
+func (b *behind) Sync(ctx context.Context) error {
+	if _, b.limited = ctx.Deadline(); !b.limited {
+		return errors.New("a call would wait for ever")
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestSeeHostGivesUp: a host whose links change without end keeps no call
+// waiting for good.
+func TestSeeHostGivesUp(t *testing.T) {
+	links := &behind{}
+	s := &Service{Deps: Deps{Links: links, Log: slog.New(slog.DiscardHandler)}}
+	s.seeHost(context.Background())
+	if !links.limited {
+		t.Error("the wait for the link monitor has no bound")
+	}
+}
