@@ -37,11 +37,12 @@ func (s *Service) takeOver(ctx context.Context) error {
 	}
 	s.Totals.forget(func(name string) bool { return s.networks[name] == nil })
 	members := s.members()
-	if err := s.firstSync(ctx, members); err != nil {
+	sync := func() error { _, err := s.active.Sync(ctx, members); return err }
+	if err := untilOwnerGone(ctx, sync); err != nil {
 		return errorf(BackendUnavailable, "putting %d networks in force: %w", len(members), err)
 	}
 	if idle := s.idle(); slices.Contains(s.HostStatus().AvailableBackends, idle.Name()) {
-		if err := idle.Vacate(ctx); err != nil {
+		if err := untilOwnerGone(ctx, func() error { return idle.Vacate(ctx) }); err != nil {
 			return errorf(BackendUnavailable, "taking out what an earlier run left with %s: %w", idle.Name(), err)
 		}
 	}
@@ -50,11 +51,11 @@ func (s *Service) takeOver(ctx context.Context) error {
 	return nil
 }
 
-// firstSync waits a little for an owner of the table that was just killed: a
-// process that it was starting then has its socket until it runs its program.
-func (s *Service) firstSync(ctx context.Context, members []Member) error {
+// untilOwnerGone waits a little for an owner of the table that was just killed:
+// a process that it was starting then has its socket until it runs its program.
+func untilOwnerGone(ctx context.Context, do func() error) error {
 	for deadline := time.Now().Add(ownerPause); ; {
-		_, err := s.active.Sync(ctx, members)
+		err := do()
 		if !errors.Is(err, unix.EPERM) || time.Now().After(deadline) {
 			return err
 		}
