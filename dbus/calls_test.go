@@ -178,7 +178,6 @@ func TestWrongCalls(t *testing.T) {
 		{"port forwards", path, networkInterface + ".Update", []any{options("PortForwards", []map[string]godbus.Variant{options("HostPort", uint16(80))}), noOptions()}, errNotSupported, ""},
 		{"one port forward", path, networkInterface + ".AddPortForward", []any{options("HostPort", uint16(80)), noOptions()}, errNotSupported, "later"},
 		{"no port forward", path, networkInterface + ".RemovePortForward", []any{uint32(1), noOptions()}, errNotSupported, "later"},
-		{"diagnosis", ManagerPath, manager + "Diagnose", nil, errNotSupported, "later"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			wantError(t, r.callAt(c.path, c.method, c.args...).Err, c.name, c.text)

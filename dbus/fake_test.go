@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
@@ -163,6 +164,11 @@ func (f *fakeAPI) Reload(ctx context.Context) error {
 
 func (f *fakeAPI) Reapply(ctx context.Context) (n int, err error) {
 	return 3, f.change(ctx, "Reapply", func() error { return nil })
+}
+
+func (f *fakeAPI) Diagnose(ctx context.Context) ([]finding.Finding, error) {
+	return []finding.Finding{{ID: finding.ForwardingOff, Network: "lab", Summary: "forwarding is off\x00", Remedy: "reapply"}},
+		f.change(ctx, "Diagnose", func() error { return nil })
 }
 
 func (f *fakeAPI) InstallZones(ctx context.Context, force bool) ([]string, error) {

@@ -159,6 +159,21 @@ func (s *Server) reload(*call) (work, error) {
 	}}, nil
 }
 
+func (s *Server) diagnose(*call) (work, error) {
+	return work{do: func(ctx context.Context) ([]any, error) {
+		findings, err := s.api.Diagnose(ctx)
+		out := make([]map[string]godbus.Variant, len(findings))
+		for i, f := range findings {
+			out[i] = make(map[string]godbus.Variant, 6)
+			for key, value := range map[string]string{"Id": string(f.ID), "Severity": string(f.Severity()), "Network": f.Network,
+				"Summary": f.Summary, "Evidence": f.Evidence, "Remedy": f.Remedy} {
+				out[i][key] = godbus.MakeVariant(clean(value))
+			}
+		}
+		return []any{out}, err
+	}}, nil
+}
+
 func (s *Server) reapply(*call) (work, error) {
 	return work{do: func(ctx context.Context) ([]any, error) {
 		n, err := s.api.Reapply(ctx)

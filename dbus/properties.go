@@ -29,6 +29,7 @@ func networkProperties(st service.Status) []property {
 		{"Persistent", st.Persistent},
 		{"Backend", st.Backend},
 		{"State", string(st.State)},
+		{"StateCode", string(st.StateCode)},
 		{"StateReason", clean(st.StateReason)},
 		{"BoundZone", clean(st.BoundZone)},
 		{"PortForwards", []map[string]godbus.Variant{}},

@@ -26,6 +26,8 @@ func (s *Server) signals(e service.Event) {
 		}
 	case service.Repaired:
 		s.send(ManagerPath, managerInterface, "Repaired", clean(e.Name), clean(e.Cause))
+	case service.FindingsChanged:
+		s.send(ManagerPath, managerInterface, "FindingsChanged")
 	default:
 		s.log.Error("no signal is known for an event", "event", fmt.Sprintf("%T", e))
 	}

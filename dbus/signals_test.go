@@ -68,7 +68,7 @@ func TestSignals(t *testing.T) {
 	path := r.add(t, "lab")
 	added := wantSignal(t, ch, ManagerPath, objectManagerInterface+".InterfacesAdded")
 	props := added.Body[1].(map[string]map[string]godbus.Variant)[networkInterface]
-	if added.Body[0] != path || props["Name"].Value() != "lab" || len(props) != 23 {
+	if added.Body[0] != path || props["Name"].Value() != "lab" || len(props) != 24 {
 		t.Errorf("InterfacesAdded has %v", added.Body)
 	}
 	wantSignal(t, ch, ManagerPath, managerInterface+".NetworkAdded", "lab", path)
@@ -84,6 +84,8 @@ func TestSignals(t *testing.T) {
 		managerInterface, options("Backend", "iptables"), []string{})
 	wantSignal(t, ch, ManagerPath, managerInterface+".BackendChanged", "nftables", "iptables")
 
+	r.server.Notify(service.FindingsChanged{})
+	wantSignal(t, ch, ManagerPath, managerInterface+".FindingsChanged")
 	r.server.Notify(service.Repaired{Name: "lab", Cause: "a flush\x00"})
 	wantSignal(t, ch, ManagerPath, managerInterface+".Repaired", "lab", "a flush\uFFFD")
 

@@ -26,7 +26,7 @@ func (s *Server) handlers() map[string]map[string]method {
 			"RemoveZones":        {action: ActionManageZones, prepare: s.removeZones},
 			"BindInterface":      {action: ActionManageZones, prepare: s.bindInterface},
 			"UnbindInterface":    {action: ActionManageZones, prepare: s.unbindInterface},
-			"Diagnose":           {action: ActionDiagnose, alone: make(chan struct{}, 1), prepare: s.notYet("Diagnose")},
+			"Diagnose":           {action: ActionDiagnose, alone: make(chan struct{}, 1), prepare: s.diagnose},
 		},
 		networkInterface: {
 			"Update":            {action: ActionManageNetworks, prepare: s.update},

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
@@ -25,7 +26,9 @@ type Status struct {
 	Backend     string // "nftables" or "iptables"
 	BridgeIndex int    // 0 while there is no bridge
 	State       State
-	StateReason string // "" while active, else a sentence with the remedy
+	StateCode   finding.ID // "" while active, else the kind of the finding that says most of the State
+	StateReason string     // "" while active, else a sentence with the remedy
+	Findings    []finding.Finding
 	BoundZone   string // the zone that firewalld has the bridge in; "" without firewalld
 }
 
@@ -54,6 +57,9 @@ type NetworkRemoved struct{ Status Status }
 // NetworkChanged carries what a network was and what it is now.
 type NetworkChanged struct{ Old, New Status }
 
+// FindingsChanged says that Diagnose answers something else than before.
+type FindingsChanged struct{}
+
 // HostChanged carries what the service as a whole was and is.
 type HostChanged struct{ Old, New Host }
 
@@ -61,11 +67,12 @@ type HostChanged struct{ Old, New Host }
 // that it was put back.
 type Repaired struct{ Name, Cause string }
 
-func (NetworkAdded) event()   {}
-func (NetworkRemoved) event() {}
-func (NetworkChanged) event() {}
-func (HostChanged) event()    {}
-func (Repaired) event()       {}
+func (NetworkAdded) event()    {}
+func (NetworkRemoved) event()  {}
+func (NetworkChanged) event()  {}
+func (HostChanged) event()     {}
+func (Repaired) event()        {}
+func (FindingsChanged) event() {}
 
 // ChangeOptions are the options of a call that changes a network.
 type ChangeOptions struct {
@@ -113,6 +120,8 @@ type Whole interface {
 	SetBackend(ctx context.Context, backend string, o ChangeOptions) error
 	Reload(ctx context.Context) error
 	Reapply(ctx context.Context) (repairs int, err error)
+	// Diagnose returns everything that was found, what matters most first.
+	Diagnose(ctx context.Context) ([]finding.Finding, error)
 }
 
 // Firewalld are the calls about zones.

@@ -81,6 +81,7 @@ func (s *Service) prepare(c *conversation, n network.Network, before *managed) (
 	next := managed{net: n, backend: s.active.Name(), subnets: n.Subnets(), bridge: b}
 	if before != nil {
 		next.persistent = before.persistent
+		next.noted = before.notedBeside(fromFile)
 		next.keepLibvirt(before)
 		if before.net.Bridge == n.Bridge && before.net.Zone == n.Zone {
 			next.zone = before.zone

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
@@ -101,6 +102,22 @@ func (s *Service) publish(ts []transition) {
 	for _, e := range events {
 		s.Notify(e)
 	}
+	if slices.ContainsFunc(ts, transition.findsOtherwise) {
+		s.Notify(FindingsChanged{})
+	}
+}
+
+// findsOtherwise reports whether other things are found of the network than
+// before.
+func (t transition) findsOtherwise() bool {
+	var old, next []finding.Finding
+	if t.old != nil {
+		old = t.old.findings()
+	}
+	if t.next != nil {
+		next = t.next.findings()
+	}
+	return !slices.Equal(old, next)
 }
 
 // replace makes transitions visible. The caller holds mu.
@@ -146,7 +163,7 @@ func eventOf(t transition) Event {
 
 func equalStatus(a, b Status) bool {
 	return a.Network.Equal(b.Network) && a.Persistent == b.Persistent && a.Backend == b.Backend &&
-		a.BridgeIndex == b.BridgeIndex && a.State == b.State && a.StateReason == b.StateReason && a.BoundZone == b.BoundZone
+		a.BridgeIndex == b.BridgeIndex && a.State == b.State && a.StateCode == b.StateCode && a.StateReason == b.StateReason && a.BoundZone == b.BoundZone
 }
 
 // finish does what rests on the rules and cannot fail a call: forwarding is
@@ -155,12 +172,14 @@ func equalStatus(a, b Status) bool {
 func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
 	var fresh []network.Network
 	var gone []string
-	for _, t := range ts {
+	ts = slices.Clone(ts)
+	for i := range ts {
+		t := &ts[i]
 		if t.next == nil {
 			gone = append(gone, t.name())
 			continue
 		}
-		t.next.forward = s.forwarding(ctx, t.next)
+		t.next = t.next.noting(fromForwarding, s.forwarding(ctx, t.next)...)
 		if t.next.translates() && (t.old == nil || !slices.Equal(t.old.translated(), t.next.translated())) {
 			fresh = append(fresh, t.next.net)
 		}
@@ -183,26 +202,29 @@ func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
 }
 
 // forwarding turns on what the network needs, once its bridge is there, and
-// says why it could not; "" where all is well.
-func (s *Service) forwarding(ctx context.Context, m *managed) (problem string) {
+// returns why it could not; nothing where all is well.
+func (s *Service) forwarding(ctx context.Context, m *managed) []finding.Finding {
 	v4, v6 := m.forwards()
 	if !m.present() || (!v4 && !v6) {
-		return ""
+		return nil
 	}
+	f := finding.Finding{ID: finding.ForwardingOff}
 	problem, err := s.Host.Forward(ctx, v4, v6)
-	if err != nil {
-		return fmt.Sprintf("switching forwarding on: %v; set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1 as needed, then reapply", err)
+	switch {
+	case err != nil:
+		f.Summary = fmt.Sprintf("switching forwarding on: %v", err)
+		f.Remedy = "set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1 as needed, then reapply"
+	case problem != "":
+		f.Summary = problem
+	default:
+		return nil
 	}
-	return problem
+	return []finding.Finding{f}
 }
 
 // forwardAgain tries anew for a network that is in force already.
 func (s *Service) forwardAgain(ctx context.Context, m *managed) {
-	if problem := s.forwarding(ctx, m); problem != m.forward {
-		next := *m
-		next.forward = problem
-		s.publish([]transition{{old: m, next: &next}})
-	}
+	s.note(m.net.Name, fromForwarding, s.forwarding(ctx, m)...)
 }
 
 // dhcpBridges are the bridges that DHCP replies leave by, with their networks.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
@@ -99,7 +100,7 @@ func (s *Service) complainOnce(ctx context.Context, last failure, err error) fai
 // looked at: it runs, or it was said to manage a network.
 func (s *Service) watchesLibvirt() bool {
 	running, err := s.Leftovers.Running()
-	return err != nil || running || slices.ContainsFunc(s.all(), func(m *managed) bool { return m.libvirt != "" })
+	return err != nil || running || slices.ContainsFunc(s.all(), func(m *managed) bool { return len(m.noted[fromLibvirt]) > 0 })
 }
 
 // clearOnce looks once. Where libvirt runs and has made its rules again it is
@@ -184,15 +185,15 @@ func (s *Service) unite(ctx context.Context, running bool) error {
 // noteLibvirt says of networks whether libvirt manages them as well.
 func (s *Service) noteLibvirt(back map[string]bool) {
 	for _, m := range s.all() {
-		problem := ""
-		if back[m.net.Name] {
-			problem = fmt.Sprintf("libvirt manages network %s itself and has put its own rules for bridge %s back, which stay: "+
-				"stop the network in libvirt, or remove it here", m.net.Name, m.net.Bridge)
+		if !back[m.net.Name] {
+			s.note(m.net.Name, fromLibvirt)
+			continue
 		}
-		if problem != m.libvirt {
-			next := *m
-			next.libvirt = problem
-			s.publish([]transition{{old: m, next: &next}})
-		}
+		s.note(m.net.Name, fromLibvirt, finding.Finding{
+			ID: finding.LibvirtManages,
+			Summary: fmt.Sprintf("libvirt manages network %s itself and has put its own rules for bridge %s back, which stay",
+				m.net.Name, m.net.Bridge),
+			Remedy: "stop the network in libvirt, or remove it here",
+		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
@@ -20,9 +21,10 @@ type managed struct {
 	hasRules bool // open networks have none, and neither has what is no bridge
 
 	zone    zoneState
-	libvirt string // that libvirt manages it too; "" when it does not
-	cleared bool   // what libvirt had for its bridge was taken out once
-	forward string // why forwarding is not on; "" when it is
+	cleared bool // what libvirt had for its bridge was taken out once
+	// noted are the findings that are not derived from the fields above, by who
+	// found them.
+	noted map[source][]finding.Finding
 }
 
 // bridge is what stands under a network's bridge name on the host.
@@ -41,7 +43,7 @@ func (m managed) compiled() *managed {
 // keepLibvirt takes over what is known of libvirt's rules for the bridge.
 func (m *managed) keepLibvirt(before *managed) {
 	if m.net.Bridge == before.net.Bridge {
-		m.libvirt, m.cleared = before.libvirt, before.cleared
+		m.cleared = before.cleared
 	}
 }
 
@@ -59,7 +61,8 @@ func (m *managed) status() Status {
 		Network: m.net, Persistent: m.persistent, Backend: m.backend,
 		BridgeIndex: m.bridge.index, BoundZone: m.zone.bound,
 	}
-	st.State, st.StateReason = m.state()
+	st.Findings = m.findings()
+	st.State, st.StateCode, st.StateReason = stateOf(st.Findings)
 	return st
 }
 
@@ -75,22 +78,47 @@ func (e Expect) allows(m *managed) error {
 	return e(&st)
 }
 
-func (m *managed) state() (State, string) {
+// stateOf returns what findings make of a network's State, and why.
+func stateOf(fs []finding.Finding) (State, finding.ID, string) {
+	worst, ok := finding.Worst(fs)
+	if !ok {
+		return StateActive, "", ""
+	}
+	states := map[finding.Effect]State{finding.Waiting: StateWaiting, finding.Degraded: StateDegraded, finding.Failed: StateFailed}
+	return states[worst.Effect()], worst.ID, worst.Reason()
+}
+
+// findings returns everything that is found of the network, what says most of
+// its State first.
+func (m *managed) findings() []finding.Finding {
+	fs := m.bridgeFindings()
+	if m.zone.problem != "" {
+		fs = append(fs, finding.Finding{ID: finding.ZoneNotBound, Network: m.net.Name, Summary: m.zone.problem})
+	}
+	for _, noted := range m.noted {
+		fs = append(fs, noted...)
+	}
+	finding.Sort(fs)
+	return fs
+}
+
+// bridgeFindings are those of what stands under the bridge's name.
+func (m *managed) bridgeFindings() []finding.Finding {
+	f := finding.Finding{Network: m.net.Name}
 	switch b := m.bridge; {
 	case b.refused != "":
-		return StateFailed, b.refused
+		f.ID, f.Summary = finding.NotABridge, b.refused
 	case b.renamed != "":
-		return StateWaiting, fmt.Sprintf("bridge %s is now called %s: its rules follow it; rename it back, or update the network's bridge", m.net.Bridge, b.renamed)
+		f.ID = finding.BridgeRenamed
+		f.Summary = fmt.Sprintf("bridge %s is now called %s, and its rules follow it", m.net.Bridge, b.renamed)
+		f.Remedy = "rename it back, or update the network's bridge"
 	case b.index == 0:
-		return StateWaiting, fmt.Sprintf("bridge %s does not exist yet: its rules hold by name and it becomes active as soon as it appears", m.net.Bridge)
-	case m.forward != "":
-		return StateDegraded, m.forward
-	case m.zone.problem != "":
-		return StateDegraded, m.zone.problem
-	case m.libvirt != "":
-		return StateDegraded, m.libvirt
+		f.ID = finding.BridgeMissing
+		f.Summary = fmt.Sprintf("bridge %s does not exist yet: its rules hold by name and it becomes active as soon as it appears", m.net.Bridge)
+	default:
+		return nil
 	}
-	return StateActive, ""
+	return []finding.Finding{f}
 }
 
 // forwards says which families the network needs the host to forward.

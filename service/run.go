@@ -163,7 +163,7 @@ func (s *Service) applyLinks(ctx context.Context, ts []transition, cause string)
 // that router advertisements brought may have gone.
 func (s *Service) routesChanged(ctx context.Context) {
 	for _, m := range s.all() {
-		if m.forward != "" {
+		if len(m.noted[fromForwarding]) > 0 {
 			s.forwardAgain(ctx, m)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 )
 
 // Deps are what the service works with; all are required.
@@ -55,6 +57,8 @@ type Service struct {
 	// not do when it was asked.
 	owed map[string]string
 	host Host
+	// hostFindings are those of no network, by who found them.
+	hostFindings map[source][]finding.Finding
 
 	counters counterCache
 	counted  chan struct{}      // says that counters were read

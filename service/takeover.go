@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 )
@@ -24,9 +25,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("loading the stored networks: %w", err)
 	}
-	for _, b := range broken {
-		s.Log.Error("a stored network is left out until its file is right", "file", b.Path, "error", b.Err)
-	}
+	s.noteBroken(broken)
 	for _, e := range state.Current() {
 		m, err := s.restored(e)
 		if err != nil {
@@ -49,6 +48,16 @@ func (s *Service) takeOver(ctx context.Context) error {
 	s.followTakeOver(ctx)
 	s.Log.Info("in force", "networks", len(members), "backend", s.active.Name())
 	return nil
+}
+
+// noteBroken reports files that no network can be made of.
+func (s *Service) noteBroken(broken []store.FileError) {
+	fs := make([]finding.Finding, len(broken))
+	for i, b := range broken {
+		s.Log.Error("a stored network is left out until its file is right", "file", b.Path, "error", b.Err)
+		fs[i] = finding.Finding{ID: finding.FileNeverUsable, Summary: b.Error(), Remedy: "mend the file, then `virtfirewallctl reload`"}
+	}
+	s.noteHost(fromFile, fs...)
 }
 
 // untilOwnerGone waits a little for an owner of the table that was just killed:

@@ -1,0 +1,35 @@
+package finding
+
+// The kinds of finding, by what they are about.
+const (
+	BridgeMissing    ID = "bridge-missing"
+	NotABridge       ID = "not-a-bridge"
+	BridgeTaken      ID = "bridge-taken"
+	BridgeRenamed    ID = "bridge-renamed"
+	BridgeUplink     ID = "bridge-is-uplink"
+	ForwardingOff    ID = "forwarding-off"
+	ZoneNotBound     ID = "zone-not-bound"
+	LibvirtManages   ID = "libvirt-manages"
+	FileUnusable     ID = "file-unusable"
+	FileNeverUsable  ID = "file-never-usable"
+	StateFileBroken  ID = "state-file-broken"
+	NetworksConflict ID = "networks-conflict"
+)
+
+// Kinds returns the registry: every kind of finding that there is.
+func Kinds() []Kind {
+	return []Kind{
+		{BridgeMissing, Info, Waiting, "The network's bridge does not exist. Its rules are in force for the bridge's name, and it is active as soon as the bridge appears."},
+		{NotABridge, Error, Failed, "What has the bridge's name is not a Linux bridge, so there is nothing to govern."},
+		{BridgeTaken, Warning, Waiting, "The network's bridge belongs to another network by now."},
+		{BridgeRenamed, Info, None, "The network's bridge has another name than the network says. Its rules follow it."},
+		{BridgeUplink, Warning, None, "The host has a default route through the network's bridge: by an advertisement, a router in a guest, or an administrator. The rules stay in force."},
+		{ForwardingOff, Warning, Degraded, "The kernel does not forward packets, so guests reach nothing beyond the host."},
+		{ZoneNotBound, Warning, Degraded, "The bridge is not in its firewalld zone."},
+		{LibvirtManages, Warning, Degraded, "libvirt has rules of its own for the network."},
+		{FileUnusable, Error, Degraded, "The file that defines the network cannot be used. Its last good definition is in force."},
+		{FileNeverUsable, Error, None, "A file in the networks' folder cannot be used, and no good definition of it is known, so no network is made of it."},
+		{StateFileBroken, Warning, None, "A file that the service keeps its state in could not be used and was put aside."},
+		{NetworksConflict, Error, Failed, "The network clashes with another one, which stays in force: they want the same bridge or the same addresses."},
+	}
+}

@@ -1,0 +1,93 @@
+package service
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
+)
+
+// source is who looks at a network or at the host. Each replaces all of its own
+// findings at once, so that what is no longer so goes by itself.
+type source string
+
+const (
+	fromForwarding source = "forwarding"
+	fromLibvirt    source = "libvirt"
+	fromFile       source = "file"
+	fromDevices    source = "devices"
+	fromFight      source = "fight"
+	fromHost       source = "host"
+	fromTable      source = "table"
+)
+
+// noting returns a copy of the network with a source's findings replaced.
+func (m *managed) noting(from source, fs ...finding.Finding) *managed {
+	next := *m
+	next.noted = replaceFindings(m.noted, from, m.net.Name, fs)
+	return &next
+}
+
+// notedBeside returns what was noted of the network by all but one source.
+func (m *managed) notedBeside(from source) map[source][]finding.Finding {
+	return replaceFindings(m.noted, from, m.net.Name, nil)
+}
+
+// replaceFindings returns a map with one source's findings replaced. Maps that
+// were published are never written.
+func replaceFindings(all map[source][]finding.Finding, from source, network string, fs []finding.Finding) map[source][]finding.Finding {
+	next := maps.Clone(all)
+	if len(fs) == 0 {
+		delete(next, from)
+		return next
+	}
+	if next == nil {
+		next = make(map[source][]finding.Finding, 1)
+	}
+	next[from] = slices.Clone(fs)
+	for i := range next[from] {
+		next[from][i].Network = network
+	}
+	return next
+}
+
+// note replaces what a source found of a network, and publishes it where that
+// is another thing. The caller holds the change lock.
+func (s *Service) note(name string, from source, fs ...finding.Finding) {
+	m, err := s.known(name)
+	if err != nil {
+		return
+	}
+	if next := m.noting(from, fs...); !slices.Equal(next.noted[from], m.noted[from]) {
+		s.publish([]transition{{old: m, next: next}})
+	}
+}
+
+// noteHost replaces what a source found of the host.
+func (s *Service) noteHost(from source, fs ...finding.Finding) {
+	s.mu.Lock()
+	next := replaceFindings(s.hostFindings, from, "", fs)
+	changed := !slices.Equal(next[from], s.hostFindings[from])
+	s.hostFindings = next
+	s.mu.Unlock()
+	if changed {
+		s.Notify(FindingsChanged{})
+	}
+}
+
+// Diagnose returns everything that was found of the host and of the networks,
+// what matters most first.
+func (s *Service) Diagnose(context.Context) ([]finding.Finding, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var all []finding.Finding
+	for _, fs := range s.hostFindings {
+		all = append(all, fs...)
+	}
+	for _, m := range s.networks {
+		all = append(all, m.findings()...)
+	}
+	finding.Sort(all)
+	return all, nil
+}

@@ -1,0 +1,60 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+)
+
+// stubbornHost cannot switch forwarding on.
+type stubbornHost struct{}
+
+func (stubbornHost) Forward(context.Context, bool, bool) (string, error) {
+	return "", errors.New("the sysctl is read-only")
+}
+func (stubbornHost) Retranslate(context.Context, []network.Network) error   { return nil }
+func (stubbornHost) FillChecksums(context.Context, map[string]string) error { return nil }
+
+type onlyName struct{ Backend }
+
+func (onlyName) Name() string { return choice.NFTables }
+
+// A value that readers may hold is never written again: settling a change that
+// finds something new of the network makes a new value. Run with -race.
+func TestSettlingWritesNoPublishedValue(t *testing.T) {
+	s := New("test", Deps{Host: stubbornHost{}, Totals: NewTotals(nil), Log: slog.New(slog.DiscardHandler), Notify: func(Event) {}})
+	s.active = onlyName{}
+	n := network.Network{Name: "lab", Bridge: "virbr0", Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}
+	held := managed{net: n, subnets: n.Subnets(), bridge: bridge{index: 7}, zone: zoneState{bound: "libvirt"}}.compiled()
+	tr := transition{next: held}
+	s.hold(tr)
+
+	stop := make(chan struct{})
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				s.NetworkStatus("lab")
+			}
+		}
+	})
+	// The zone is another one by now, so that the value is not copied for it.
+	s.settle(t.Context(), intent{transition: transition{next: managed{net: n}.compiled()}, cause: "AddNetwork"}, zoneState{})
+	close(stop)
+	reader.Wait()
+	if len(held.noted) > 0 {
+		t.Errorf("the published value was written: %v", held.noted)
+	}
+	if st, _ := s.NetworkStatus("lab"); st.State != StateDegraded {
+		t.Errorf("the network is %s, want degraded: forwarding is off", st.State)
+	}
+}
