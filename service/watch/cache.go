@@ -31,6 +31,7 @@ type cache struct {
 	mu        sync.RWMutex
 	links     map[int]Link
 	names     map[string]int
+	altNames  map[string]int
 	addresses map[Address]bool
 	sorted    []Address // of addresses; nil when they changed since
 	routes    []Route
@@ -38,13 +39,26 @@ type cache struct {
 
 func newCache(tell func(Change)) *cache {
 	return &cache{tell: tell, links: make(map[int]Link), names: make(map[string]int),
-		addresses: make(map[Address]bool)}
+		altNames: make(map[string]int), addresses: make(map[Address]bool)}
 }
 
 func (c *cache) link(name string) (Link, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	l, ok := c.links[c.names[name]]
+	return l, ok
+}
+
+// linkByName prefers an own name: an alternative one can be out of date where
+// its link is down.
+func (c *cache) linkByName(name string) (Link, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	index, ok := c.names[name]
+	if !ok {
+		index = c.altNames[name]
+	}
+	l, ok := c.links[index]
 	return l, ok
 }
 
@@ -168,6 +182,10 @@ func (c *cache) setLink(l Link) {
 		c.dropName(old)
 	}
 	c.links[l.Index], c.names[l.Name] = l, l.Index
+	c.dropAltNames(old)
+	for _, name := range l.AltNames.List() {
+		c.altNames[name] = l.Index
+	}
 	c.tell(change)
 }
 
@@ -178,6 +196,7 @@ func (c *cache) removeLink(index int) {
 	}
 	delete(c.links, index)
 	c.dropName(old)
+	c.dropAltNames(old)
 	c.sorted = nil
 	maps.DeleteFunc(c.addresses, func(a Address, _ bool) bool { return a.Index == index })
 	c.tell(Change{Kind: Gone, Old: old})
@@ -187,5 +206,13 @@ func (c *cache) removeLink(index int) {
 func (c *cache) dropName(l Link) {
 	if c.names[l.Name] == l.Index {
 		delete(c.names, l.Name)
+	}
+}
+
+func (c *cache) dropAltNames(l Link) {
+	for _, name := range l.AltNames.List() {
+		if c.altNames[name] == l.Index {
+			delete(c.altNames, name)
+		}
 	}
 }

@@ -23,6 +23,11 @@ func parseLink(b []byte) (l Link, ok bool) {
 		switch kind {
 		case unix.IFLA_IFNAME:
 			l.Name = unix.ByteSliceToString(value)
+		case unix.IFLA_PROP_LIST:
+			l.AltNames = parseAltNames(value)
+		case unix.IFLA_WIRELESS:
+			// A wireless driver's own event: nothing of the link but its name.
+			return Link{}, false
 		case unix.IFLA_LINKINFO:
 			for kind, value := range attribute.All(value) {
 				if kind == unix.IFLA_INFO_KIND {

@@ -78,9 +78,10 @@ func (m *Monitor) settled(session int) {
 }
 
 // Query asks the kernel for one interface, past the cache: its answer is exact
-// at the time of the call. ok is false where there is none of that name.
+// at the time of the call. ok is false where there is none of that name. The
+// name may be an alternative one; the link's own is in the answer.
 func (m *Monitor) Query(name string) (link Link, ok bool, err error) {
-	if name == "" || len(name) >= unix.IFNAMSIZ {
+	if name == "" || len(name) >= longestAltName {
 		return Link{}, false, nil
 	}
 	if m.ctx.Err() != nil {
@@ -90,7 +91,7 @@ func (m *Monitor) Query(name string) (link Link, ok bool, err error) {
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: m.query}
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStatistics)))
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	req.AddData(nl.NewRtAttr(attributeOf(name), nl.ZeroTerminated(name)))
 	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
 	if errors.Is(err, unix.ENODEV) {
 		return Link{}, false, nil

@@ -41,6 +41,11 @@ type Link struct {
 	Name   string
 	Bridge bool // a Linux bridge; an Open vSwitch bridge is none
 	Up     bool // administratively up
+
+	// AltNames are the names beside Name. The kernel tells a change of them at
+	// once only while the link is up, else with the link's next change
+	// (netdev_state_change, Linux 6.18); Query is exact.
+	AltNames AltNames
 }
 
 // Address is one address of the host.
@@ -228,6 +233,11 @@ func (m *Monitor) Changes() <-chan Change { return m.queue.out }
 
 // Link is the interface of that name.
 func (m *Monitor) Link(name string) (Link, bool) { return m.cache.link(name) }
+
+// LinkByName is the interface that has the name as its own or as an alternative
+// one; the kernel gives no two interfaces one name of either sort. Link takes
+// own names alone. What has to be exact asks Query, which takes both sorts too.
+func (m *Monitor) LinkByName(name string) (Link, bool) { return m.cache.linkByName(name) }
 
 // LinkByIndex is the interface with that index.
 func (m *Monitor) LinkByIndex(index int) (Link, bool) { return m.cache.linkByIndex(index) }
