@@ -88,11 +88,14 @@ func naturalBits(a netip.Addr) (int, error) {
 }
 
 // parseRoute reads the subnet of a <route>. libvirt supposes no prefix for
-// routes: without one only 0.0.0.0 passes there, which is no guests' subnet.
+// routes: without one only 0.0.0.0 and :: pass there, as default routes.
 func parseRoute(r libvirtxml.NetworkRoute) (netip.Prefix, error) {
 	a, err := parseFamily("<route>", r.Family, r.Address)
 	if err != nil {
 		return netip.Prefix{}, err
+	}
+	if a.IsUnspecified() && r.Prefix == 0 && (r.Netmask == "" || r.Netmask == "0.0.0.0") {
+		return netip.Prefix{}, defaultRoute(a)
 	}
 	n, given, err := prefixBits("<route>", a, r.Netmask, r.Prefix)
 	if err != nil {
@@ -102,6 +105,14 @@ func parseRoute(r libvirtxml.NetworkRoute) (netip.Prefix, error) {
 		return netip.Prefix{}, invalid("<route>", "%s has neither netmask nor prefix: add one", a)
 	}
 	return netip.PrefixFrom(a, n), nil
+}
+
+// defaultRoute refuses a default route through a guest.
+func defaultRoute(a netip.Addr) error {
+	whole := netip.PrefixFrom(a, 0)
+	return invalid("<route>", "%s is the host's default route through a guest: every address would belong to the network, "+
+		"so that its guests could send from any address; "+
+		"name the subnets behind the guest instead, or set the route on the host with ip route", whole)
 }
 
 // parseSubnet reads "192.168.122.1/24".

@@ -1,27 +1,22 @@
 package network
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
-// reserved are the addresses that no guest may have, and that would take
-// traffic of the host itself if a network's rules covered them.
+// reserved are the addresses that no guest may have, nor a translated packet as
+// its source, and that would take traffic of the host itself if a network's
+// rules covered them.
 var reserved = []struct {
 	prefix netip.Prefix
 	what   string
-	pool   bool // translated packets cannot have them as source either
 }{
-	{netip.MustParsePrefix("0.0.0.0/8"), "unspecified", true},
-	{netip.MustParsePrefix("127.0.0.0/8"), "loopback", true},
-	{netip.MustParsePrefix("169.254.0.0/16"), "link-local", false},
-	{netip.MustParsePrefix("224.0.0.0/4"), "multicast", true},
-	{netip.MustParsePrefix("255.255.255.255/32"), "broadcast", true},
-	{netip.MustParsePrefix("::/128"), "unspecified", true},
-	{netip.MustParsePrefix("::1/128"), "loopback", true},
-	{netip.MustParsePrefix("::ffff:0:0/96"), "IPv4-mapped", true},
-	{netip.MustParsePrefix("fe80::/10"), "link-local", false},
-	{netip.MustParsePrefix("ff00::/8"), "multicast", true},
+	{netip.MustParsePrefix("0.0.0.0/8"), "unspecified"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
+	{netip.MustParsePrefix("255.255.255.255/32"), "broadcast"},
+	{netip.MustParsePrefix("::/128"), "unspecified"},
+	{netip.MustParsePrefix("::1/128"), "loopback"},
+	{netip.MustParsePrefix("::ffff:0:0/96"), "IPv4-mapped"},
+	{netip.MustParsePrefix("ff00::/8"), "multicast"},
 }
 
 // The largest subnets that one network may claim.
@@ -30,9 +25,8 @@ const (
 	minBits6 = 16
 )
 
-// validateSubnets checks addresses and routes, and that no two of their
-// subnets overlap without being the same: which of the two would speak for a
-// packet then would depend on the order of rules.
+// validateSubnets checks addresses and routes. Subnets of one network may lie
+// inside one another, as with libvirt: all of them get the same verdicts.
 func validateSubnets(n Network) error {
 	for i, p := range n.Addresses {
 		if err := validateSubnet("Addresses", p); err != nil {
@@ -52,7 +46,7 @@ func validateSubnets(n Network) error {
 			return invalid("Routes", "%s is an address inside a subnet: write the subnet, %s", p, p.Masked())
 		}
 	}
-	return validateOverlap(n)
+	return nil
 }
 
 func validateSubnet(field string, p netip.Prefix) error {
@@ -74,22 +68,6 @@ func validateSubnet(field string, p netip.Prefix) error {
 	return nil
 }
 
-func validateOverlap(n Network) error {
-	subnets := n.Subnets()
-	for i, p := range subnets {
-		for _, q := range subnets[:i] {
-			if p.Overlaps(q) {
-				field := "Addresses"
-				if slices.Contains(n.Routes, p) {
-					field = "Routes"
-				}
-				return invalid(field, "the subnets %s and %s overlap: use one prefix for both, or separate ones", q, p)
-			}
-		}
-	}
-	return nil
-}
-
 // validatePool checks a range of source addresses for translation.
 func validatePool(field string, r AddrRange, family func(netip.Addr) bool, want string) error {
 	if r.IsZero() && !r.Last.IsValid() {
@@ -104,7 +82,7 @@ func validatePool(field string, r AddrRange, family func(netip.Addr) bool, want 
 		return invalid(field, "%s ends before it starts: swap the addresses", r)
 	}
 	for _, p := range reserved {
-		if p.pool && rangeOverlaps(r, p.prefix) {
+		if rangeOverlaps(r, p.prefix) {
 			return invalid(field, "%s covers %s addresses (%s), which no packet may come from: use another range", r, p.what, p.prefix)
 		}
 	}
@@ -116,4 +94,15 @@ func rangeOverlaps(r AddrRange, p netip.Prefix) bool {
 		return false
 	}
 	return p.Contains(r.First) || p.Contains(r.Last) || !p.Addr().Less(r.First) && !r.Last.Less(p.Addr())
+}
+
+// linkLocal6 are the addresses that every IPv6 interface has one of.
+var linkLocal6 = netip.MustParsePrefix("fe80::/10")
+
+// OfOneLink reports whether a subnet's addresses hold on each link anew: those
+// of IPv6's link-local prefix, which no host forwards (RFC 4291, 2.5.6), so that
+// any number of bridges and uplinks have the same. IPv4's 169.254.0.0/16 is none
+// of them, for Linux forwards it like any other subnet.
+func OfOneLink(p netip.Prefix) bool {
+	return p.Bits() >= linkLocal6.Bits() && linkLocal6.Contains(p.Addr())
 }

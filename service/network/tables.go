@@ -25,7 +25,8 @@ type element struct {
 }
 
 // libvirtNetwork is the part of libvirt's schema (network.rng and
-// networkcommon.rng of libvirt 11.3) that concerns a firewall.
+// networkcommon.rng of libvirt 12.8) that concerns a firewall, with what older
+// documents have there and libvirt passes over.
 var libvirtNetwork = &element{
 	loose: true,
 	attrs: map[string]attrKind{"ipv6": yesNo},
@@ -34,11 +35,12 @@ var libvirtNetwork = &element{
 		"uuid":    {once: true, text: true},
 		"forward": libvirtForward,
 		"bridge": {once: true, attrs: map[string]attrKind{
-			"name": anyText, "zone": anyText, "stp": anyText, "delay": anyText, "macTableManager": anyText}},
+			"name": anyText, "zone": anyText, "stp": anyText, "delay": anyText, "macTableManager": anyText,
+			"forwardDelay": anyText}}, // of old documents; libvirt's delay
 		"dns": {once: true, loose: true, attrs: map[string]attrKind{"enable": yesNo}},
 		"ip":  libvirtIP,
 		"route": {attrs: map[string]attrKind{
-			"family": anyText, "address": anyText, "netmask": anyText, "prefix": positive,
+			"family": anyText, "address": anyText, "netmask": anyText, "prefix": number,
 			"gateway": anyText, "metric": positive}},
 	},
 }
@@ -71,21 +73,17 @@ var libvirtIP = &element{
 		"family": anyText, "address": anyText, "netmask": anyText, "prefix": positive, "localPtr": yesNo},
 	children: map[string]*element{
 		"tftp": {once: true, attrs: map[string]attrKind{"root": anyText}},
+		// Whether there is <dhcp> counts, not what it says: ranges, hosts and
+		// leases are dnsmasq's.
 		"dhcp": {once: true, children: map[string]*element{
-			"range": {
-				attrs:    map[string]attrKind{"start": anyText, "end": anyText},
-				children: map[string]*element{"lease": leaseElement},
-			},
-			"host": {
-				attrs:    map[string]attrKind{"id": anyText, "mac": anyText, "name": anyText, "ip": anyText},
-				children: map[string]*element{"lease": leaseElement},
-			},
-			"bootp": {attrs: map[string]attrKind{"file": anyText, "server": anyText}},
+			"range": passedOver, "host": passedOver, "bootp": passedOver, "lease": passedOver, "option": passedOver,
 		}},
 	},
 }
 
-var leaseElement = &element{once: true, attrs: map[string]attrKind{"expiry": number, "unit": anyText}}
+// passedOver is an element that says nothing about a firewall, whatever it
+// contains.
+var passedOver = &element{loose: true}
 
 // ownNetwork is the schema of our element in <metadata>, the same as
 // docs/network-metadata.rng.
