@@ -162,6 +162,8 @@ var peerCases = map[string]peerCase{
 	"open-without-ip":        {refused: "no IP address provided", before: "10.8.0", why: "libvirt can since"},
 	"nat-single-port":        {refused: "Invalid port range", why: "D5"},
 	"nat-static-routes":      {differs: without("10.40.0.0/16", "10.41.0.0/16", "fd00:4000::/48"), why: "D3"},
+	"nat-route-around":       {differs: without("10.0.0.0/16"), why: "D3"},
+	"route-nested":           {differs: without("10.0.128.0/17"), why: "D3"},
 	"nat-interface-list": {
 		edit:    []string{"<interface dev='wlp2s0'/>", "", "<interface dev='wg0'/>", ""},
 		differs: without("wlp2s0", "wg0"), why: "D10",

@@ -51,6 +51,9 @@ func validateIfName(field, name string) error {
 	return validateIfNameBytes(field, name)
 }
 
+// IsInterfaceName reports whether a link of that name can be named in rules.
+func IsInterfaceName(name string) bool { return validateIfName("", name) == nil }
+
 func validateIfNameBytes(field, name string) error {
 	for _, r := range name {
 		if !unicode.IsPrint(r) || strings.ContainsRune(` /:%"\`, r) {
