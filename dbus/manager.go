@@ -105,12 +105,17 @@ func (s *Server) getNetworkByBridge(c *call) (work, error) {
 }
 
 func (s *Server) byBridge(bridge string) (service.Status, bool) {
+	var named service.Status
+	found := false
 	for _, st := range s.api.AllNetworks() {
+		if st.Interface == bridge {
+			return st, true // the link's own name comes first
+		}
 		if st.Network.Bridge == bridge {
-			return st, true
+			named, found = st, true
 		}
 	}
-	return service.Status{}, false
+	return named, found
 }
 
 func (s *Server) listNetworks(*call) (work, error) {

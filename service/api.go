@@ -25,6 +25,7 @@ type Status struct {
 	Persistent  bool
 	Backend     string // "nftables" or "iptables"
 	BridgeIndex int    // 0 while there is no bridge
+	Interface   string // the bridge's own name now, which may be another than the network says
 	State       State
 	StateCode   finding.ID // "" while active, else the kind of the finding that says most of the State
 	StateReason string     // "" while active, else a sentence with the remedy

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"os"
+	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
@@ -15,6 +16,11 @@ import (
 type Member struct {
 	Network network.Network
 	Index   int // of its bridge; 0 while there is none
+	// Iface is the name by which rules of interface names match the bridge; ""
+	// where another network has that.
+	Iface string
+	// Names are those by which the bridge is known where it has no index yet.
+	Names []string
 }
 
 // Change is one transaction: networks that are added or whose rules are
@@ -82,7 +88,7 @@ func (b NFTables) ResetCounters(ctx context.Context, network string) error {
 func compile(members []Member) []ruleset.Part {
 	parts := make([]ruleset.Part, 0, len(members))
 	for _, m := range members {
-		if part, ok := ruleset.Compile(m.Network, m.Index); ok {
+		if part, ok := ruleset.Compile(m.Network, m.Index, m.Names...); ok {
 			parts = append(parts, part)
 		}
 	}
@@ -100,7 +106,13 @@ func (IPTables) Name() string { return choice.IPTables }
 
 // Apply makes one change; each table changes in one step.
 func (b IPTables) Apply(ctx context.Context, c Change) error {
-	return b.Kernel.Apply(ctx, networks(c.Set), c.Remove)
+	remove := slices.Clone(c.Remove)
+	for _, m := range c.Set {
+		if m.Iface == "" {
+			remove = append(remove, m.Network.Name)
+		}
+	}
+	return b.Kernel.Apply(ctx, networks(c.Set), remove)
 }
 
 // Sync brings the chains to exactly these networks.
@@ -136,10 +148,15 @@ func (b IPTables) ResetCounters(ctx context.Context, network string) error {
 	return b.Kernel.ResetCounters(ctx, network)
 }
 
+// networks are members as libvirt's rules name them: by the name that the bridge
+// has now.
 func networks(members []Member) []network.Network {
-	out := make([]network.Network, len(members))
-	for i, m := range members {
-		out[i] = m.Network
+	out := make([]network.Network, 0, len(members))
+	for _, m := range members {
+		if m.Iface != "" {
+			m.Network.Bridge = m.Iface
+			out = append(out, m.Network)
+		}
 	}
 	return out
 }

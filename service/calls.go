@@ -25,12 +25,16 @@ func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOpt
 				return intent{}, err
 			}
 		}
+		n, source, err := s.byOwnName(n, o.Source)
+		if err != nil {
+			return intent{}, err
+		}
 		next, err := s.prepare(c, n, before)
 		if err != nil {
 			return intent{}, err
 		}
 		next.persistent = o.Persistent || s.stored(n.Name)
-		doc, err := document(n, o.Source)
+		doc, err := document(n, source)
 		return intent{
 			transition: transition{old: before, next: next, zoneAsked: asksZone(n, before), anew: before != nil},
 			cause:      "AddNetwork",
@@ -53,6 +57,21 @@ func (s *Service) unknown(name string, before *managed) error {
 
 // stored says whether a file in the persistent directory speaks of the name.
 func (s *Service) stored(name string) bool { return s.Files.Persistent(name) }
+
+// byOwnName is a network whose bridge has the link's own name where it was asked
+// for by an alternative one, which rules do not match: what is stored says the
+// same as what is in force.
+func (s *Service) byOwnName(n network.Network, source []byte) (network.Network, []byte, error) {
+	l, ok, err := s.Links.Query(n.Bridge)
+	if err != nil {
+		return n, nil, errorf(ApplyFailed, "looking at bridge %s: %w", n.Bridge, err)
+	}
+	if !ok || l.Name == n.Bridge {
+		return n, source, nil
+	}
+	n.Bridge = l.Name
+	return n, nil, nil
+}
 
 // document is what is stored of a network: the client's own text where there
 // is one, which says more than the service reads in it.
@@ -149,6 +168,11 @@ func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[s
 		if err != nil {
 			return intent{}, invalid(err)
 		}
+		if n.Bridge != before.net.Bridge {
+			if n, _, err = s.byOwnName(n, nil); err != nil {
+				return intent{}, err
+			}
+		}
 		next, err := s.prepare(c, n, before)
 		if err != nil {
 			return intent{}, err
@@ -185,8 +209,32 @@ func (s *Service) NetworkStatus(name string) (Status, bool) {
 	return m.status(), true
 }
 
-// NetworkByBridge is the name of the network that has the bridge.
+// NetworkByBridge is the name of the network that has the bridge: under the
+// name that the link has, or else the one that the network says.
 func (s *Service) NetworkByBridge(bridge string) (string, bool) {
+	if name, ok := s.holderOf(bridge); ok {
+		return name, true
+	}
+	return s.configuredFor(bridge)
+}
+
+// holderOf is the network whose bridge has that name now.
+func (s *Service) holderOf(iface string) (string, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if m := s.networks[s.bridges[iface]]; m != nil && m.iface() == iface {
+		return m.net.Name, true
+	}
+	for name, m := range s.networks {
+		if m.renamed() && m.iface() == iface {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// configuredFor is the network that says that its bridge has that name.
+func (s *Service) configuredFor(bridge string) (string, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	name, ok := s.bridges[bridge]

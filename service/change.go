@@ -104,7 +104,7 @@ func (s *Service) whenLeft(ctx context.Context, c *conversation, undo *undoStack
 
 func (c *conversation) firstToLeave(ts []transition) (transition, bool) {
 	for _, t := range ts {
-		if t.leavesZone() && !c.left[t.old.net.Bridge] {
+		if t.leavesZone() && !c.left[t.old.iface()] {
 			return t, true
 		}
 	}
@@ -139,7 +139,7 @@ func (s *Service) settle(ctx context.Context, i intent, zone zoneState) {
 	defer s.unlock()
 	now, _ := s.known(t.name())
 	if t.next != nil && (now == nil || now.net.Bridge != t.next.net.Bridge) {
-		s.owe(t.next.net.Bridge, "") // where it may just have been put
+		s.owe(t.next.iface(), "") // where it may just have been put
 	} else if now != nil && t.next != nil && now.zone == t.next.zone {
 		next := *now
 		next.zone = zone

@@ -3,8 +3,10 @@ package service
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
@@ -29,27 +31,51 @@ func (s *Service) admit(n network.Network, before *managed) (bridge, error) {
 	if err := s.admitBeside(n); err != nil {
 		return bridge{}, err
 	}
-	index := 0
 	if before != nil && before.net.Bridge == n.Bridge {
-		index = before.bridge.index
+		b, err := s.look(n.Bridge, before.bridge.index, s.takenFrom(n.Name))
+		if err != nil {
+			return bridge{}, err
+		}
+		return b, s.admitOnHost(added(n, before), b)
 	}
-	b, err := s.look(n.Bridge, index)
+	b, err := s.look(n.Bridge, 0, s.takenFrom(n.Name))
+	if err == nil {
+		err = s.refusal(n.Bridge, b)
+	}
+	if err == nil && b.stray == finding.BridgeTaken {
+		err = s.taken(n)
+	}
 	if err != nil {
 		return bridge{}, err
-	}
-	if b.refused != "" {
-		return bridge{}, errorf(InvalidArgument, "%s", b.refused)
-	}
-	for _, other := range s.byIndex(b.index) {
-		if other.net.Name != n.Name {
-			return bridge{}, renamedFrom(n, other)
-		}
 	}
 	return b, s.admitOnHost(n, b)
 }
 
-// renamedFrom says that a network's bridge is another's under a new name: one
-// interface ID can lead to one network's rules only.
+// added is a network with those of its subnets alone that it did not have
+// before: what is in force is not refused for what the host has come to.
+func added(n network.Network, before *managed) network.Network {
+	had := func(p netip.Prefix) bool { return slices.Contains(before.subnets, p.Masked()) }
+	n.Addresses = slices.DeleteFunc(slices.Clone(n.Addresses), had)
+	n.Routes = slices.DeleteFunc(slices.Clone(n.Routes), had)
+	return n
+}
+
+// taken says that the link which has a network's bridge's name is another
+// network's: one link can have one network's rules only.
+func (s *Service) taken(n network.Network) error {
+	l, _, err := s.Links.Query(n.Bridge)
+	if err != nil {
+		return errorf(ApplyFailed, "looking at bridge %s: %w", n.Bridge, err)
+	}
+	for _, other := range s.byIndex(l.Index) {
+		if other.net.Name != n.Name {
+			return renamedFrom(n, other)
+		}
+	}
+	return errorf(BridgeInUse, "bridge %s belonged to another network a moment ago: try again", n.Bridge)
+}
+
+// renamedFrom says that a network's bridge is another's under another name.
 func renamedFrom(n network.Network, other *managed) error {
 	return errorf(BridgeInUse, "bridge %s is that of network %q, which calls it %s: rename it back, or update or remove that network first",
 		n.Bridge, other.net.Name, other.net.Bridge)
@@ -123,39 +149,6 @@ func overlap(subnets []netip.Prefix, p netip.Prefix) (netip.Prefix, bool) {
 		}
 	}
 	return netip.Prefix{}, false
-}
-
-// look finds what stands under a bridge's name. known is the index that the
-// network's bridge had, so that a renamed bridge is not lost.
-func (s *Service) look(name string, known int) (bridge, error) {
-	l, ok, err := s.Links.Query(name)
-	if err != nil {
-		return bridge{}, errorf(ApplyFailed, "looking at bridge %s: %w", name, err)
-	}
-	if !ok {
-		l, ok := s.Links.LinkByIndex(known)
-		if known != 0 && ok && l.Bridge && l.Name != name {
-			if _, taken := s.NetworkByBridge(l.Name); taken {
-				return bridge{}, nil // it is that network's bridge now
-			}
-			return bridge{index: known, renamed: l.Name}, nil
-		}
-		return bridge{}, nil
-	}
-	return bridge{index: l.Index, refused: s.refusal(l.Name, l.Index, l.Bridge)}, nil
-}
-
-// refusal says why an interface may not be governed; "" when it may.
-func (s *Service) refusal(name string, index int, isBridge bool) string {
-	if !isBridge {
-		return name + " exists and is not a bridge: only Linux bridges can be networks; name another bridge or remove the interface"
-	}
-	for _, r := range s.Links.DefaultRoutes() {
-		if r.Index == index {
-			return name + " carries the host's default route: rules for guests would cut the host off; use a bridge of the guests' own"
-		}
-	}
-	return ""
 }
 
 // known gives the network of that name or the error that there is none.

@@ -58,7 +58,11 @@ func (s *Service) changeRules(ctx context.Context, ts []transition, undo *undoSt
 	if err := s.keepCounters(ctx, ts); err != nil {
 		return errorf(ApplyFailed, "keeping the counters: %w", err)
 	}
-	undo.add(func() error { return s.active.Apply(context.WithoutCancel(ctx), changeOf(reversed(ts))) })
+	undo.add(func() error {
+		s.rememberLinks(reversed(ts))
+		return s.active.Apply(context.WithoutCancel(ctx), changeOf(reversed(ts)))
+	})
+	s.rememberLinks(ts)
 	if err := s.active.Apply(ctx, change); err != nil {
 		return errorf(ApplyFailed, "changing the kernel's rules: %w", err)
 	}
@@ -197,8 +201,10 @@ func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
 		}
 	}
 	s.retranslate(fresh)
+	s.leaveOldNames(ts)
 	poke(s.dhcp)
 	poke(s.foreign)
+	s.lookAgain(ctx, ts)
 }
 
 // forwarding turns on what the network needs, once its bridge is there, and
@@ -237,7 +243,7 @@ func (s *Service) dhcpBridges() map[string]string {
 	defer s.mu.RUnlock()
 	for name, m := range s.networks {
 		if m.present() && m.servesDHCPv4() {
-			want[m.net.Bridge] = name
+			want[m.iface()] = name
 		}
 	}
 	return want

@@ -134,7 +134,7 @@ func (c *conversation) moveBack(ctx context.Context, iface, zone string) error {
 
 // leave takes the bridge of a change out of a zone that it leaves for good.
 func (c *conversation) leave(ctx context.Context, t transition, undo *undoStack) error {
-	iface, zone := t.old.net.Bridge, t.old.zone.bound
+	iface, zone := t.old.iface(), t.old.zone.bound
 	err := c.err
 	if err == nil && t.old.zone.unseen {
 		var bound map[string]string
@@ -158,7 +158,7 @@ func (c *conversation) leave(ctx context.Context, t transition, undo *undoStack)
 // is degraded.
 func (c *conversation) enter(ctx context.Context, t transition, undo *undoStack) (zoneState, error) {
 	m := t.next
-	if m.bridge.refused != "" {
+	if m.bridge.stray != "" {
 		return m.zone, nil
 	}
 	before, err := c.before(ctx, t)
@@ -175,14 +175,14 @@ func (c *conversation) enter(ctx context.Context, t transition, undo *undoStack)
 			if refused && before == "" {
 				return nil // firewalld itself says that it did nothing
 			}
-			return c.moveBack(ctx, m.net.Bridge, before)
+			return c.moveBack(ctx, m.iface(), before)
 		})
-		err = c.move(ctx, m.net.Bridge, zone)
+		err = c.move(ctx, m.iface(), zone)
 		refused = zones.IsRefusal(err)
 	}
 	switch {
 	case err != nil && t.zoneAsked:
-		return m.zone, zoneError(m.net.Bridge, zone, err)
+		return m.zone, zoneError(m.iface(), zone, err)
 	case err != nil:
 		p := &place{m: m, seen: before, err: err}
 		c.s.complainOfZones([]*place{p})
@@ -211,5 +211,5 @@ func (c *conversation) before(ctx context.Context, t transition) (string, error)
 		return "", nil
 	}
 	bound, err := c.interfaces(ctx)
-	return bound[t.next.net.Bridge], err
+	return bound[t.next.iface()], err
 }

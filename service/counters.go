@@ -148,7 +148,7 @@ func (s *Service) saveCounters() {
 // network.
 func (s *Service) keepCounters(ctx context.Context, ts []transition) error {
 	for _, t := range ts {
-		if t.old != nil && t.old.hasRules && t.next != nil && !t.next.hasRules {
+		if t.old != nil && t.old.hasRules && t.next != nil && (!t.next.hasRules || t.next.member().Iface == "") {
 			totals, err := s.readCounters(ctx, 0)
 			if err != nil {
 				return err

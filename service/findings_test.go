@@ -13,7 +13,7 @@ import (
 func TestSourcesReplaceTheirOwnFindings(t *testing.T) {
 	var events []Event
 	s := New("test", Deps{Log: slog.New(slog.DiscardHandler), Notify: func(e Event) { events = append(events, e) }})
-	s.adopt(managed{net: network.Network{Name: "lab", Bridge: "virbr0"}, bridge: bridge{index: 7}}.compiled())
+	s.adopt(managed{net: network.Network{Name: "lab", Bridge: "virbr0"}, bridge: bridge{index: 7, name: "virbr0"}}.compiled())
 	wantIDs := func(what string, news int, want ...finding.ID) {
 		t.Helper()
 		fs, err := s.Diagnose(t.Context())

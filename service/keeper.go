@@ -115,7 +115,7 @@ func (s *Service) tryAgain(ctx context.Context, c *conversation) {
 	owed := s.debts()
 	s.rebind(ctx, c, false)
 	for iface, zone := range owed {
-		if _, managed := s.NetworkByBridge(iface); managed {
+		if _, managed := s.holderOf(iface); managed {
 			s.settled(iface, c)
 		} else if err := c.move(ctx, iface, zone); err == nil || errors.Is(err, zones.ErrNotRunning) {
 			s.settled(iface, c)
@@ -194,7 +194,7 @@ func (s *Service) surprises(e zones.Event) bool {
 	if e.Interface == "" {
 		return true
 	}
-	name, ok := s.NetworkByBridge(e.Interface)
+	name, ok := s.holderOf(e.Interface)
 	if !ok {
 		return false
 	}
@@ -234,7 +234,7 @@ func (s *Service) acceptMoves(ctx context.Context, c *conversation) {
 	}
 	s.withLock(ctx, func(context.Context) {
 		for _, m := range s.all() {
-			if zone := bound[m.net.Bridge]; zone != m.zone.bound {
+			if zone := bound[m.iface()]; zone != m.zone.bound {
 				s.acceptMove(m, zone, c.have)
 			}
 		}
@@ -245,14 +245,14 @@ func (s *Service) acceptMove(m *managed, zone string, have zones.Installed) {
 	next := *m
 	next.zone.moved = false
 	want, err := next.zoneIn(have)
-	if (m.zone.retry || s.owes(m.net.Bridge)) && (err != nil || want != zone) {
+	if (m.zone.retry || s.owes(m.iface())) && (err != nil || want != zone) {
 		next.zone.bound = zone // the late effect of a call of the service's own, perhaps
 		s.publish([]transition{{old: m, next: &next}})
 		return
 	}
 	next.zone = next.inside(zone)
 	if next.zone.moved = m.concernsZones() && (err != nil || want != zone); next.zone.moved {
-		s.Log.Info("somebody moved a bridge to another zone, which stays until the next reload", "network", m.net.Name, "bridge", m.net.Bridge, "zone", zone)
+		s.Log.Info("somebody moved a bridge to another zone, which stays until the next reload", "network", m.net.Name, "bridge", m.iface(), "zone", zone)
 	}
 	s.publish([]transition{{old: m, next: &next}})
 }

@@ -23,9 +23,6 @@ func (s *Service) report(t transition, cause string) {
 	if what := t.told(); what != "" {
 		s.Log.Info(what, m.fields(cause)...)
 	}
-	if t.next != nil && t.next.bridge.refused != "" && (t.old == nil || t.old.bridge.refused == "") {
-		s.Log.Warn("a network is not in force", append(m.fields(t.next.bridge.refused), systemd.MessageID(systemd.MessageNetworkFailed))...)
-	}
 }
 
 // told is a change in words; "" for one that is not worth a line.
@@ -37,7 +34,7 @@ func (t transition) told() string {
 		return "removed a network"
 	case !t.old.net.Equal(t.next.net) || t.old.persistent != t.next.persistent:
 		return "updated a network"
-	case t.old.bridge == t.next.bridge:
+	case t.old.bridge.index == t.next.bridge.index:
 		return ""
 	case t.next.present():
 		return "a network's bridge is there"

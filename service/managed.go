@@ -1,7 +1,6 @@
 package service
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -18,7 +17,7 @@ type managed struct {
 	backend    string // the one that holds its rules
 
 	bridge   bridge
-	hasRules bool // open networks have none, and neither has what is no bridge
+	hasRules bool // open networks have none
 
 	zone    zoneState
 	cleared bool // what libvirt had for its bridge was taken out once
@@ -27,16 +26,9 @@ type managed struct {
 	noted map[source][]finding.Finding
 }
 
-// bridge is what stands under a network's bridge name on the host.
-type bridge struct {
-	index   int    // the bridge's interface index; 0 while there is none
-	renamed string // the name that the bridge of that index has now
-	refused string // why what stands there is not governed
-}
-
-// compiled says whether the network has rules, its bridge being what it is.
+// compiled returns the network with what follows from its settings.
 func (m managed) compiled() *managed {
-	m.hasRules = m.bridge.refused == "" && m.net.Mode != network.ModeOpen
+	m.hasRules = m.net.Mode != network.ModeOpen
 	return &m
 }
 
@@ -47,19 +39,11 @@ func (m *managed) keepLibvirt(before *managed) {
 	}
 }
 
-// member is the network as a backend needs it.
-func (m *managed) member() Member { return Member{Network: m.net, Index: m.bridge.index} }
-
-// present says that the network's bridge is there under its own name.
-func (m *managed) present() bool {
-	return m.bridge.index != 0 && m.bridge.renamed == "" && m.bridge.refused == ""
-}
-
 // status is the network as clients see it.
 func (m *managed) status() Status {
 	st := Status{
 		Network: m.net, Persistent: m.persistent, Backend: m.backend,
-		BridgeIndex: m.bridge.index, BoundZone: m.zone.bound,
+		BridgeIndex: m.bridge.index, Interface: m.iface(), BoundZone: m.zone.bound,
 	}
 	st.Findings = m.findings()
 	st.State, st.StateCode, st.StateReason = stateOf(st.Findings)
@@ -100,25 +84,6 @@ func (m *managed) findings() []finding.Finding {
 	}
 	finding.Sort(fs)
 	return fs
-}
-
-// bridgeFindings are those of what stands under the bridge's name.
-func (m *managed) bridgeFindings() []finding.Finding {
-	f := finding.Finding{Network: m.net.Name}
-	switch b := m.bridge; {
-	case b.refused != "":
-		f.ID, f.Summary = finding.NotABridge, b.refused
-	case b.renamed != "":
-		f.ID = finding.BridgeRenamed
-		f.Summary = fmt.Sprintf("bridge %s is now called %s, and its rules follow it", m.net.Bridge, b.renamed)
-		f.Remedy = "rename it back, or update the network's bridge"
-	case b.index == 0:
-		f.ID = finding.BridgeMissing
-		f.Summary = fmt.Sprintf("bridge %s does not exist yet: its rules hold by name and it becomes active as soon as it appears", m.net.Bridge)
-	default:
-		return nil
-	}
-	return []finding.Finding{f}
 }
 
 // forwards says which families the network needs the host to forward.

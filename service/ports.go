@@ -46,6 +46,7 @@ type Links interface {
 	Picture
 	// Query asks the kernel itself.
 	Query(name string) (link watch.Link, ok bool, err error)
+	QueryIndex(index int) (link watch.Link, ok bool, err error)
 	// Sync returns when all that happened before the call is in the picture.
 	Sync(ctx context.Context) error
 	Changes() <-chan watch.Change
@@ -54,6 +55,7 @@ type Links interface {
 // Picture is what the link monitor knows, a moment after the kernel.
 type Picture interface {
 	LinkByIndex(index int) (watch.Link, bool)
+	Links() []watch.Link
 	Addresses() []watch.Address
 	DefaultRoutes() []watch.Route
 }
@@ -99,6 +101,10 @@ type Files interface {
 	// changes to persistent networks, which end.
 	ForgetRuntimeChanges(read store.State) (undo func() error, err error)
 	SaveCounters(map[string]ruleset.Counters) error
+	// SaveLink keeps the index of a network's link until reboot, 0 for none;
+	// Links are those that were kept.
+	SaveLink(network string, index int) error
+	Links() map[string]int
 }
 
 // HostNeeds is what networks need of the host besides rules.

@@ -31,7 +31,7 @@ func (s *Service) rebind(ctx context.Context, c *conversation, all bool) (mended
 	bound, err := c.interfaces(ctx)
 	var right, wrong []*place
 	for _, m := range s.all() {
-		if !all && !m.zone.retry && !s.owes(m.net.Bridge) {
+		if !all && !m.zone.retry && !s.owes(m.iface()) {
 			continue
 		}
 		if p := m.placeIn(c.have, bound, err); p.want == p.seen || p.err != nil {
@@ -54,7 +54,7 @@ func (s *Service) rebind(ctx context.Context, c *conversation, all bool) (mended
 // placeIn is where a network's bridge is, and where it belongs whatever others
 // chose; err is why nobody can say where it is.
 func (m *managed) placeIn(have zones.Installed, bound map[string]string, err error) *place {
-	p := &place{m: m, seen: bound[m.net.Bridge], err: err}
+	p := &place{m: m, seen: bound[m.iface()], err: err}
 	if err != nil && !errors.Is(err, zones.ErrNotRunning) {
 		p.seen = m.zone.bound
 	}
@@ -73,7 +73,7 @@ func (m *managed) placeIn(have zones.Installed, bound map[string]string, err err
 // at: that call saw to its zone.
 func (s *Service) changedSince(p *place) bool {
 	now, err := s.known(p.m.net.Name)
-	return err != nil || now.net.Bridge != p.m.net.Bridge || now.zone != p.m.zone
+	return err != nil || now.iface() != p.m.iface() || now.zone != p.m.zone
 }
 
 // mend moves bridges to where they belong.
@@ -85,9 +85,9 @@ func (c *conversation) mend(ctx context.Context, places []*place) {
 		case c.err != nil:
 			p.err = c.err
 		case p.want == "":
-			p.err = c.move(ctx, p.m.net.Bridge, "")
+			p.err = c.move(ctx, p.m.iface(), "")
 		default:
-			bindings, which = append(bindings, zones.Binding{Interface: p.m.net.Bridge, Zone: p.want}), append(which, p)
+			bindings, which = append(bindings, zones.Binding{Interface: p.m.iface(), Zone: p.want}), append(which, p)
 		}
 	}
 	if len(bindings) == 0 {

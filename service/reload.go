@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
@@ -107,23 +108,28 @@ func (s *Service) reloaded(state store.State) ([]transition, error) {
 	return ts, s.oneBridgeEach(ts)
 }
 
-// oneBridgeEach checks that no network comes for a bridge that another keeps
-// under a new name.
+// oneBridgeEach checks that no two networks have one link, under whatever names.
 func (s *Service) oneBridgeEach(ts []transition) error {
-	changes := make(map[string]bool, len(ts))
-	for _, t := range ts {
-		changes[t.name()] = true
-	}
-	stay := map[int]*managed{}
+	after := map[string]*managed{}
 	for _, m := range s.all() {
-		if !changes[m.net.Name] && m.bridge.index != 0 {
-			stay[m.bridge.index] = m
-		}
+		after[m.net.Name] = m
 	}
 	for _, t := range ts {
-		if t.next != nil && stay[t.next.bridge.index] != nil {
-			return renamedFrom(t.next.net, stay[t.next.bridge.index])
+		after[t.name()] = t.next
+	}
+	links := map[int]*managed{}
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		m := after[name]
+		if m == nil || m.bridge.index == 0 {
+			continue
 		}
+		if other := links[m.bridge.index]; other != nil {
+			if other.iface() == other.net.Bridge {
+				m, other = other, m
+			}
+			return renamedFrom(m.net, other)
+		}
+		links[m.bridge.index] = m
 	}
 	return nil
 }
@@ -133,7 +139,7 @@ func (s *Service) reloadedOne(e store.Entry, old *managed) (*managed, error) {
 	if old != nil && old.net.Bridge == e.Network.Bridge {
 		index = old.bridge.index
 	}
-	b, err := s.look(e.Network.Bridge, index)
+	b, err := s.look(e.Network.Bridge, index, byNobody)
 	if err != nil {
 		return nil, err
 	}

@@ -87,10 +87,11 @@ func (s *Service) relink(ctx context.Context, changes []watch.Change) {
 	for _, c := range changes {
 		if c.Kind == watch.RoutesChanged {
 			s.routesChanged(ctx)
+			s.refreshUplinks(ctx)
 			continue
 		}
 		for _, name := range []string{c.Old.Name, c.New.Name} {
-			if network, ok := s.NetworkByBridge(name); ok {
+			if network, ok := s.configuredFor(name); ok {
 				touched[network] = true
 			}
 		}
@@ -107,16 +108,19 @@ func (s *Service) relink(ctx context.Context, changes []watch.Change) {
 	s.applyLinks(ctx, ts, "link")
 }
 
-// byIndex are the networks whose bridge has an index, under whatever name.
+// byIndex are the networks whose bridge has an index, under whatever name, and
+// those that get it back where a change under way fails.
 func (s *Service) byIndex(index int) (out []*managed) {
 	if index == 0 {
 		return nil
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for _, m := range s.networks {
-		if m.bridge.index == index {
-			out = append(out, m)
+	for _, networks := range []map[string]*managed{s.networks, s.held} {
+		for _, m := range networks {
+			if m != nil && m.bridge.index == index {
+				out = append(out, m)
+			}
 		}
 	}
 	return out
@@ -128,7 +132,7 @@ func (s *Service) relinked(name string) (transition, bool) {
 	if err != nil {
 		return transition{}, false
 	}
-	b, err := s.look(m.net.Bridge, m.bridge.index)
+	b, err := s.look(m.net.Bridge, m.bridge.index, s.takenFrom(name))
 	if err != nil {
 		s.Log.Error("looking at a bridge that changed", "network", name, "error", err)
 		s.kick()
@@ -139,6 +143,7 @@ func (s *Service) relinked(name string) (transition, bool) {
 	}
 	next := *m
 	next.bridge = b
+	next.zone = next.zoneAfter(m)
 	return transition{old: m, next: next.compiled()}, true
 }
 
@@ -146,6 +151,7 @@ func (s *Service) applyLinks(ctx context.Context, ts []transition, cause string)
 	if len(ts) == 0 {
 		return
 	}
+	s.rememberLinks(ts)
 	if c := changeOf(ts); len(c.Set)+len(c.Remove) > 0 {
 		if err := s.keepCounters(ctx, ts); err != nil {
 			s.complain(ctx, slog.LevelWarn, "counters may go back with a bridge that gives way to something else", err)

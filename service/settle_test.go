@@ -31,7 +31,7 @@ func TestSettlingWritesNoPublishedValue(t *testing.T) {
 	s := New("test", Deps{Host: stubbornHost{}, Totals: NewTotals(nil), Log: slog.New(slog.DiscardHandler), Notify: func(Event) {}})
 	s.active = onlyName{}
 	n := network.Network{Name: "lab", Bridge: "virbr0", Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}
-	held := managed{net: n, subnets: n.Subnets(), bridge: bridge{index: 7}, zone: zoneState{bound: "libvirt"}}.compiled()
+	held := managed{net: n, subnets: n.Subnets(), bridge: bridge{index: 7, name: "virbr0"}, zone: zoneState{bound: "libvirt"}}.compiled()
 	tr := transition{next: held}
 	s.hold(tr)
 

@@ -26,8 +26,12 @@ func (s *Service) takeOver(ctx context.Context) error {
 		return fmt.Errorf("loading the stored networks: %w", err)
 	}
 	s.noteBroken(broken)
-	for _, e := range state.Current() {
-		m, err := s.restored(e)
+	links := s.Files.Links()
+	entries := state.Current()
+	// A link that a network had is not taken by one that only has its name.
+	slices.SortStableFunc(entries, func(a, b store.Entry) int { return min(1, links[b.Network.Name]) - min(1, links[a.Network.Name]) })
+	for _, e := range entries {
+		m, err := s.restored(e, links[e.Network.Name])
 		if err != nil {
 			s.Log.Error("a stored network is left out until its file is right", "file", e.Path, "network", e.Network.Name, "error", err)
 			continue
@@ -36,6 +40,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 	}
 	s.Totals.forget(func(name string) bool { return s.networks[name] == nil })
 	members := s.members()
+	s.rememberAll()
 	sync := func() error { _, err := s.active.Sync(ctx, members); return err }
 	if err := untilOwnerGone(ctx, sync); err != nil {
 		return errorf(BackendUnavailable, "putting %d networks in force: %w", len(members), err)
@@ -102,11 +107,11 @@ func (s *Service) followTakeOver(ctx context.Context) {
 
 // restored is a stored network as it will be. What the host has under its
 // bridge's name does not keep it from loading: its state says so.
-func (s *Service) restored(e store.Entry) (*managed, error) {
+func (s *Service) restored(e store.Entry, link int) (*managed, error) {
 	if err := s.admitBeside(e.Network); err != nil {
 		return nil, err
 	}
-	b, err := s.look(e.Network.Bridge, 0)
+	b, err := s.look(e.Network.Bridge, link, s.takenFrom(e.Network.Name))
 	if err != nil {
 		return nil, err
 	}

@@ -49,12 +49,12 @@ func (s *Service) Preview(_ context.Context, n network.Network, backend string) 
 	if err := s.admitBeside(n); err != nil {
 		return "", err
 	}
-	b, err := s.look(n.Bridge, 0)
+	b, err := s.look(n.Bridge, 0, byNobody)
+	if err == nil {
+		err = s.refusal(n.Bridge, b)
+	}
 	if err != nil {
 		return "", err
-	}
-	if b.refused != "" {
-		return "", errorf(InvalidArgument, "%s", b.refused)
 	}
 	part, ok := ruleset.Compile(n, b.index)
 	if !ok {

@@ -62,7 +62,7 @@ func (m *managed) outside(zone string, err error) zoneState {
 			return state
 		}
 	}
-	state.problem = fmt.Sprintf("bridge %s is not in its firewalld zone: %v", m.net.Bridge, err)
+	state.problem = fmt.Sprintf("bridge %s is not in its firewalld zone: %v", m.iface(), err)
 	if state.retry = !untilFirewalldChanges(err); state.retry {
 		state.problem += "; it is tried again by itself"
 	}
@@ -166,7 +166,7 @@ func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string, ex
 		if err != nil {
 			return intent{}, err
 		}
-		if old.net.Bridge != iface {
+		if old.iface() != iface && old.net.Bridge != iface {
 			return intent{}, errorf(NetworkNotFound, "network %q has another bridge than %q now: try again", name, iface)
 		}
 		if err := expect.allows(old); err != nil {
@@ -220,5 +220,11 @@ func (s *Service) changeZones(ctx context.Context, do func(managed []string) ([]
 func (s *Service) managedBridges() []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return slices.Collect(maps.Keys(s.bridges))
+	bridges := slices.Collect(maps.Keys(s.bridges))
+	for _, m := range s.networks {
+		if m.renamed() {
+			bridges = append(bridges, m.iface())
+		}
+	}
+	return bridges
 }

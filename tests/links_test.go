@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/virtfirewalld/virtfirewalld/dbus"
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
@@ -183,15 +186,25 @@ func TestRenamedBridgeKeepsItsRules(t *testing.T) {
 	r, guest, internet := natRig(t)
 	k := newTalk(t, guest, internet, "203.0.113.1:7000")
 	r.rename("virbr0", "away0")
-	r.AwaitState("default", "waiting")
-	if _, reason := r.State("default"); !strings.Contains(reason, "away0") {
-		t.Errorf("the reason does not tell of the new name: %s", reason)
+	r.awaitFinding("bridge-renamed", "away0")
+	if state, _ := r.State("default"); state != "active" {
+		t.Errorf("with its bridge renamed the network is %s", state)
+	}
+	for _, name := range []string{"virbr0", "away0"} {
+		var path godbus.ObjectPath
+		r.must(r.Manager("GetNetworkByBridge", name), &path)
+		if path != dbus.NetworkPath("default") {
+			t.Errorf("by bridge %s: %s", name, path)
+		}
+	}
+	if bridge := r.Property("default", "Bridge"); bridge != "virbr0" {
+		t.Errorf("its Bridge became %s", bridge)
 	}
 	k.works(t, "renamed")
 	guarded(t, guest, internet, "renamed")
 	natted(t, guest, internet, "renamed")
 	r.rename("away0", "virbr0")
-	r.AwaitState("default", "active")
+	r.awaitNoFinding("bridge-renamed")
 	k.works(t, "renamed back")
 	guarded(t, guest, internet, "renamed back")
 	natted(t, guest, internet, "renamed back")
@@ -220,10 +233,10 @@ func TestOnlyBridgesAreGoverned(t *testing.T) {
 	r.Must("ip", "link", "del", "virbr0")
 	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
 	r.Must("ip", "link", "add", "virbr0", "type", "veth", "peer", "name", "other0")
-	r.Announce("a network is not in force")
-	r.AwaitState("default", "failed")
-	if table := r.Table(); strings.Contains(table, "net_default") {
-		t.Errorf("what is no bridge is governed:\n%s", table)
+	r.AwaitState("default", "degraded")
+	r.awaitFinding("not-a-bridge", "virbr0")
+	if table := r.Table(); !strings.Contains(table, "net_default") {
+		t.Errorf("an interface that took the name took the rules away:\n%s", table)
 	}
 	r.Must("ip", "link", "del", "virbr0")
 	r.AwaitState("default", "waiting")
@@ -263,34 +276,42 @@ func TestHostIsSeenAsItIs(t *testing.T) {
 	}
 }
 
-// TestBridgeRenamedToAnothersName: a bridge has one interface ID, and so one
-// network: that of the name which it has now.
+// TestBridgeRenamedToAnothersName: a bridge keeps its network, also under a name
+// that another network says; that one has no bridge then.
 func TestBridgeRenamedToAnothersName(t *testing.T) {
 	t.Parallel()
 	r, guest, internet := natRig(t)
 	r.must(r.AddXML(netXML("other", "virbr1", "isolated", "10.1.0.1/24")))
 	natted(t, guest, internet, "before")
 	r.rename("virbr0", "virbr1")
-	r.AwaitState("other", "active")
-	r.AwaitState("default", "waiting")
-	out := host.Try(guest, internet, host.Probe{Proto: host.UDP, To: netip.MustParseAddrPort("203.0.113.1:0")})
-	if out.Seen.IsValid() {
-		t.Errorf("from a bridge that is the isolated network's now: %v", out)
-	}
+	r.awaitFinding("bridge-taken", "virbr1")
+	r.AwaitState("default", "active")
+	r.AwaitState("other", "waiting")
+	natted(t, guest, internet, "renamed to another's name")
+	guarded(t, guest, internet, "renamed to another's name")
 	var repairs uint32
 	r.must(r.Manager("Reapply"), &repairs)
 	if repairs != 0 {
 		t.Errorf("%d networks needed a repair", repairs)
 	}
+	for range 2 {
+		r.KillDaemon()
+		r.StartDaemon()
+		r.AwaitState("default", "active")
+		r.AwaitState("other", "waiting")
+		natted(t, guest, internet, "killed and started")
+	}
 	r.rename("virbr1", "virbr0")
+	r.awaitNoFinding("bridge-taken")
 	r.AwaitState("default", "active")
-	r.AwaitState("other", "waiting")
 	natted(t, guest, internet, "renamed back")
+	r.Bridge("virbr1", "10.1.0.1/24")
+	r.AwaitState("other", "active")
 
 	// A name that nobody has yet: the bridge stays with its network, and a new
 	// network cannot take it.
 	r.rename("virbr0", "away0")
-	r.AwaitState("default", "waiting")
+	r.awaitFinding("bridge-renamed", "away0")
 	r.wantError(r.AddXML(netXML("third", "away0", "nat", "10.3.0.1/24")), "BridgeInUse")
 	natted(t, guest, internet, "renamed away")
 	file := "/etc/virtfirewalld/networks/third.xml"

@@ -33,7 +33,7 @@ func TestKindsAreWhole(t *testing.T) {
 }
 
 func TestWorstFindingSpeaksForTheState(t *testing.T) {
-	known, forwarding, none := Finding{ID: BridgeRenamed}, Finding{ID: ForwardingOff}, Finding{ID: NotABridge}
+	known, forwarding, none := Finding{ID: BridgeRenamed}, Finding{ID: ForwardingOff}, Finding{ID: NetworksConflict}
 	for _, c := range []struct {
 		fs   []Finding
 		want Finding

@@ -20,7 +20,7 @@ const (
 func Kinds() []Kind {
 	return []Kind{
 		{BridgeMissing, Info, Waiting, "The network's bridge does not exist. Its rules are in force for the bridge's name, and it is active as soon as the bridge appears."},
-		{NotABridge, Error, Failed, "What has the bridge's name is not a Linux bridge, so there is nothing to govern."},
+		{NotABridge, Error, Degraded, "What has the bridge's name is not a Linux bridge. The network's rules stay in force for the name."},
 		{BridgeTaken, Warning, Waiting, "The network's bridge belongs to another network by now."},
 		{BridgeRenamed, Info, None, "The network's bridge has another name than the network says. Its rules follow it."},
 		{BridgeUplink, Warning, None, "The host has a default route through the network's bridge: by an advertisement, a router in a guest, or an administrator. The rules stay in force."},

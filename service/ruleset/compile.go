@@ -13,11 +13,15 @@ const (
 )
 
 // Compile computes the rules of one network. index is the interface index of
-// its bridge, 0 while there is none: then the rules hold by name alone. ok is
-// false for a network that has no rules (libvirt's open mode).
-func Compile(n network.Network, index int) (part Part, ok bool) {
+// its bridge, 0 while there is none: then the rules hold by name alone, by that
+// which the network says where no others are given. ok is false for a network
+// that has no rules (libvirt's open mode).
+func Compile(n network.Network, index int, names ...string) (part Part, ok bool) {
 	if n.Mode == network.ModeOpen {
 		return Part{}, false
+	}
+	if names == nil {
+		names = []string{n.Bridge}
 	}
 	c := compiler{net: n, names: NamesOf(n.Name), subnets: n.Subnets()}
 	part = Part{
@@ -31,7 +35,7 @@ func Compile(n network.Network, index int) (part Part, ok bool) {
 	if nat := c.nat(); len(nat) > 0 {
 		part.Chains = append(part.Chains, Chain{Name: c.names.NAT, Rules: nat})
 	}
-	part.Elements = c.elements(index, len(part.Chains) == 3)
+	part.Elements = c.elements(index, names, len(part.Chains) == 3)
 	return part, true
 }
 
@@ -196,16 +200,18 @@ func inThrough(dev string, m ...Match) []Match {
 	return append([]Match{InDevice{Name: dev}}, m...)
 }
 
-// elements put the bridge into the maps, by name always and by index while it
-// exists.
-func (c compiler) elements(index int, nat bool) []Element {
+// elements put the bridge into the maps, by each of its names always and by
+// index while it exists.
+func (c compiler) elements(index int, names []string, nat bool) []Element {
 	text := comment("network %s", c.net.Name)
 	var out []Element
 	add := func(byID, byName, chain string) {
 		if index != 0 {
 			out = append(out, Element{Set: byID, Index: index, Name: c.net.Bridge, Goto: chain, Comment: text})
 		}
-		out = append(out, Element{Set: byName, Name: c.net.Bridge, Goto: chain, Comment: text})
+		for _, name := range names {
+			out = append(out, Element{Set: byName, Name: name, Goto: chain, Comment: text})
+		}
 	}
 	add(SetSameID, SetSameName, "")
 	add(MapFromID, MapFromName, c.names.From)

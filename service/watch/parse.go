@@ -28,10 +28,15 @@ func parseLink(b []byte) (l Link, ok bool) {
 		case unix.IFLA_WIRELESS:
 			// A wireless driver's own event: nothing of the link but its name.
 			return Link{}, false
+		case unix.IFLA_MASTER:
+			if len(value) == 4 {
+				l.Master = int(int32(binary.NativeEndian.Uint32(value)))
+			}
 		case unix.IFLA_LINKINFO:
 			for kind, value := range attribute.All(value) {
 				if kind == unix.IFLA_INFO_KIND {
 					l.Bridge = unix.ByteSliceToString(value) == "bridge"
+					l.Tap = unix.ByteSliceToString(value) == "tun" // the kernel's name for both
 				}
 			}
 		}

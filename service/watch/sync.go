@@ -87,22 +87,43 @@ func (m *Monitor) Query(name string) (link Link, ok bool, err error) {
 	if m.ctx.Err() != nil {
 		return Link{}, false, errClosed
 	}
+	return m.ask("interface "+name, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(attributeOf(name), nl.ZeroTerminated(name)))
+}
+
+// QueryIndex asks the kernel for the interface with that index; ok is false for
+// none.
+func (m *Monitor) QueryIndex(index int) (link Link, ok bool, err error) {
+	if index <= 0 {
+		return Link{}, false, nil
+	}
+	if m.ctx.Err() != nil {
+		return Link{}, false, errClosed
+	}
+	which := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	which.Index = int32(index)
+	return m.ask(fmt.Sprintf("interface %d", index), which)
+}
+
+// ask sends one request for a link.
+func (m *Monitor) ask(what string, parts ...nl.NetlinkRequestData) (link Link, ok bool, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: m.query}
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(parts[0]) // the header comes before attributes
 	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStatistics)))
-	req.AddData(nl.NewRtAttr(attributeOf(name), nl.ZeroTerminated(name)))
+	for _, p := range parts[1:] {
+		req.AddData(p)
+	}
 	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
 	if errors.Is(err, unix.ENODEV) {
 		return Link{}, false, nil
 	}
 	if err != nil {
-		return Link{}, false, fmt.Errorf("asking the kernel for interface %s: %w", name, err)
+		return Link{}, false, fmt.Errorf("asking the kernel for %s: %w", what, err)
 	}
 	for _, data := range replies {
 		if link, ok = parseLink(data); ok {
 			return link, true, nil
 		}
 	}
-	return Link{}, false, fmt.Errorf("asking the kernel for interface %s: its answer has no interface", name)
+	return Link{}, false, fmt.Errorf("asking the kernel for %s: its answer has no interface", what)
 }

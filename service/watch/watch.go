@@ -46,6 +46,8 @@ type Link struct {
 	// once only while the link is up, else with the link's next change
 	// (netdev_state_change, Linux 6.18); Query is exact.
 	AltNames AltNames
+	Tap      bool // a tun or tap device, by which a virtual machine is connected
+	Master   int  // index of the bridge or the like that it is a port of; 0 for none
 }
 
 // Address is one address of the host.

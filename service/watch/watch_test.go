@@ -308,7 +308,7 @@ func TestOverflowIsMadeGood(t *testing.T) {
 	watchtest.Must(t, err)
 	for _, l := range links {
 		a := l.Attrs()
-		want[a.Index] = Link{Index: a.Index, Name: a.Name, Bridge: l.Type() == "bridge", Up: a.Flags&net.FlagUp != 0}
+		want[a.Index] = Link{Index: a.Index, Name: a.Name, Bridge: l.Type() == "bridge", Up: a.Flags&net.FlagUp != 0, Master: a.MasterIndex}
 	}
 	if diff := cmp.Diff(want, told); diff != "" {
 		t.Error("what was told differs from what is there (-is +told):\n", diff)
