@@ -1,0 +1,135 @@
+package service
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// fightRepairs of one thing within fightWindow are a fight: another program
+	// undoes each repair. What is put right once, or by a reload of a firewall
+	// in a few steps, is not.
+	fightRepairs = 5
+	fightWindow  = 10 * time.Second
+	// fightFirst is the pause before the next repair in a fight. Each later one
+	// is twice as long, up to fightLongest.
+	fightFirst   = time.Second
+	fightLongest = time.Minute
+)
+
+// opponent is the program that undid a repair, as far as it is known.
+type opponent struct {
+	Program string // "" for unknown
+	PID     int
+}
+
+// String names the program without its process ID, which of an opponent that
+// is run again and again is another one each time.
+func (o opponent) String() string {
+	if o.Program == "" {
+		return "another program"
+	}
+	return o.Program
+}
+
+// fight is what is remembered of the repairs of one thing. The zero value is a
+// thing that was never repaired. A fight is a value: repaired returns the next.
+type fight struct {
+	recent []time.Time // of the last repairs, the newest last
+	pause  time.Duration
+	by     opponent // the last one that is known
+}
+
+// repaired returns the fight after a repair of what an opponent undid.
+func (f fight) repaired(at time.Time, by opponent) fight {
+	next := fight{pause: f.pause, by: f.by}
+	if by.Program != "" || next.by.Program == "" {
+		next.by = by
+	}
+	old := func(t time.Time) bool { return at.Sub(t) >= fightWindow }
+	next.recent = append(slices.DeleteFunc(slices.Clone(f.recent), old), at)
+	switch {
+	case f.on():
+		next.pause = min(2*f.pause, fightLongest)
+	case len(next.recent) >= fightRepairs:
+		next.pause = fightFirst
+	}
+	return next
+}
+
+// on reports whether the repairs are a fight.
+func (f fight) on() bool { return f.pause > 0 }
+
+// due is when the thing may be repaired again; the zero time for at once.
+func (f fight) due() time.Time {
+	if !f.on() {
+		return time.Time{}
+	}
+	return f.last().Add(f.pause)
+}
+
+// over is when the fight is over, or its first repairs are forgotten, provided
+// that the thing stays as it is until then.
+func (f fight) over() time.Time { return f.last().Add(max(2*f.pause, fightWindow)) }
+
+func (f fight) last() time.Time {
+	if len(f.recent) == 0 {
+		return time.Time{}
+	}
+	return f.recent[len(f.recent)-1]
+}
+
+// fights are the fights over several things, by name: the networks whose rules
+// are repaired. A loop that repairs has its own and asks it alone.
+type fights map[string]fight
+
+// repaired notes a repair of things and reports which of them are fought over.
+func (f fights) repaired(at time.Time, by opponent, things ...string) (fought []string) {
+	for _, thing := range things {
+		f[thing] = f[thing].repaired(at, by)
+		if f[thing].on() {
+			fought = append(fought, thing)
+		}
+	}
+	return fought
+}
+
+// due is when the first of some damaged things may be repaired; the zero time
+// for at once. It does not wait for the others: who fights over one network
+// does not keep another from being repaired.
+func (f fights) due(things []string) time.Time {
+	var first time.Time
+	for i, thing := range things {
+		if due := f[thing].due(); i == 0 || due.Before(first) {
+			first = due
+		}
+	}
+	return first
+}
+
+// end forgets what is over, but for things that are damaged, and returns those
+// of them that were fought over.
+func (f fights) end(now time.Time, damaged []string) (ended []string) {
+	for thing, one := range f {
+		if now.Before(one.over()) || slices.Contains(damaged, thing) {
+			continue
+		}
+		if one.on() {
+			ended = append(ended, thing)
+		}
+		delete(f, thing)
+	}
+	slices.Sort(ended)
+	return ended
+}
+
+// next is when a fight is over if nobody undoes the last repair; ok is false
+// where there is no fight, so that a service at rest needs no timer.
+func (f fights) next() (at time.Time, ok bool) {
+	for _, one := range f {
+		if over := one.over(); one.on() && (!ok || over.Before(at)) {
+			at, ok = over, true
+		}
+	}
+	return at, ok
+}
