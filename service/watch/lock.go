@@ -1,0 +1,168 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// lockCalls is what a call of iptables' legacy variant does to the file at
+	// its end: it opens it for reading and locks it (1.8), older ones for
+	// writing. Looking at the rules with iptables-legacy-save takes no lock.
+	lockCalls = unix.IN_CLOSE_NOWRITE | unix.IN_CLOSE_WRITE
+	// lockGoes is what happens to a file that another one replaces. An unlinked
+	// file that is still open is told as a change of its link count.
+	lockGoes = unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
+	// lockComes is what a folder says of a new file.
+	lockComes = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ONLYDIR
+
+	lockBuffer = 4096
+)
+
+// Lock watches the lock file of iptables' legacy variant, whose changes the
+// kernel tells nobody of: each call takes the lock, so whoever let go of it may
+// have changed something. It tells of the service's own calls as well, and of
+// those in other network namespaces that share the file. Its methods may be
+// called from any goroutine.
+type Lock struct {
+	path string
+	log  *slog.Logger
+	fd   int
+	file *os.File // of fd, for reading that Close ends
+	poke chan struct{}
+
+	folder, lock int // watches; negative for none
+
+	worker sync.WaitGroup
+}
+
+// WatchLock begins to watch. The file need not exist; its folder must. Close
+// ends it.
+func WatchLock(path string, log *slog.Logger) (*Lock, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("preparing to watch %s: %w", path, err)
+	}
+	l := &Lock{
+		path: path, log: log, fd: fd, file: os.NewFile(uintptr(fd), "inotify"),
+		poke: make(chan struct{}, 1), folder: -1, lock: -1,
+	}
+	if err := l.find(); err != nil {
+		return nil, errors.Join(err, l.file.Close())
+	}
+	l.worker.Go(l.run)
+	return l, nil
+}
+
+// Touched says that there may have been calls. Those that follow one another
+// before it is read are one.
+func (l *Lock) Touched() <-chan struct{} { return l.poke }
+
+// Close ends the watch and waits for its goroutine.
+func (l *Lock) Close() error {
+	err := l.file.Close()
+	l.worker.Wait()
+	return err
+}
+
+// find watches the file that has the name now, and the folder as long as none
+// has it: a folder tells of much else.
+func (l *Lock) find() error {
+	if l.folder < 0 {
+		if err := l.add(&l.folder, filepath.Dir(l.path), lockComes); err != nil {
+			return err
+		}
+	}
+	switch err := l.add(&l.lock, l.path, lockCalls|lockGoes); {
+	case errors.Is(err, fs.ErrNotExist):
+		l.drop(&l.lock)
+		return nil
+	case err != nil:
+		return err
+	}
+	l.drop(&l.folder)
+	return nil
+}
+
+// add watches what a path leads to instead of what was watched before.
+func (l *Lock) add(watch *int, path string, mask uint32) error {
+	now, err := unix.InotifyAddWatch(l.fd, path, mask)
+	if err != nil {
+		return fmt.Errorf("watching %s: %w", path, err)
+	}
+	if now != *watch {
+		l.drop(watch)
+		*watch = now
+	}
+	return nil
+}
+
+func (l *Lock) drop(watch *int) {
+	if *watch >= 0 {
+		_, _ = unix.InotifyRmWatch(l.fd, uint32(*watch)) // gone with its file, perhaps
+		*watch = -1
+	}
+}
+
+func (l *Lock) run() {
+	events := make([]byte, lockBuffer)
+	for {
+		n, err := l.file.Read(events)
+		if errors.Is(err, os.ErrClosed) {
+			return
+		}
+		if err != nil { // not seen: reading only fails for a buffer that is too small
+			l.log.Error("the watch of iptables' lock ends: changes by iptables-legacy are seen at the next comparison only", "error", err)
+			return
+		}
+		l.handle(events[:n])
+	}
+}
+
+// handle takes what was read: whole events.
+func (l *Lock) handle(events []byte) {
+	calls, moved := false, false
+	for len(events) >= unix.SizeofInotifyEvent {
+		e := (*unix.InotifyEvent)(unsafe.Pointer(&events[0]))
+		end := min(unix.SizeofInotifyEvent+int(e.Len), len(events))
+		name := strings.TrimRight(string(events[unix.SizeofInotifyEvent:end]), "\x00")
+		events = events[end:]
+		switch {
+		case e.Mask&unix.IN_Q_OVERFLOW != 0:
+			calls, moved = true, true
+		case int(e.Wd) == l.lock:
+			calls = calls || e.Mask&lockCalls != 0
+			moved = moved || e.Mask&(lockGoes|unix.IN_IGNORED) != 0
+		case int(e.Wd) == l.folder:
+			moved = moved || name == filepath.Base(l.path)
+		}
+	}
+	if moved {
+		calls = true // nobody looked at the new file meanwhile
+		if err := l.find(); err != nil {
+			l.log.Error("iptables' lock cannot be watched any more: changes by iptables-legacy are seen at the next comparison only", "error", err)
+		}
+	}
+	if calls {
+		l.touch()
+	}
+}
+
+func (l *Lock) touch() {
+	select {
+	case l.poke <- struct{}{}:
+	default:
+	}
+}
