@@ -3,9 +3,11 @@ package service
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
 const (
@@ -16,9 +18,27 @@ const (
 	touchShare = 10
 )
 
-// Table tells of other programs' changes of the service's own nft table.
+// Table tells of other programs' changes of the service's own nft table, as
+// watch.Touches does.
 type Table interface {
 	Touched() <-chan struct{}
+	Take() []watch.Touch
+}
+
+// culprits names the programs behind changes, each once: "nft (pid 812)".
+func culprits(touches []watch.Touch) string {
+	var names []string
+	seen := map[string]bool{}
+	for _, t := range touches {
+		if name := t.String(); !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return watch.Touch{}.String()
+	}
+	return strings.Join(names, " and ")
 }
 
 // followTable puts the rules back after another program's flush: a table can be
@@ -37,17 +57,18 @@ func (s *Service) followTable(ctx context.Context) {
 		case <-time.After(max(touchPause, time.Until(next))):
 		}
 		begin := time.Now()
-		s.withLock(ctx, s.mendTable)
+		touches := s.Table.Take()
+		s.withLock(ctx, func(ctx context.Context) { s.mendTable(ctx, culprits(touches)) })
 		next = time.Now().Add(touchShare * time.Since(begin))
 	}
 }
 
-func (s *Service) mendTable(ctx context.Context) {
+func (s *Service) mendTable(ctx context.Context, by string) {
 	if s.active.Name() != choice.NFTables {
 		return
 	}
-	s.Log.Debug("another program changed the table: comparing it")
-	s.mendRules(ctx, "another program had changed or flushed its rules")
+	s.Log.Debug("another program changed the table: comparing it", "program", by)
+	s.mendRules(ctx, by+" had changed or flushed its rules")
 }
 
 // mendRules puts rules back that are not as they should be. The caller holds

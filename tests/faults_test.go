@@ -215,6 +215,7 @@ func (noNeeds) FillChecksums(context.Context, map[string]string) error { return 
 type noTable struct{}
 
 func (noTable) Touched() <-chan struct{} { return nil }
+func (noTable) Take() []watch.Touch      { return nil }
 
 // world is the service within this process, with everything real below it that
 // can be: kernel, firewalld, links, files.

@@ -127,7 +127,7 @@ func TestForeignChangesAreMended(t *testing.T) {
 }
 
 // awaitRepairs waits until these networks were told to be repaired, each once
-// and with a cause.
+// and with the program that did it.
 func (r *rig) awaitRepairs(told func() map[string][]string, networks ...string) {
 	r.t.Helper()
 	for deadline := time.Now().Add(host.Patient(callTimeout)); len(told()) < len(networks); time.Sleep(2 * time.Millisecond) {
@@ -136,7 +136,7 @@ func (r *rig) awaitRepairs(told func() map[string][]string, networks ...string) 
 		}
 	}
 	for _, name := range networks {
-		if causes := told()[name]; len(causes) != 1 || !strings.Contains(causes[0], "another program") {
+		if causes := told()[name]; len(causes) != 1 || !strings.Contains(causes[0], "nft (pid ") {
 			r.t.Errorf("network %s was repaired because of %q", name, causes)
 		}
 	}

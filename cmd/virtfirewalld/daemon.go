@@ -44,7 +44,7 @@ type daemon struct {
 	bus     *dbus.Bus
 	asking  *dbus.Bus // for polkit: an answer that it owes counts there alone
 	links   *watch.Monitor
-	table   *watch.Table
+	tables  *watch.Tables
 	rules   *nftables.Backend
 	service *service.Service
 	server  *dbus.Server
@@ -111,17 +111,17 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	if d.links, err = watch.Start(context.Background(), watch.Config{Log: d.log}); err != nil {
 		return err
 	}
-	own := watch.TableConfig{Family: unix.NFPROTO_INET, Name: ruleset.TableName, Own: d.rules.PortID(), Log: d.log}
-	if d.table, err = watch.WatchTable(own); err != nil {
+	if d.tables, err = watch.WatchTables(watch.TablesConfig{Own: d.rules.PortID(), Log: d.log}); err != nil {
 		return err
 	}
+	own := d.tables.Subscribe(watch.TableID{Family: unix.NFPROTO_INET, Name: ruleset.TableName})
 	firewalld := zones.New(d.bus.Conn(), d.log)
 	d.service = service.New(version, service.Deps{
 		Backends: &service.HostBackends{
 			NFTables: service.NFTables{Kernel: d.rules},
 			IPTables: service.IPTables{Kernel: chains, Record: record},
 		},
-		Links: d.links, Table: d.table, Zones: firewalld, Firewalld: firewalld, Files: files,
+		Links: d.links, Table: own, Zones: firewalld, Firewalld: firewalld, Files: files,
 		Host: service.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(neighbour.LibvirtRunDir), Settings: config, Totals: totals, Log: d.log,
 	})
 	d.server, err = dbus.New(d.bus, d.service, dbus.NewGate(d.asking.Conn(), polkit.New(d.asking.Conn())), d.log)
@@ -239,8 +239,8 @@ func (d *daemon) close() error {
 	if d.links != nil {
 		errs = append(errs, d.links.Close())
 	}
-	if d.table != nil {
-		errs = append(errs, d.table.Close())
+	if d.tables != nil {
+		errs = append(errs, d.tables.Close())
 	}
 	if d.rules != nil {
 		errs = append(errs, d.rules.Close())

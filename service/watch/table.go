@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,29 +21,30 @@ import (
 // networks. A bound, not an allocation; what does not fit counts as a change.
 const tableBuffer = 8 << 20
 
-// TableConfig says which nf_tables table is watched.
-type TableConfig struct {
-	NetNS  netns.NsHandle // zero: that of the calling thread
-	Family byte           // such as unix.NFPROTO_INET
-	Name   string
-	// Own is the netlink port whose changes are the owner's own.
+// TablesConfig says how tables of nf_tables are watched.
+type TablesConfig struct {
+	NetNS netns.NsHandle // zero: that of the calling thread
+	// Own is the netlink port whose changes are the service's own, 0 for none.
 	Own uint32
 	Log *slog.Logger // nil: no log
 }
 
-// Table watches a table of nf_tables for the hands of others: another program
-// may flush the whole ruleset and knows nothing of who made it. Its methods may
-// be called from any goroutine.
-type Table struct {
-	cfg     TableConfig
-	ns      netns.NsHandle
-	touched chan struct{}
-	cancel  context.CancelFunc
-	worker  sync.WaitGroup
+// Tables watches nf_tables for the hands of others, for whoever subscribed to a
+// table: another program may flush the whole ruleset and knows nothing of who
+// made it. Its methods may be called from any goroutine.
+type Tables struct {
+	cfg    TablesConfig
+	ns     netns.NsHandle
+	cancel context.CancelFunc
+	worker sync.WaitGroup
+	batch  batch // for the worker alone
+
+	mu          sync.Mutex
+	subscribers map[*Touches]bool
 }
 
-// WatchTable subscribes and returns; the table need not exist. Close ends it.
-func WatchTable(cfg TableConfig) (*Table, error) {
+// WatchTables begins to watch. Close ends it.
+func WatchTables(cfg TablesConfig) (*Tables, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -50,8 +52,8 @@ func WatchTable(cfg TableConfig) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the network namespace: %w", err)
 	}
-	t := &Table{cfg: cfg, ns: ns, touched: make(chan struct{}, 1)}
-	first, err := t.subscribe()
+	t := &Tables{cfg: cfg, ns: ns, subscribers: map[*Touches]bool{}}
+	first, err := t.open()
 	if err != nil {
 		return nil, errors.Join(err, closeHandle(ns))
 	}
@@ -61,18 +63,27 @@ func WatchTable(cfg TableConfig) (*Table, error) {
 	return t, nil
 }
 
-// Touched says that somebody else changed the table, or that it cannot be told.
-// Changes that follow one another before it is read are one.
-func (t *Table) Touched() <-chan struct{} { return t.touched }
+// Subscribe has changes of these tables told, from now on. The tables need not
+// exist.
+func (t *Tables) Subscribe(tables ...TableID) *Touches {
+	out := &Touches{of: t, tables: make(map[TableID]bool, len(tables)), poke: make(chan struct{}, 1), gathered: map[Touch]bool{}}
+	for _, id := range tables {
+		out.tables[id] = true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.subscribers[out] = true
+	return out
+}
 
 // Close ends the watch and waits for its goroutine.
-func (t *Table) Close() error {
+func (t *Tables) Close() error {
 	t.cancel()
 	t.worker.Wait()
 	return closeHandle(t.ns)
 }
 
-func (t *Table) subscribe() (*nl.NetlinkSocket, error) {
+func (t *Tables) open() (*nl.NetlinkSocket, error) {
 	sock, err := nl.SubscribeAt(t.ns, netns.None(), unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 	if err != nil {
 		return nil, fmt.Errorf("subscribing to changes of nf_tables: %w", err)
@@ -84,7 +95,7 @@ func (t *Table) subscribe() (*nl.NetlinkSocket, error) {
 }
 
 // run reads until the context ends, over a new socket whenever one breaks.
-func (t *Table) run(ctx context.Context, sock *nl.NetlinkSocket) {
+func (t *Tables) run(ctx context.Context, sock *nl.NetlinkSocket) {
 	for backoff := firstBackoff; ; backoff = min(2*backoff, longestBackoff) {
 		if sock != nil {
 			err := t.serve(ctx, sock)
@@ -99,15 +110,15 @@ func (t *Table) run(ctx context.Context, sock *nl.NetlinkSocket) {
 		case <-time.After(backoff):
 		}
 		var err error
-		if sock, err = t.subscribe(); err != nil {
+		if sock, err = t.open(); err != nil {
 			t.cfg.Log.Error("the nftables monitor cannot subscribe", "error", err)
 			continue
 		}
-		t.touch() // nobody looked meanwhile
+		t.lost() // nobody looked meanwhile
 	}
 }
 
-func (t *Table) serve(ctx context.Context, sock *nl.NetlinkSocket) error {
+func (t *Tables) serve(ctx context.Context, sock *nl.NetlinkSocket) error {
 	unblock := context.AfterFunc(ctx, sock.Close)
 	defer func() {
 		if unblock() {
@@ -118,7 +129,7 @@ func (t *Table) serve(ctx context.Context, sock *nl.NetlinkSocket) error {
 		messages, from, err := sock.Receive()
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
-			t.touch() // more was told than was read
+			t.lost() // more was told than was read
 			continue
 		case err != nil:
 			return fmt.Errorf("receiving: %w", err)
@@ -126,35 +137,99 @@ func (t *Table) serve(ctx context.Context, sock *nl.NetlinkSocket) error {
 			continue
 		}
 		for _, m := range messages {
-			if t.cfg.foreign(m) {
-				t.touch()
-				break
+			t.tell(t.batch.read(m, t.cfg.Own))
+		}
+	}
+}
+
+func (t *Tables) tell(touches []Touch) {
+	if len(touches) == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for s := range t.subscribers {
+		for _, touch := range touches {
+			if s.tables[touch.Table] {
+				s.add(touch)
 			}
 		}
 	}
 }
 
-func (t *Table) touch() {
-	select {
-	case t.touched <- struct{}{}:
-	default:
+// lost tells every subscriber that any of its tables may have been changed.
+func (t *Tables) lost() {
+	t.batch = batch{}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for s := range t.subscribers {
+		for id := range s.tables {
+			s.add(Touch{Table: id})
+		}
 	}
 }
 
-// foreign says whether a message tells of a change of the table by somebody
-// else. In the messages of all objects the table's name is attribute 1; in that
-// of a new generation, which ends each transaction, it is a number.
-func (c TableConfig) foreign(m syscall.NetlinkMessage) bool {
-	const header, tableName = 4, 1 // struct nfgenmsg, NFTA_TABLE_NAME
-	kind := m.Header.Type
-	if kind>>8 != unix.NFNL_SUBSYS_NFTABLES || kind&0xff == unix.NFT_MSG_NEWGEN || m.Header.Pid == c.Own ||
-		len(m.Data) < header || m.Data[0] != c.Family {
-		return false
+// batch gathers the tables that one transaction changed. The kernel tells of
+// its objects first, and names the program in the message of the new generation
+// that ends it, all under one lock: what follows one another belongs together.
+type batch struct {
+	port   uint32
+	tables map[TableID]bool
+}
+
+// read takes one message and returns what is to be told after it.
+func (b *batch) read(m syscall.NetlinkMessage, own uint32) []Touch {
+	const header = 4 // struct nfgenmsg
+	kind, port := m.Header.Type, m.Header.Pid
+	if kind>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < header {
+		return nil
 	}
-	for typ, value := range attribute.All(m.Data[header:]) {
-		if typ == tableName {
-			return string(value) == c.Name+"\x00"
+	var before []Touch
+	if port != b.port { // the end of another one was not heard
+		before = b.end(Touch{Port: b.port})
+	}
+	switch {
+	case own != 0 && port == own:
+		return before
+	case kind&0xff == unix.NFT_MSG_NEWGEN:
+		return append(before, b.end(author(m.Data[header:], port))...)
+	}
+	id, ok := tableOf(m.Data)
+	switch {
+	case !ok:
+		return before
+	case port == 0: // no program did it (a quota is used up), and no generation follows
+		return append(before, Touch{Table: id})
+	}
+	if b.tables == nil {
+		b.tables = map[TableID]bool{}
+	}
+	b.port = port
+	b.tables[id] = true
+	return before
+}
+
+// end gives what the transaction changed to its author.
+func (b *batch) end(by Touch) (out []Touch) {
+	for id := range b.tables {
+		by.Table = id
+		out = append(out, by)
+	}
+	*b = batch{}
+	return out
+}
+
+// author reads the message of a new generation.
+func author(body []byte, port uint32) Touch {
+	const procPID, procName = 2, 3 // NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
+	by := Touch{Port: port}
+	for typ, value := range attribute.All(body) {
+		switch {
+		case typ == procPID && len(value) == 4:
+			by.PID = int(binary.BigEndian.Uint32(value))
+		case typ == procName:
+			by.Program = unix.ByteSliceToString(value)
 		}
 	}
-	return false
+	return by
 }

@@ -1,0 +1,96 @@
+package watch
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+)
+
+// mostTouches bounds what gathers before it is taken; what is beyond changes
+// nothing, since the table is looked at anyway.
+const mostTouches = 64
+
+// TableID names a table of nf_tables.
+type TableID struct {
+	Family byte // such as unix.NFPROTO_INET
+	Name   string
+}
+
+// Touch is a change of a table by another program. Where the kernel did not say
+// who it was, or what it said was lost, Program is empty: then the table may
+// have been changed.
+type Touch struct {
+	Table   TableID
+	Program string // the kernel's name of its thread, at most 15 bytes: "nft", "iptables"
+	PID     int    // of its thread, in the first PID namespace
+	Port    uint32 // its netlink port: of most programs the process's ID in its own PID namespace
+}
+
+// String names the program to people: nft (pid 812).
+func (t Touch) String() string {
+	if t.Program == "" {
+		return "another program"
+	}
+	return fmt.Sprintf("%s (pid %d)", strings.ToValidUTF8(t.Program, "?"), t.PID)
+}
+
+// Touches are the changes of a subscriber's tables. Its methods may be called
+// from any goroutine.
+type Touches struct {
+	of     *Tables
+	tables map[TableID]bool
+	poke   chan struct{}
+
+	mu       sync.Mutex
+	gathered map[Touch]bool
+	order    []Touch
+}
+
+// Touched says that there is something to take. Changes that follow one another
+// before that are told once.
+func (s *Touches) Touched() <-chan struct{} { return s.poke }
+
+// Take returns what gathered since the last time, in order, the same by the same
+// program once.
+func (s *Touches) Take() []Touch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.order
+	s.order = nil
+	clear(s.gathered)
+	return out
+}
+
+// Close ends the subscription.
+func (s *Touches) Close() {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	delete(s.of.subscribers, s)
+}
+
+func (s *Touches) add(t Touch) {
+	s.mu.Lock()
+	if !s.gathered[t] && len(s.order) < mostTouches {
+		s.gathered[t] = true
+		s.order = append(s.order, t)
+	}
+	s.mu.Unlock()
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// tableOf reads which table a message is about. Its name is attribute 1 in the
+// messages of all kinds of objects (NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on).
+func tableOf(data []byte) (TableID, bool) {
+	const header, tableName = 4, 1
+	for typ, value := range attribute.All(data[header:]) {
+		if typ == tableName {
+			return TableID{data[0], strings.TrimSuffix(string(value), "\x00")}, true
+		}
+	}
+	return TableID{}, false
+}
