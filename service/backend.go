@@ -120,6 +120,9 @@ func (b IPTables) Sync(ctx context.Context, all []Member) (damaged []string, err
 	return b.Kernel.Sync(ctx, networks(all))
 }
 
+// Verify names the networks whose rules are not in force as they should be.
+func (b IPTables) Verify(ctx context.Context) ([]string, error) { return b.Kernel.Verify(ctx) }
+
 // Vacate takes all rules out. Where nothing was ever noted nothing is run: on
 // a host without iptables that is no error.
 func (b IPTables) Vacate(ctx context.Context) error {

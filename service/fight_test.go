@@ -136,3 +136,22 @@ func TestAnEndedPauseOutlastsItself(t *testing.T) {
 		t.Errorf("%v ended after a pause of %v", ended, f["a"].pause)
 	}
 }
+
+func TestBudgetIsAShareOfTheTime(t *testing.T) {
+	var b budget
+	if wait := b.wait(begin); wait != 0 {
+		t.Errorf("at the beginning it waits %v", wait)
+	}
+	now, worked := begin, time.Duration(0)
+	for now.Sub(begin) < 10*time.Minute {
+		now = now.Add(b.wait(now))
+		b = b.spend(now, 50*time.Millisecond)
+		now, worked = now.Add(50*time.Millisecond), worked+50*time.Millisecond
+	}
+	if most := 10*time.Minute/answerShare + 2*answerBurst/answerShare; worked > most || worked < most/2 {
+		t.Errorf("it worked %v, want about %v", worked, most)
+	}
+	if wait := b.wait(now.Add(time.Minute)); wait != 0 {
+		t.Errorf("after a rest it waits %v", wait)
+	}
+}

@@ -221,7 +221,9 @@ func (s *Service) refill(ctx context.Context) {
 	if s.backend().Name() != choice.IPTables {
 		return
 	}
-	s.withLock(ctx, func(ctx context.Context) { s.mendRules(ctx, "firewalld had flushed its rules") })
+	s.withLock(ctx, func(ctx context.Context) {
+		s.answer(ctx, opponent{Program: "firewalld"}, "firewalld had flushed its rules")
+	})
 }
 
 // acceptMoves notes that somebody put bridges elsewhere with firewall-cmd: that

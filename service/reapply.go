@@ -51,6 +51,7 @@ func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, errorf(ApplyFailed, "mending the kernel's rules: %w", err)
 	}
+	s.inForce()
 	for _, name := range damaged {
 		mended[name] = "its rules had been changed"
 	}

@@ -143,6 +143,7 @@ func (s *Service) moved(old Backend) {
 		}
 	}
 	s.publish(ts)
+	s.noteRepairs()
 	poke(s.dhcp)
 	poke(s.foreign)
 	details := []any{"from", old.Name(), "backend", name, "networks", len(s.all())}
@@ -163,4 +164,6 @@ func (s *Service) activate(b Backend) {
 	defer s.mu.Unlock()
 	s.active = b
 	s.counters.value = nil
+	s.repairs = repairs{}
+	poke(s.moving)
 }

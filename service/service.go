@@ -20,6 +20,7 @@ type Deps struct {
 	Backends  Backends
 	Links     Links
 	Table     Table
+	Chains    Chains
 	Zones     Zones
 	Firewalld FirewalldProcess
 	Files     Files
@@ -68,8 +69,11 @@ type Service struct {
 	foreign  chan struct{}      // says that libvirt may have left something for a network
 	pulse    chan chan struct{} // asks the loop that follows the links for a sign of life
 	libvirt  chan struct{}      // says that libvirt may have started
+	moving   chan struct{}      // says that another backend may hold the rules
 	loops    sync.WaitGroup
 	stop     context.CancelFunc
+
+	repairs repairs // whoever holds changing
 
 	early untranslated
 }
@@ -91,6 +95,7 @@ func New(version string, d Deps) *Service {
 		dhcp:     make(chan struct{}, 1),
 		foreign:  make(chan struct{}, 1),
 		libvirt:  make(chan struct{}, 1),
+		moving:   make(chan struct{}, 1),
 	}
 	s.early.wake = make(chan struct{}, 1)
 	s.host = Host{Version: version}
@@ -139,6 +144,7 @@ func (s *Service) Start(ctx context.Context) error {
 		}
 	})
 	s.loops.Go(func() { s.followTable(loop) })
+	s.loops.Go(func() { s.followChains(loop) })
 	s.loops.Go(func() { s.helpDHCP(loop) })
 	s.loops.Go(func() { s.clearLeftovers(loop) })
 	s.loops.Go(func() { s.followLibvirt(loop) })

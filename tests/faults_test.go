@@ -217,6 +217,15 @@ type noTable struct{}
 func (noTable) Touched() <-chan struct{} { return nil }
 func (noTable) Take() []watch.Touch      { return nil }
 
+// noChains are iptables' chains in nobody's hands.
+type noChains struct{}
+
+func (c noChains) Watch(string) (service.ChainWatch, error) { return c, nil }
+func (noChains) NFT() <-chan struct{}                       { return nil }
+func (noChains) Legacy() <-chan struct{}                    { return nil }
+func (noChains) Take() []watch.Touch                        { return nil }
+func (noChains) Close() error                               { return nil }
+
 // world is the service within this process, with everything real below it that
 // can be: kernel, firewalld, links, files.
 type world struct {
@@ -264,7 +273,7 @@ func (w *world) start() {
 	fatal(w.t, err)
 	w.svc = service.New("test", service.Deps{
 		Backends: bothBackends{faultyRules{service.NFTables{Kernel: w.rules}, w.f}, otherRules{w.other, w.f}}, Leftovers: noLeftovers{},
-		Links: faultyLinks{w.links, w.f}, Table: noTable{}, Zones: faultyZones{w.zones, w.f}, Firewalld: w.zones,
+		Links: faultyLinks{w.links, w.f}, Table: noTable{}, Chains: noChains{}, Zones: faultyZones{w.zones, w.f}, Firewalld: w.zones,
 		Files: faultyFiles{files, w.f}, Host: noNeeds{}, Settings: faultySettings{service.ConfigFiles{Dir: w.path("etc"), Libvirt: w.path("network.conf")}, w.f}, Totals: totals,
 		Log: slog.New(slog.DiscardHandler), Notify: w.notify,
 	})

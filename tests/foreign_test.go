@@ -154,10 +154,11 @@ func (r *rig) awaitTable(when string, whole []string) {
 }
 
 // TestReapplyCountsNetworks that were damaged, and tells of them. Nobody but
-// Reapply looks after iptables' rules while firewalld is away.
+// Reapply sees calls of iptables-legacy that take another lock than all others.
 func TestReapplyCountsNetworks(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	setIptables(r.Host, "legacy")
 	r.write(configFile, "firewall_backend = iptables\n")
 	r.StartDaemon()
 	for i, name := range []string{"a", "b", "c"} {
@@ -169,7 +170,8 @@ func TestReapplyCountsNetworks(t *testing.T) {
 		"-N STRAY":       nil,
 	} {
 		told := r.repairs()
-		r.Must(append([]string{"iptables"}, strings.Fields(damage)...)...)
+		awaitTrue(t, "the service has seen its own calls", func() bool { return r.sleeps(300*time.Millisecond) == 0 })
+		r.Must(append([]string{"env", "XTABLES_LOCKFILE=/run/other.lock", "iptables"}, strings.Fields(damage)...)...)
 		if n := r.reapply(); int(n) != len(want) {
 			t.Errorf("%s: %d repairs, want %d", damage, n, len(want))
 		}

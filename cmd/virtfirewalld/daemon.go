@@ -20,6 +20,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
+	"github.com/virtfirewalld/virtfirewalld/service/program"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
@@ -103,7 +104,8 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	}
 	totals = service.NewTotals(kept)
 	record := filepath.Join(o.runtimeDir, "iptables")
-	chains, err := iptables.Open(iptables.Config{Record: record, Log: d.log, StartValues: begin})
+	started := &program.Started{}
+	chains, err := iptables.Open(iptables.Config{Record: record, Log: d.log, StartValues: begin, Started: started})
 	if err != nil {
 		return err
 	}
@@ -121,7 +123,8 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 			NFTables: service.NFTables{Kernel: d.rules},
 			IPTables: service.IPTables{Kernel: chains, Record: record},
 		},
-		Links: d.links, Table: own, Zones: firewalld, Firewalld: firewalld, Files: files,
+		Chains: service.HostChains{Tables: d.tables, Started: started, Log: d.log},
+		Links:  d.links, Table: own, Zones: firewalld, Firewalld: firewalld, Files: files,
 		Host: service.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(neighbour.LibvirtRunDir), Settings: config, Totals: totals, Log: d.log,
 	})
 	d.server, err = dbus.New(d.bus, d.service, dbus.NewGate(d.asking.Conn(), polkit.New(d.asking.Conn())), d.log)

@@ -14,6 +14,9 @@ const (
 	FileNeverUsable  ID = "file-never-usable"
 	StateFileBroken  ID = "state-file-broken"
 	NetworksConflict ID = "networks-conflict"
+	RulesMissing     ID = "rules-missing"
+	RulesFoughtOver  ID = "rules-fought-over"
+	RulesUnreadable  ID = "rules-unreadable"
 )
 
 // Kinds returns the registry: every kind of finding that there is.
@@ -31,5 +34,8 @@ func Kinds() []Kind {
 		{FileNeverUsable, Error, None, "A file in the networks' folder cannot be used, and no good definition of it is known, so no network is made of it."},
 		{StateFileBroken, Warning, None, "A file that the service keeps its state in could not be used and was put aside."},
 		{NetworksConflict, Error, Failed, "The network clashes with another one, which stays in force: they want the same bridge or the same addresses."},
+		{RulesMissing, Error, Failed, "The network's rules are not all in force: another program removed or changed them, and they are not put back yet."},
+		{RulesFoughtOver, Warning, Degraded, "Another program undoes the network's rules each time they are put back, so repairs pause, up to a minute."},
+		{RulesUnreadable, Error, Degraded, "The kernel's rules can't be compared with what should be there, so nobody knows whether they are in force."},
 	}
 }

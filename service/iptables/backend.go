@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/program"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -30,6 +31,9 @@ type Config struct {
 	// made, so that totals never go back; nil for zero. It must not call the
 	// backend.
 	StartValues func(network string) ruleset.Counters
+	// Started remembers the processes that change the kernel's rules; nil for
+	// nobody.
+	Started *program.Started
 	// Log takes what an administrator may want to know; nil for silence.
 	Log *slog.Logger
 }

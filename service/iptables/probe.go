@@ -33,6 +33,7 @@ func (b *Backend) probe(ctx context.Context) error {
 		if found[i], err = findFamily(ctx, i == 1); err != nil {
 			return err
 		}
+		found[i].started = b.config.Started
 	}
 	noFill := false
 	if !b.tried(found) {

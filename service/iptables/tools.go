@@ -25,6 +25,7 @@ type family struct {
 	ipv6                   bool
 	command, restore, save string
 	variant, version       string
+	started                *program.Started
 }
 
 func (f family) name() string {
@@ -138,7 +139,7 @@ func (f family) do(ctx context.Context, text string) error {
 	if text == "" {
 		return nil
 	}
-	if _, err := program.Run(ctx, text, f.restore, "--noflush", "--counters", "-w", lockSeconds); err != nil {
+	if _, err := program.RunNoted(ctx, f.started, text, f.restore, "--noflush", "--counters", "-w", lockSeconds); err != nil {
 		return fmt.Errorf("changing the rules of %s: %w", f.name(), err)
 	}
 	return nil

@@ -20,6 +20,11 @@ const Timeout = 30 * time.Second
 // Run runs a program with a standard input and gives what it printed. It runs
 // on the calling thread, whose network namespace the program works on.
 func Run(ctx context.Context, stdin, path string, args ...string) (string, error) {
+	return RunNoted(ctx, nil, stdin, path, args...)
+}
+
+// RunNoted is Run of a program that started, which may be nil, remembers.
+func RunNoted(ctx context.Context, started *Started, stdin, path string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
@@ -27,7 +32,12 @@ func Run(ctx context.Context, stdin, path string, args ...string) (string, error
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	var out, complaints bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaints
-	if err := cmd.Run(); err != nil {
+	err := cmd.Start()
+	if err == nil {
+		started.add(cmd.Process.Pid)
+		err = cmd.Wait()
+	}
+	if err != nil {
 		return "", fmt.Errorf("running %s: %w: %s", filepath.Base(path), errors.Join(err, ctx.Err()), strings.TrimSpace(complaints.String()))
 	}
 	return out.String(), nil

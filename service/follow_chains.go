@@ -1,0 +1,201 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/iptables"
+	"github.com/virtfirewalld/virtfirewalld/service/watch"
+)
+
+const (
+	// chainsQuiet is how long nothing is to happen before a comparison, so that
+	// a script which flushes table after table comes to its end, and chainsMost
+	// is what that may take at most.
+	chainsQuiet = 30 * time.Millisecond
+	chainsMost  = 100 * time.Millisecond
+	// answerShare keeps comparisons that other programs cause to one part in so
+	// many of a processor, but for what answerBurst allows in advance.
+	answerShare = 40
+	answerBurst = 4 * time.Second
+)
+
+// followChains puts rules back that another program took out of iptables, while
+// iptables holds them. With the other backend nothing is watched.
+func (s *Service) followChains(ctx context.Context) {
+	k := &chainKeeper{s: s}
+	defer k.close()
+	for {
+		k.watch(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.moving:
+			continue
+		case <-k.nft:
+			if !k.take() {
+				continue
+			}
+		case <-k.legacy:
+			k.called = true
+		case <-k.alarm():
+		}
+		if k.gather(ctx) {
+			k.compare(ctx)
+		}
+	}
+}
+
+// chainKeeper is the state of followChains.
+type chainKeeper struct {
+	s           *Service
+	variant     string // that is watched; "" for none
+	open        ChainWatch
+	nft, legacy <-chan struct{}
+
+	touches []watch.Touch // since all was right, the last one of each program
+	called  bool          // iptables-legacy, since all was right
+	used    budget
+	again   time.Time // when to compare without an event; the zero time for never
+}
+
+// watch makes the watch that of the backend which holds the rules. What was
+// done before it was there is found by a comparison.
+func (k *chainKeeper) watch(ctx context.Context) {
+	variant := ""
+	if k.s.backend().Name() == choice.IPTables {
+		variant = k.s.Backends.Variant()
+	}
+	if variant == k.variant {
+		return
+	}
+	k.close()
+	if variant == "" {
+		return
+	}
+	open, err := k.s.Chains.Watch(variant)
+	if err != nil {
+		k.s.complain(ctx, slog.LevelError, "changes of iptables' rules are seen at the next reapply only", err)
+	} else {
+		k.open, k.nft, k.legacy = open, open.NFT(), open.Legacy()
+	}
+	k.variant, k.again = variant, time.Now()
+}
+
+func (k *chainKeeper) close() {
+	if k.open != nil {
+		if err := k.open.Close(); err != nil {
+			k.s.Log.Warn("ending the watch of iptables", "error", err)
+		}
+	}
+	*k = chainKeeper{s: k.s, used: k.used}
+}
+
+// take notes changes of nf_tables, and reports whether there were any by others.
+func (k *chainKeeper) take() bool {
+	foreign := k.open.Take()
+	for _, t := range foreign {
+		same := func(known watch.Touch) bool { return known.Program == t.Program }
+		k.touches = append(slices.DeleteFunc(k.touches, same), t)
+	}
+	return len(foreign) > 0
+}
+
+// alarm tells when it is time for a comparison without an event.
+func (k *chainKeeper) alarm() <-chan time.Time {
+	if k.again.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(k.again))
+}
+
+// gather waits until nothing happens any more and there is time for a
+// comparison; false where the service ends first.
+func (k *chainKeeper) gather(ctx context.Context) bool {
+	most := time.After(max(chainsMost, k.used.wait(time.Now())))
+	quiet := chainsQuiet
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-most:
+			return true
+		case <-time.After(max(quiet, k.used.wait(time.Now()))):
+			return true
+		case <-k.nft:
+			k.take()
+		case <-k.legacy:
+			k.called = true
+		}
+	}
+}
+
+// compare looks at the rules and puts them back.
+func (k *chainKeeper) compare(ctx context.Context) {
+	by, cause := k.culprit()
+	k.s.withLock(ctx, func(ctx context.Context) {
+		if k.s.active.Name() != choice.IPTables {
+			k.again = time.Time{}
+			return
+		}
+		before := processorTime()
+		k.again = k.s.answer(ctx, by, cause)
+		k.used = k.used.spend(time.Now(), processorTime()-before)
+		if s := &k.s.repairs; s.failed == nil && len(s.missing) == 0 {
+			k.touches, k.called = nil, false
+		}
+	})
+}
+
+// culprit names who may have changed the rules.
+func (k *chainKeeper) culprit() (opponent, string) {
+	const did = " had changed or flushed its rules"
+	if len(k.touches) == 0 && k.called {
+		return opponent{Program: "a program that calls iptables-" + iptables.VariantLegacy}, "another program, which called iptables-" + iptables.VariantLegacy + "," + did
+	}
+	for _, t := range k.touches {
+		if t.Program != "" {
+			return opponent{t.Program, t.PID}, fmt.Sprintf("another program, %s,%s", culprits(k.touches), did)
+		}
+	}
+	return opponent{}, culprits(nil) + did
+}
+
+// processorTime is what the service and the programs that it ran have had of the
+// processors: on a busy host a comparison lasts long and costs little.
+func processorTime() (sum time.Duration) {
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var used unix.Rusage
+		if unix.Getrusage(who, &used) == nil { // it cannot fail
+			sum += time.Duration(used.Utime.Nano() + used.Stime.Nano())
+		}
+	}
+	return sum
+}
+
+// budget keeps what others cause to a share of the time. It is a value.
+type budget struct {
+	paid time.Time // when all that was spent is made up for
+}
+
+// spend returns the budget after work of a length.
+func (b budget) spend(at time.Time, work time.Duration) budget {
+	if b.paid.Before(at) {
+		b.paid = at
+	}
+	return budget{b.paid.Add(answerShare * work)}
+}
+
+// wait returns how long it takes until there is something to spend.
+func (b budget) wait(now time.Time) time.Duration {
+	if free := b.paid.Add(-answerBurst); now.Before(free) {
+		return free.Sub(now)
+	}
+	return 0
+}

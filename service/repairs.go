@@ -1,0 +1,193 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
+)
+
+const (
+	// repairRetry is the pause after a repair that failed, which may be no more
+	// than another program's change in the middle of it. Each further one is
+	// twice as long, up to fightLongest.
+	repairRetry = 100 * time.Millisecond
+	// repairComplain is how many failures in a row are worth a line of the log.
+	repairComplain = 3
+)
+
+// repairs are what is known of the rules between comparisons. Whoever holds the
+// change lock may use it.
+type repairs struct {
+	fights  fights
+	missing map[string]bool // networks whose rules are known not to be in force
+	failed  error           // why the last comparison failed
+	tries   int             // that failed in a row
+}
+
+// verifier is a backend that compares without a repair.
+type verifier interface {
+	Verify(ctx context.Context) (damaged []string, err error)
+}
+
+// answer compares the rules after another program may have changed them, and
+// puts them back unless that program is fought with and a pause is on. Who holds
+// the change lock calls it. again is when it wants to be called next, the zero
+// time for never.
+func (s *Service) answer(ctx context.Context, by opponent, cause string) (again time.Time) {
+	defer func() { s.noteRepairs() }()
+	r := &s.repairs
+	if r.fights == nil {
+		r.fights = fights{}
+	}
+	if _, fighting := r.fights.next(); fighting {
+		damaged, err := s.verify(ctx)
+		if err != nil {
+			return s.failedRepair(ctx, err, cause)
+		}
+		r.inForceBut(damaged)
+		if due := r.fights.due(damaged); len(damaged) == 0 || time.Now().Before(due) {
+			return r.rest(due, damaged)
+		}
+	}
+	damaged, err := s.repair(ctx, cause)
+	if err != nil {
+		return s.failedRepair(ctx, err, cause)
+	}
+	r.inForceBut(nil)
+	r.fights.repaired(time.Now(), by, damaged...)
+	return r.rest(time.Time{}, nil)
+}
+
+// rest forgets the fights that are over and returns when something is to be
+// looked at again.
+func (r *repairs) rest(due time.Time, damaged []string) time.Time {
+	r.fights.end(time.Now(), damaged)
+	over, fighting := r.fights.next()
+	switch {
+	case len(damaged) > 0:
+		return due
+	case fighting:
+		return over
+	}
+	return time.Time{}
+}
+
+// inForceBut notes a comparison that succeeded.
+func (r *repairs) inForceBut(damaged []string) {
+	r.failed, r.tries = nil, 0
+	r.missing = make(map[string]bool, len(damaged))
+	for _, name := range damaged {
+		r.missing[name] = true
+	}
+}
+
+// verify names the networks whose rules are not in force as they should be.
+func (s *Service) verify(ctx context.Context) ([]string, error) {
+	if v, ok := s.active.(verifier); ok {
+		return v.Verify(ctx)
+	}
+	return nil, fmt.Errorf("the %s backend cannot compare without a repair", s.active.Name())
+}
+
+// repair puts rules back that are not as they should be, and tells of it.
+func (s *Service) repair(ctx context.Context, cause string) (damaged []string, err error) {
+	if damaged, err = s.active.Sync(ctx, s.members()); err != nil || len(damaged) == 0 {
+		return nil, err
+	}
+	mended := make(map[string]string, len(damaged))
+	for _, name := range damaged {
+		mended[name] = cause
+	}
+	s.afterRepair(ctx, mended)
+	return damaged, nil
+}
+
+// failedRepair notes that rules could not be compared or put back, and which of
+// them are missing where that much can be seen.
+func (s *Service) failedRepair(ctx context.Context, failure error, cause string) (again time.Time) {
+	r := &s.repairs
+	if ctx.Err() != nil {
+		return time.Now().Add(repairRetry)
+	}
+	tries := r.tries + 1
+	if damaged, err := s.verify(ctx); err == nil {
+		r.inForceBut(damaged)
+	}
+	r.failed, r.tries = failure, tries
+	if tries == repairComplain {
+		s.complain(ctx, slog.LevelError, "putting rules back", failure, "cause", cause)
+	}
+	return time.Now().Add(min(repairRetry<<min(tries-1, 10), fightLongest))
+}
+
+// inForce notes that all rules were compared and are in force now, by whatever
+// cause. Who holds the change lock calls it.
+func (s *Service) inForce() {
+	s.repairs.inForceBut(nil)
+	s.noteRepairs()
+}
+
+// noteRepairs makes findings of what is known.
+func (s *Service) noteRepairs() {
+	for _, m := range s.all() {
+		s.note(m.net.Name, fromFight, s.repairs.findings(m)...)
+	}
+}
+
+func (r *repairs) findings(m *managed) (fs []finding.Finding) {
+	name := m.net.Name
+	if !m.hasRules {
+		return nil
+	}
+	one := r.fights[name]
+	if r.missing[name] {
+		fs = append(fs, missingFinding(m.backend, one, r.failed))
+	} else if r.failed != nil && r.tries >= repairComplain {
+		fs = append(fs, finding.Finding{
+			ID:      finding.RulesUnreadable,
+			Summary: "the kernel's rules can't be compared with what they should be", Evidence: r.failed.Error(),
+			Remedy: "see the journal of virtfirewalld for the reason, mend it and run virtfirewallctl reapply",
+		})
+	}
+	if one.on() {
+		fs = append(fs, foughtFinding(m.backend, one))
+	}
+	return fs
+}
+
+// rulesIn names what holds a backend's rules, to people.
+func rulesIn(backend string) string {
+	if backend == choice.IPTables {
+		return "the chains LIBVIRT_* of iptables"
+	}
+	return "table inet libvirt_network"
+}
+
+func missingFinding(backend string, f fight, failed error) finding.Finding {
+	out := finding.Finding{
+		ID:      finding.RulesMissing,
+		Summary: fmt.Sprintf("the network's rules are not all in force: %s changed or removed them in %s", f.by, rulesIn(backend)),
+		Remedy:  "stop that program; virtfirewallctl reapply puts them back at once",
+	}
+	if failed != nil {
+		out.Evidence = failed.Error()
+	}
+	return out
+}
+
+func foughtFinding(backend string, f fight) finding.Finding {
+	out := finding.Finding{
+		ID:       finding.RulesFoughtOver,
+		Summary:  fmt.Sprintf("%s undoes the network's rules in %s each time they are put back", f.by, rulesIn(backend)),
+		Evidence: fmt.Sprintf("repairs are %v apart now", f.pause),
+		Remedy:   "find out what runs it and have it leave them alone",
+	}
+	if f.by.PID != 0 {
+		out.Evidence = fmt.Sprintf("last by %s, pid %d; %s", f.by, f.by.PID, out.Evidence)
+	}
+	return out
+}
