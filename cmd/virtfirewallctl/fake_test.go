@@ -23,6 +23,7 @@ type fake struct {
 	mu       sync.Mutex
 	calls    []string // changing calls
 	monitors int      // reads of the manager's properties since the last look
+	found    string   // what Diagnose answers
 }
 
 func newFake(t testing.TB, address string) *fake {
@@ -120,7 +121,11 @@ func (f *fake) manager() table {
 			return []string{"libvirt", "libvirt-routed"}, f.changed(m, "InstallZones", "", o)
 		},
 		"RemoveZones": func(m dbus.Message, o map[string]dbus.Variant) ([]string, *dbus.Error) {
-			return []string{"libvirt"}, f.changed(m, "RemoveZones", "", o)
+			removed := []string{"libvirt"}
+			if _, forced := o["Force"]; forced {
+				removed = nil
+			}
+			return removed, f.changed(m, "RemoveZones", "", o)
 		},
 		"BindInterface": func(m dbus.Message, iface, zone string) (string, *dbus.Error) {
 			if zone == "" {
@@ -131,10 +136,38 @@ func (f *fake) manager() table {
 			}
 			return zone, f.changed(m, "BindInterface", iface+" "+zone, nil)
 		},
+		"Diagnose": f.diagnose,
 		"UnbindInterface": func(m dbus.Message, iface string) *dbus.Error {
 			return f.changed(m, "UnbindInterface", iface, nil)
 		},
 	}
+}
+
+// diagnose answers as the script wants it.
+func (f *fake) diagnose(m dbus.Message) ([]map[string]dbus.Variant, *dbus.Error) {
+	f.mu.Lock()
+	found := f.found
+	f.mu.Unlock()
+	info := finding("csum-missing", "info", "", "the kernel has no tc action csum", "", "")
+	switch found {
+	case "information":
+		return []map[string]dbus.Variant{info}, nil
+	case "faults":
+		return []map[string]dbus.Variant{info,
+			finding("bridge-absent", "warning", "lab-net", "bridge virbr1 does not exist", "", "create the bridge"),
+			finding("forwarding-off", "error", "", "net.ipv4.ip_forward is 0", "read at 12:00\nby sysctl", "run `sysctl net.ipv4.ip_forward=1`"),
+		}, nil
+	case "denied":
+		return nil, &dbus.Error{Name: "org.freedesktop.DBus.Error.AccessDenied", Body: []any{"only an administrator may diagnose; use sudo"}}
+	case "broken":
+		return nil, failed("ApplyFailed", "reading the rules: interrupted system call")
+	}
+	return nil, nil
+}
+
+func finding(id, severity, network, summary, evidence, remedy string) map[string]dbus.Variant {
+	return map[string]dbus.Variant{"Id": dbus.MakeVariant(id), "Severity": dbus.MakeVariant(severity), "Network": dbus.MakeVariant(network),
+		"Summary": dbus.MakeVariant(summary), "Evidence": dbus.MakeVariant(evidence), "Remedy": dbus.MakeVariant(remedy)}
 }
 
 // changed records a changing call, or fails it in the way that its first
@@ -208,13 +241,13 @@ func fakeNetworks() map[dbus.ObjectPath]map[string]dbus.Variant {
 	for _, n := range []map[string]any{
 		{"Name": "default", "UUID": "81ff0d90-c91e-6742-64da-4a736edb9a9b", "Bridge": "virbr0",
 			"BridgeIndex": int32(7), "Persistent": true, "Backend": "nftables", "State": "active",
-			"StateReason": "", "BoundZone": "libvirt", "Zone": "", "ForwardMode": "nat",
+			"StateReason": "", "StateCode": "", "BoundZone": "libvirt", "Zone": "", "ForwardMode": "nat",
 			"ForwardDevices": []string{}, "Addresses": []string{"192.168.122.1/24"}, "Routes": []string{},
 			"NATAddressRange": "", "NATPortRange": "", "NATIPv6": false, "IPv6Guests": false,
 			"DHCP": true, "DNS": true, "TFTP": false, "PortForwards": []map[string]dbus.Variant{}},
 		{"Name": "lab-net", "UUID": "0d2e1b52-8f0c-4c8e-9c8b-3a1f5c2d7e11", "Bridge": "virbr1",
 			"BridgeIndex": int32(0), "Persistent": false, "Backend": "nftables", "State": "waiting",
-			"StateReason": "the bridge virbr1 does not exist yet", "BoundZone": "", "Zone": "trusted",
+			"StateReason": "the bridge virbr1 does not exist yet", "StateCode": "bridge-absent", "BoundZone": "", "Zone": "trusted",
 			"ForwardMode": "route", "ForwardDevices": []string{"eth0", "eth1"},
 			"Addresses": []string{"10.20.0.1/16", "fd00:20::1/64"}, "Routes": []string{"10.9.0.0/16"},
 			"NATAddressRange": "", "NATPortRange": "", "NATIPv6": false, "IPv6Guests": true,

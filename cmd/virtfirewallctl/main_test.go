@@ -68,6 +68,7 @@ func run(t *testing.T, dir string, setup func(testing.TB, *testscript.Env)) {
 			"emit":       emit,
 			"subscribed": subscribed,
 			"await":      await,
+			"finds":      finds,
 		},
 	})
 }
@@ -94,6 +95,14 @@ func called(ts *testscript.TestScript, _ bool, args []string) {
 	if record, ok := ts.Value(fakeKey{}).(*fake).calledWith(args[0]); !ok {
 		ts.Fatalf("no call %q among %q", args[0], record)
 	}
+}
+
+// finds WHAT says what the fake service answers to Diagnose from now on.
+func finds(ts *testscript.TestScript, _ bool, args []string) {
+	f := ts.Value(fakeKey{}).(*fake)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.found = args[0]
 }
 
 // emit WHAT makes the fake service send signals.

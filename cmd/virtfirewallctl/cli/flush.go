@@ -31,7 +31,8 @@ behind of a service that is stopped, run virtfirewalld --flush.`,
 			return nil, err
 		}
 		if len(networks) > 0 && !yes {
-			fmt.Fprintf(cmd.ErrOrStderr(), "Remove %d networks and their rules? [y/N] ", len(networks))
+			fmt.Fprintf(cmd.ErrOrStderr(), "Remove %s and %s rules? [y/N] ",
+				count(len(networks), "network"), map[bool]string{true: "its", false: "their"}[len(networks) == 1])
 			if err := a.confirm(); err != nil {
 				return nil, err
 			}

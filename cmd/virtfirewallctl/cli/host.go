@@ -44,14 +44,11 @@ type reapplied struct {
 }
 
 func (r reapplied) text(o *output) {
-	switch r.Repairs {
-	case 0:
+	if r.Repairs == 0 {
 		o.linef("nothing to repair")
-	case 1:
-		o.linef("1 network repaired")
-	default:
-		o.linef("%d networks repaired", r.Repairs)
+		return
 	}
+	o.linef("%s repaired", count(int(r.Repairs), "network"))
 }
 
 var backendNames = []string{"auto", "nftables", "iptables"}
@@ -68,21 +65,30 @@ func (a *app) backendCommand() *cobra.Command {
 			return between(0, 1)(cmd, args)
 		},
 		ValidArgs: backendNames,
-		RunE: a.do(func(ctx context.Context, c *client.Client, args []string) (result, error) {
-			if len(args) == 0 && persistent {
-				return nil, usageError("--persistent needs a backend to keep")
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 1:
+				return a.do(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
+					if err := c.SetBackend(ctx, args[0], persistent); err != nil {
+						return nil, err
+					}
+					return backendOf(ctx, c)
+				})(cmd, args)
+			case persistent:
+				return usageError("--persistent needs a backend to keep")
 			}
-			if len(args) == 1 {
-				if err := c.SetBackend(ctx, args[0], persistent); err != nil {
-					return nil, err
-				}
-			}
-			h, err := c.Host(ctx)
-			return backend{h.Backend, h.ConfiguredBackend, h.BackendSource, h.AvailableBackends}, err
-		}),
+			return a.look(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
+				return backendOf(ctx, c)
+			})(cmd, args)
+		},
 	}
 	cmd.Flags().BoolVar(&persistent, "persistent", false, "keep the choice over a restart")
 	return cmd
+}
+
+func backendOf(ctx context.Context, c *client.Client) (backend, error) {
+	h, err := c.Host(ctx)
+	return backend{h.Backend, h.ConfiguredBackend, h.BackendSource, h.AvailableBackends}, err
 }
 
 type backend struct {

@@ -16,10 +16,11 @@ func (a *app) monitorCommand() *cobra.Command {
 		Use:   "monitor",
 		Short: "Print what happens, as it happens, until interrupted",
 		Long: `Monitor prints one line for each thing that happens to the networks and to the
-service, until it is interrupted. With --json each line is one object.`,
+service, until it is interrupted. With --json each line is one object. It does
+not start the service, and goes on over its restarts.`,
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := client.Dial(cmd.Context(), client.Options{Timeout: a.timeout})
+			c, err := client.Dial(cmd.Context(), client.Options{Timeout: a.timeout, NoAutoStart: true})
 			if err != nil {
 				return err
 			}

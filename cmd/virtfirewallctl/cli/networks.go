@@ -58,7 +58,7 @@ func (a *app) listCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List the networks",
 		Args:  between(0, 0),
-		RunE: a.do(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
+		RunE: a.look(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
 			n, err := c.Networks(ctx)
 			return networkList(n), err
 		}),
@@ -71,7 +71,7 @@ func (a *app) showCommand() *cobra.Command {
 		Short:             "Show a network",
 		Args:              between(1, 1),
 		ValidArgsFunction: a.completeNetworks,
-		RunE: a.do(func(ctx context.Context, c *client.Client, args []string) (result, error) {
+		RunE: a.look(func(ctx context.Context, c *client.Client, args []string) (result, error) {
 			n, err := c.Network(ctx, args[0])
 			return shown{n}, err
 		}),
@@ -84,7 +84,7 @@ func (a *app) rulesCommand() *cobra.Command {
 		Short:             "Show the rules that the kernel holds for a network, or for all",
 		Args:              between(0, 1),
 		ValidArgsFunction: a.completeNetworks,
-		RunE: a.do(func(ctx context.Context, c *client.Client, args []string) (result, error) {
+		RunE: a.look(func(ctx context.Context, c *client.Client, args []string) (result, error) {
 			r, err := each(ctx, c, args, c.Ruleset)
 			return rulesets(r), err
 		}),
@@ -99,7 +99,7 @@ func (a *app) countersCommand() *cobra.Command {
 to its guests, and what was rejected. Traffic within a bridge is not counted.`,
 		Args:              between(0, 1),
 		ValidArgsFunction: a.completeNetworks,
-		RunE: a.do(func(ctx context.Context, c *client.Client, args []string) (result, error) {
+		RunE: a.look(func(ctx context.Context, c *client.Client, args []string) (result, error) {
 			t, err := each(ctx, c, args, c.Counters)
 			return counters(t), err
 		}),
@@ -140,7 +140,7 @@ func (a *app) previewCommand() *cobra.Command {
 		Use:   "preview FILE|-",
 		Short: "Show the rules that add would make, changing nothing",
 		Args:  between(1, 1),
-		RunE: a.do(func(ctx context.Context, c *client.Client, args []string) (result, error) {
+		RunE: a.look(func(ctx context.Context, c *client.Client, args []string) (result, error) {
 			if backend != "" && backend != "nftables" && backend != "iptables" {
 				return nil, usageError("--backend is nftables or iptables, not %q", backend)
 			}

@@ -22,6 +22,26 @@ func state(n client.Network) string {
 	return printable(n.State + " (" + n.StateReason + ")")
 }
 
+// notActive prints a line for each network that is not active: why, and what to
+// do. A line is not wrapped, since commands in it are there to be pasted.
+func notActive(o *output, networks []client.Network) {
+	separate := true
+	for _, n := range networks {
+		if n.State == "active" {
+			continue
+		}
+		if separate {
+			o.linef("")
+			separate = false
+		}
+		why := orElse(n.StateReason, "no reason is known")
+		if n.StateCode != "" {
+			why += " [" + n.StateCode + "]"
+		}
+		o.linef("%s", printable(n.Name+" is "+n.State+": "+why))
+	}
+}
+
 type removed struct {
 	Removed string `json:"removed"`
 }
@@ -41,7 +61,8 @@ func (l networkList) text(o *output) {
 			n.Name, n.Bridge, n.ForwardMode, n.State, orElse(n.BoundZone, "-"), listed(n.Addresses, "-"),
 		})
 	}
-	o.table(rows)
+	o.table(rows, 0, 1, 4, 5)
+	notActive(o, l)
 }
 
 type shown struct{ client.Network }
@@ -59,6 +80,9 @@ func (n shown) text(o *output) {
 	}
 	if n.StateReason != "" {
 		rows = append(rows, []string{"Reason:", n.StateReason})
+	}
+	if n.StateCode != "" {
+		rows = append(rows, []string{"Finding:", n.StateCode})
 	}
 	rows = append(rows, [][]string{
 		{"Persistent:", yesNo(n.Persistent)},
@@ -179,5 +203,5 @@ func (l counters) text(o *output) {
 		}
 		rows = append(rows, row)
 	}
-	o.table(rows)
+	o.table(rows, 0)
 }

@@ -1,13 +1,11 @@
 package cli
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"unicode"
 	"unicode/utf8"
 
@@ -15,7 +13,7 @@ import (
 )
 
 // output collects what a command prints. On a terminal, lines of tables that
-// would wrap are cut; in a pipe nothing is ever left out.
+// would still be wider than it are cut; in a pipe nothing is ever left out.
 type output struct {
 	to    io.Writer
 	width int // of the terminal; 0 for none
@@ -68,28 +66,6 @@ func (o *output) json(v any) error {
 	return nil
 }
 
-// table prints rows in columns, one line each on a terminal of any width.
-func (o *output) table(rows [][]string) { o.columns(rows, o.width) }
-
-// fields prints names and values, of which nothing may be cut.
-func (o *output) fields(rows [][]string) { o.columns(rows, 0) }
-
-func (o *output) columns(rows [][]string, width int) {
-	var text bytes.Buffer
-	w := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
-	for _, row := range rows {
-		cells := make([]string, len(row))
-		for i, cell := range row {
-			cells[i] = printable(cell)
-		}
-		fmt.Fprintln(w, strings.Join(cells, "\t"))
-	}
-	_ = w.Flush() // into memory
-	for line := range strings.Lines(text.String()) {
-		o.linef("%s", cut(strings.TrimRight(line, " \n"), width))
-	}
-}
-
 // cut shortens a line to width columns; 0 means any length.
 func cut(line string, width int) string {
 	if width <= 1 || utf8.RuneCountInString(line) <= width {
@@ -130,6 +106,14 @@ func listed(items []string, empty string) string {
 		return empty
 	}
 	return strings.Join(items, ", ")
+}
+
+// count is a number of things: the noun with an s but for one.
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
 }
 
 func orElse(s, empty string) string {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -70,19 +71,60 @@ func TestTerminalWidth(t *testing.T) {
 	}
 }
 
-// TestListFits holds the most usual tables to 80 columns.
-func TestListFits(t *testing.T) {
+// TestTablesFit holds tables to 80 columns, with nothing left out: what does not
+// fit goes on in the next line.
+func TestTablesFit(t *testing.T) {
+	long := strings.Repeat("büro-", 5) + "eleven"
+	networks := networkList{
+		{Name: "default", Bridge: "virbr0", ForwardMode: "isolated", State: "active", BoundZone: "libvirt-routed", Addresses: []string{"192.168.122.1/24"}},
+		{Name: long, Bridge: "fifteen-letters", ForwardMode: "isolated", State: "active", BoundZone: "libvirt-routed",
+			Addresses: []string{"192.168.122.1/24", "10.255.255.1/24", "fd00:1234:5678:9abc:def0:1234:5678:9abc/64"}},
+	}
 	var text bytes.Buffer
 	o := &output{to: &text}
-	o.table([][]string{
-		{"NAME", "BRIDGE", "MODE", "STATE", "ZONE", "ADDRESSES"},
-		{"default", "virbr0", "isolated", "degraded", "libvirt-routed", "192.168.122.1/24"},
-	})
-	counters{{Name: "default", FromGuestPackets: 1e8, FromGuestBytes: 1e11, ToGuestPackets: 1e8,
+	networks.text(o)
+	counters{{Name: long, FromGuestPackets: 1e8, FromGuestBytes: 1e11, ToGuestPackets: 1e8,
 		ToGuestBytes: 1e11, RejectedFromGuestPackets: 1e5, RejectedToGuestPackets: 1e5}}.text(o)
+	zoneList{Running: true, Bindings: []binding{{"virbr0", strings.Repeat("zone-", 20)}}}.text(o)
 	for line := range strings.Lines(text.String()) {
-		if len(line) > 81 {
-			t.Errorf("%d columns: %s", len(line)-1, line)
+		if n := utf8.RuneCountInString(line) - 1; n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+}
+
+func TestRowsGoOn(t *testing.T) {
+	rows := [][]string{{"NAME", "ADDRESSES"}, {"default", "10.1.0.1/24, 10.2.0.1/24, fd00::1/64"}, {"longer than that", "-"}}
+	for _, test := range []struct {
+		width int
+		want  string
+	}{
+		{60, "NAME              ADDRESSES\ndefault           10.1.0.1/24, 10.2.0.1/24, fd00::1/64\nlonger than that  -\n"},
+		{45, "NAME              ADDRESSES\ndefault           10.1.0.1/24, 10.2.0.1/24,\n                  fd00::1/64\nlonger than that  -\n"},
+		{26, "NAME         ADDRESSES\ndefault      10.1.0.1/24,\n             10.2.0.1/24,\n             fd00::1/64\nlonger than  -\nthat\n"},
+		{23, "NAME       ADDRESSES\ndefault    10.1.0.1/24,\n           10.2.0.1/24,\n           fd00::1/64\nlonger     -\nthan that\n"},
+	} {
+		var text bytes.Buffer
+		(&output{to: &text, width: test.width}).table(rows, 0, 1)
+		if diff := cmp.Diff(test.want, text.String()); diff != "" {
+			t.Errorf("width %d: %s", test.width, diff)
+		}
+	}
+}
+
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0 networks", 1: "1 network", 2: "2 networks"} {
+		if got := count(n, "network"); got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+	for want, c := range map[string]networkCounts{
+		"0 networks":        {},
+		"1 network, active": {Total: 1, Active: 1},
+		"7 networks, 1 failed, 2 degraded, 3 waiting": {Total: 7, Active: 1, Failed: 1, Degraded: 2, Waiting: 3},
+	} {
+		if got := c.text(); got != want {
+			t.Errorf("%q, not %q", got, want)
 		}
 	}
 }

@@ -31,20 +31,22 @@ const longHelp = `virtfirewallctl hands virtual networks to virtfirewalld, the s
 the host's firewall right for them, and shows what it made of them.
 
 Networks are libvirt <network> documents, as virsh net-dumpxml prints them.
-Every command takes --json; its keys do not change. The bus is
-$DBUS_SYSTEM_BUS_ADDRESS where that is set, else the system bus.
+Every command takes --json; its keys do not change. Tables fit the terminal, or
+80 columns. The bus is $DBUS_SYSTEM_BUS_ADDRESS where that is set, else the
+system bus. A command that only looks does not start a service that was stopped.
 
 Exit codes:
 
-    0  done
-    1  failed
+    0  done; doctor: nothing above info was found
+    1  failed; doctor: warnings or errors were found
     2  the command line is wrong
     3  no such network, zone or object
     4  not authorised
-    5  the bus or the service cannot be reached`
+    5  the bus or the service cannot be reached, or does not run`
 
 const examples = `  virsh net-dumpxml default | virtfirewallctl add - --persistent
-  virtfirewallctl list
+  virtfirewallctl status
+  virtfirewallctl doctor
   virtfirewallctl rules default
   virtfirewallctl monitor --json`
 
@@ -77,6 +79,9 @@ func Main(version string, args []string, stdin io.Reader, stdout, stderr io.Writ
 		return ExitOK
 	}
 	code := exitCode(err, a.ran)
+	if errors.Is(err, errNotWell) {
+		return code
+	}
 	text := sentence(err.Error())
 	if code == ExitUsage {
 		text += "; see virtfirewallctl --help"
@@ -126,6 +131,7 @@ func (a *app) root() *cobra.Command {
 		"longest time to wait for an answer, such as 10s (default 25s to read, 3m to change)")
 	root.AddCommand(
 		a.addCommand(), a.removeCommand(), a.flushCommand(), a.listCommand(), a.showCommand(),
+		a.statusCommand(), a.doctorCommand(),
 		a.rulesCommand(), a.previewCommand(), a.countersCommand(),
 		a.bindCommand(), a.unbindCommand(), a.zonesCommand(),
 		a.monitorCommand(), a.reloadCommand(), a.reapplyCommand(),
@@ -169,10 +175,22 @@ type result interface {
 	text(o *output)
 }
 
-// do makes a command's RunE out of an action: connect, act, print.
+// do makes a command's RunE out of an action that changes something: connect,
+// act, print. The bus may start the service for it.
 func (a *app) do(act action) func(*cobra.Command, []string) error {
+	return a.run(client.Options{Prompt: a.prompt}, act)
+}
+
+// look is do for what changes nothing: it does not start a service that
+// somebody stopped.
+func (a *app) look(act action) func(*cobra.Command, []string) error {
+	return a.run(client.Options{NoAutoStart: true}, act)
+}
+
+func (a *app) run(o client.Options, act action) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := client.Dial(cmd.Context(), client.Options{Timeout: a.timeout, Prompt: a.prompt})
+		o.Timeout = a.timeout // known when the command line has been read
+		c, err := client.Dial(cmd.Context(), o)
 		if err != nil {
 			return err
 		}
@@ -187,11 +205,26 @@ func (a *app) do(act action) func(*cobra.Command, []string) error {
 
 func (a *app) print(r result) error {
 	if a.json {
-		return a.out.json(r)
+		if err := a.out.json(r); err != nil {
+			return err
+		}
+	} else {
+		r.text(a.out)
+		if err := a.out.flush(); err != nil {
+			return err
+		}
 	}
-	r.text(a.out)
-	return a.out.flush()
+	if v, ok := r.(verdict); ok && !v.well() {
+		return errNotWell
+	}
+	return nil
 }
+
+// verdict is a result that decides the exit code too.
+type verdict interface{ well() bool }
+
+// errNotWell ends the program as a failure does; what was printed says why.
+var errNotWell = errors.New("not well")
 
 const completionTimeout = 500 * time.Millisecond
 

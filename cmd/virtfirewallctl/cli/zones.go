@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -104,7 +105,11 @@ not in its permanent configuration, unless --force is given.`,
 		Args: between(0, 0),
 		RunE: a.do(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
 			names, err := c.RemoveZones(ctx, force, unbind)
-			return zonesRemoved{names}, err
+			if err != nil {
+				return nil, err
+			}
+			h, err := c.Host(ctx)
+			return zonesRemoved{names, without(h.InstalledZones, names)}, err
 		}),
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "remove though firewalld's reload drops runtime changes of others")
@@ -114,10 +119,23 @@ not in its permanent configuration, unless --force is given.`,
 
 type zonesRemoved struct {
 	Removed []string `json:"removed"`
+	Kept    []string `json:"kept"` // there, but not from install, or changed since
 }
 
 func (z zonesRemoved) text(o *output) {
-	o.linef("removed: %s", printable(listed(z.Removed, "nothing, none was there")))
+	nothing := "nothing, none was there"
+	if len(z.Kept) > 0 {
+		nothing = "nothing that install added was there unchanged"
+	}
+	o.linef("removed: %s", printable(listed(z.Removed, nothing)))
+	if len(z.Kept) > 0 {
+		o.linef("kept: %s (they came with a package, or were changed since)", printable(listed(z.Kept, "")))
+	}
+}
+
+// without returns the names that are not among others.
+func without(names, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(others, name) })
 }
 
 func (a *app) zonesListCommand() *cobra.Command {
@@ -125,7 +143,7 @@ func (a *app) zonesListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "Show firewalld, its libvirt zones and the bridges in zones",
 		Args:  between(0, 0),
-		RunE: a.do(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
+		RunE: a.look(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
 			h, err := c.Host(ctx)
 			if err != nil {
 				return nil, err
@@ -170,5 +188,5 @@ func (z zoneList) text(o *output) {
 	for _, b := range z.Bindings {
 		rows = append(rows, []string{b.Interface, b.Zone})
 	}
-	o.table(rows)
+	o.table(rows, 1)
 }

@@ -138,10 +138,10 @@ func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, 
 	}
 	call := <-c.conn.SendWithContext(ctx, msg, make(chan *dbus.Call, 1)).Done
 	if call.Err != nil {
-		return explain(method[dot+1:], call.Err)
+		return c.because(ctx, explain(method[dot+1:], call.Err))
 	}
 	if err := call.Store(out...); err != nil {
-		return fmt.Errorf("reading the answer to %s: %w", method[dot+1:], err)
+		return fmt.Errorf("%s: reading the answer: %w", doing(method[dot+1:]), err)
 	}
 	return nil
 }

@@ -22,20 +22,60 @@ var (
 type failure struct {
 	class error
 	text  string
+	// start says that the bus could not have the service started.
+	start bool
 }
 
 func (f *failure) Error() string { return f.text }
 func (f *failure) Unwrap() error { return f.class }
 
 func unreachable(format string, args ...any) error {
-	return &failure{ErrUnreachable, fmt.Sprintf(format, args...)}
+	return &failure{class: ErrUnreachable, text: fmt.Sprintf(format, args...)}
+}
+
+func notStarted(said string) error {
+	return &failure{class: ErrUnreachable, text: "starting virtfirewalld: " + said, start: true}
 }
 
 const (
 	notAnswering = "the service stopped before it answered; see journalctl -u virtfirewalld"
-	notThere     = "virtfirewalld is not running; start it with systemctl start virtfirewalld"
 	notAllowed   = "the bus does not let you call virtfirewalld; run the command as root"
 )
+
+// doing is a method in the words of somebody who knows commands, not D-Bus.
+func doing(method string) string {
+	switch method {
+	case "AddNetworkFromXML":
+		return "adding the network"
+	case "RemoveNetwork":
+		return "removing the network"
+	case "Preview":
+		return "previewing the network's rules"
+	case "SetBackend":
+		return "changing the backend"
+	case "Reload":
+		return "reloading"
+	case "Reapply":
+		return "comparing the host with what should be there"
+	case "InstallZones":
+		return "installing the zones"
+	case "RemoveZones":
+		return "removing the zones"
+	case "BindInterface":
+		return "putting the bridge into its zone"
+	case "UnbindInterface":
+		return "taking the bridge out of its zone"
+	case "Diagnose":
+		return "diagnosing the host"
+	case "GetRuleset":
+		return "reading the network's rules"
+	case "GetCounters":
+		return "reading the network's counters"
+	case "AddMatch":
+		return "following the service"
+	}
+	return "reading the networks"
+}
 
 // explain turns what godbus gives for a failed call into a failure.
 func explain(method string, err error) error {
@@ -44,13 +84,13 @@ func explain(method string, err error) error {
 	case errors.As(err, &e):
 		return explainReply(method, e)
 	case errors.Is(err, context.DeadlineExceeded):
-		return unreachable("calling %s: virtfirewalld did not answer in time", method)
+		return unreachable("%s: virtfirewalld did not answer in time", doing(method))
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("calling %s: %w", method, err)
+		return fmt.Errorf("%s: %w", doing(method), err)
 	case errors.Is(err, dbus.ErrClosed), errors.Is(err, io.EOF):
-		return unreachable("calling %s: the connection to the system bus is closed", method)
+		return unreachable("%s: the connection to the system bus is closed", doing(method))
 	}
-	return fmt.Errorf("calling %s: %w", method, err)
+	return fmt.Errorf("%s: %w", doing(method), err)
 }
 
 func explainReply(method string, e dbus.Error) error {
@@ -61,28 +101,28 @@ func explainReply(method string, e dbus.Error) error {
 	}
 	switch name {
 	case "NetworkNotFound", "ZoneNotFound", "PortForwardNotFound", "UnknownObject":
-		return &failure{ErrNotFound, said}
+		return &failure{class: ErrNotFound, text: said}
 	case "AccessDenied":
 		// This is how dbus-daemon and dbus-broker begin when their own policy
 		// refuses a message; what follows is of no use to a person.
 		if strings.HasPrefix(said, "Rejected send message") || strings.HasPrefix(said, "Sender is not authorized") {
 			said = notAllowed
 		}
-		return &failure{ErrNotAuthorised, said}
+		return &failure{class: ErrNotAuthorised, text: said}
 	case "InteractiveAuthorizationRequired":
-		return &failure{ErrNotAuthorised, said}
+		return &failure{class: ErrNotAuthorised, text: said}
 	case "ServiceUnknown", "NameHasNoOwner":
-		return unreachable("%s", notThere)
+		return &failure{class: ErrUnreachable, text: notThere, start: true}
 	case "NoReply", "Disconnected":
 		return unreachable("%s", notAnswering)
 	case "TimedOut": // the bus's word for an activation that does not end; Timeout is the service's
-		return unreachable("starting virtfirewalld: %s", said)
+		return notStarted(said)
 	}
 	if e.Error() == e.Name || said == "" {
-		said = fmt.Sprintf("calling %s: virtfirewalld answered %s", method, e.Name)
+		said = fmt.Sprintf("%s: virtfirewalld answered %s", doing(method), e.Name)
 	}
 	if strings.HasPrefix(name, "Spawn.") || strings.HasPrefix(e.Name, "org.freedesktop.systemd1.") {
-		return unreachable("starting virtfirewalld: %s", said)
+		return notStarted(said)
 	}
-	return &failure{nil, said}
+	return &failure{text: said}
 }

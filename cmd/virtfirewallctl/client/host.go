@@ -1,7 +1,11 @@
 package client
 
 import (
+	"cmp"
 	"context"
+	"slices"
+
+	"github.com/godbus/dbus/v5"
 )
 
 // Host is the state of the service as a whole.
@@ -12,6 +16,44 @@ func (c *Client) Host(ctx context.Context) (Host, error) {
 	}
 	return p.host()
 }
+
+// Diagnose returns what the service finds amiss, the worst first. It needs an
+// administrator, who is asked to authenticate where somebody is at hand.
+func (c *Client) Diagnose(ctx context.Context) ([]Finding, error) {
+	var raw []map[string]dbus.Variant
+	ask := c.read
+	if c.options.Prompt != nil {
+		ask = c.change
+	}
+	if err := ask(ctx, ManagerPath, ManagerInterface+".Diagnose", nil, &raw); err != nil {
+		return nil, err
+	}
+	findings := make([]Finding, len(raw))
+	for i, p := range raw {
+		var err error
+		if findings[i], err = properties(p).finding(); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(b.rank(), a.rank()), cmp.Compare(a.Network, b.Network), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Summary, b.Summary))
+	})
+	return findings, nil
+}
+
+// rank orders severities. One that is not known yet is taken for an error.
+func (f Finding) rank() int {
+	switch f.Severity {
+	case "info":
+		return 0
+	case "warning":
+		return 1
+	}
+	return 2
+}
+
+// Notable reports whether a finding is more than information.
+func (f Finding) Notable() bool { return f.rank() > 0 }
 
 // Reload makes the service read its configuration and its files again.
 func (c *Client) Reload(ctx context.Context) error {

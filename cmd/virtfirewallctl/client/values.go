@@ -18,6 +18,7 @@ type Network struct {
 	Backend         string   `json:"backend"`
 	State           string   `json:"state"`
 	StateReason     string   `json:"state_reason"`
+	StateCode       string   `json:"state_code"`
 	BoundZone       string   `json:"bound_zone"`
 	Zone            string   `json:"zone"`
 	ForwardMode     string   `json:"forward_mode"`
@@ -59,6 +60,16 @@ type Host struct {
 	InstalledZones    []string `json:"installed_zones"`
 }
 
+// Finding is one thing that Diagnose found.
+type Finding struct {
+	ID       string `json:"id"`
+	Severity string `json:"severity"` // info, warning or error
+	Network  string `json:"network"`  // "" for the host
+	Summary  string `json:"summary"`
+	Evidence string `json:"evidence"`
+	Remedy   string `json:"remedy"`
+}
+
 // Counters are one network's totals of forwarded packets.
 type Counters struct {
 	Name                     string `json:"name"`
@@ -89,7 +100,7 @@ func (p properties) network() (Network, error) {
 	err := p.store(map[string]any{
 		"Name": &n.Name, "UUID": &n.UUID, "Bridge": &n.Bridge, "BridgeIndex": &n.BridgeIndex,
 		"Persistent": &n.Persistent, "Backend": &n.Backend,
-		"State": &n.State, "StateReason": &n.StateReason, "BoundZone": &n.BoundZone, "Zone": &n.Zone,
+		"State": &n.State, "StateReason": &n.StateReason, "StateCode": &n.StateCode, "BoundZone": &n.BoundZone, "Zone": &n.Zone,
 		"ForwardMode": &n.ForwardMode, "ForwardDevices": &n.ForwardDevices,
 		"Addresses": &n.Addresses, "Routes": &n.Routes,
 		"NATAddressRange": &n.NATAddressRange, "NATIPv6AddressRange": &n.NATIPv6Range, "NATPortRange": &n.NATPortRange, "NATIPv6": &n.NATIPv6,
@@ -116,6 +127,13 @@ func (p properties) host() (Host, error) {
 		"InstalledZones": &h.InstalledZones,
 	})
 	return h, err
+}
+
+func (p properties) finding() (f Finding, err error) {
+	return f, p.store(map[string]any{
+		"Id": &f.ID, "Severity": &f.Severity, "Network": &f.Network,
+		"Summary": &f.Summary, "Evidence": &f.Evidence, "Remedy": &f.Remedy,
+	})
 }
 
 func (p properties) store(fields map[string]any) error {

@@ -69,12 +69,13 @@ func TestExplain(t *testing.T) {
 		{"cut off", reply("org.freedesktop.DBus.Error.NoReply", "Message recipient disconnected"), ErrUnreachable, notAnswering},
 		{"slow to start", reply("org.freedesktop.DBus.Error.TimedOut", "activation timed out"), ErrUnreachable, "starting virtfirewalld: activation timed out"},
 		{"slow firewalld", reply("org.freedesktop.DBus.Error.Timeout", "firewalld did not answer"), nil, "firewalld did not answer"},
-		{"bus gone", dbus.ErrClosed, ErrUnreachable, "calling M: the connection to the system bus is closed"},
-		{"end of file", io.EOF, ErrUnreachable, "calling M: the connection to the system bus is closed"},
-		{"late", context.DeadlineExceeded, ErrUnreachable, "calling M: virtfirewalld did not answer in time"},
-		{"interrupted", context.Canceled, context.Canceled, "calling M: context canceled"},
+		{"masked unit", reply("org.freedesktop.systemd1.UnitMasked", "Unit x is masked"), ErrUnreachable, "starting virtfirewalld: Unit x is masked"},
+		{"bus gone", dbus.ErrClosed, ErrUnreachable, "reading the networks: the connection to the system bus is closed"},
+		{"end of file", io.EOF, ErrUnreachable, "reading the networks: the connection to the system bus is closed"},
+		{"late", context.DeadlineExceeded, ErrUnreachable, "reading the networks: virtfirewalld did not answer in time"},
+		{"interrupted", context.Canceled, context.Canceled, "reading the networks: context canceled"},
 		{"a failure", reply(errorPrefix+"BridgeInUse", "virbr0 belongs to default"), nil, "virbr0 belongs to default"},
-		{"no text", dbus.Error{Name: errorPrefix + "ApplyFailed"}, nil, "calling M: virtfirewalld answered " + errorPrefix + "ApplyFailed"},
+		{"no text", dbus.Error{Name: errorPrefix + "ApplyFailed"}, nil, "reading the networks: virtfirewalld answered " + errorPrefix + "ApplyFailed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := explain("M", test.err)
