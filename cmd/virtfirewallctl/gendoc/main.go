@@ -43,6 +43,7 @@ func generate(version, dir string) error {
 	// Without a title, each page has its command's.
 	header := &doc.GenManHeader{Section: "1", Source: "virtfirewalld " + version, Manual: "User commands"}
 	plainText(root)
+	root.Long += commandList(root)
 	if err := doc.GenManTree(root, header, man); err != nil {
 		return fmt.Errorf("writing virtfirewallctl(1): %w", err)
 	}
@@ -61,6 +62,36 @@ func plainText(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		plainText(sub)
 	}
+}
+
+// commandList is a section for the program's own page, since the generator names
+// the commands only at the end, and without what they do.
+func commandList(root *cobra.Command) string {
+	var list strings.Builder
+	list.WriteString("\n\n# COMMANDS\n\n")
+	for _, cmd := range usable(root) {
+		name := strings.TrimPrefix(cmd.CommandPath(), root.Name()+" ")
+		_, arguments, _ := strings.Cut(cmd.Use, " ")
+		if arguments != "" {
+			arguments = " *" + arguments + "*"
+		}
+		fmt.Fprintf(&list, "**%s**%s\n: %s\n\n", name, arguments, cmd.Short)
+	}
+	return list.String()
+}
+
+// usable returns the commands that do something, as they are listed.
+func usable(cmd *cobra.Command) (all []*cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		switch {
+		case !sub.IsAvailableCommand():
+		case sub.HasSubCommands():
+			all = append(all, usable(sub)...)
+		default:
+			all = append(all, sub)
+		}
+	}
+	return all
 }
 
 // writtenByHand converts docs/man/NAME.SECTION.md.

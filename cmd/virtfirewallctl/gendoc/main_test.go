@@ -63,6 +63,23 @@ func TestOptionsInManualPages(t *testing.T) {
 	}
 }
 
+// TestManualListsTheCommands with what each does.
+func TestManualListsTheCommands(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(documents(t), "man/virtfirewallctl.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(text), ".SH COMMANDS\n")
+	for _, want := range []string{
+		".TP\n\\fBadd\\fP \\fIFILE|-\\fP\nHand a network to the service\n", ".TP\n\\fBdoctor\\fP \\fI[NAME]\\fP\n",
+		".TP\n\\fBstatus\\fP\n", ".TP\n\\fBzones remove\\fP\nTake out of firewalld what install added\n",
+	} {
+		if !strings.Contains(list, want) {
+			t.Errorf("no %q in\n%s", want, list)
+		}
+	}
+}
+
 // TestCompletionsAreRead by the shells that they are for.
 func TestCompletionsAreRead(t *testing.T) {
 	dir := filepath.Join(documents(t), "completions")
