@@ -126,10 +126,7 @@ func TestKnownNamesAreTaken(t *testing.T) {
 	r := startedRig(t)
 	r.must(r.AddXML(lasting("runtime", 1, "nat")))
 	r.must(r.AddXML(lasting("kept", 2, "nat"), "Persistent", true))
-	r.must(r.AddXML(lasting("other", 3, "nat"), "Persistent", true))
-	r.must(r.Manager("RemoveNetwork", "other", opts()))
-	r.wantNames("removed until reload", "kept", "runtime")
-	for name, number := range map[string]int{"runtime": 1, "kept": 2, "other": 3} {
+	for name, number := range map[string]int{"runtime": 1, "kept": 2} {
 		doc := lasting(name, number, "route")
 		for _, persistent := range []bool{false, true} {
 			r.wantRefusal(r.AddXML(doc, "Persistent", persistent), "NetworkExists", name, "Replace")
@@ -138,7 +135,7 @@ func TestKnownNamesAreTaken(t *testing.T) {
 		}
 	}
 	r.wantNames("after refusals", "kept", "runtime")
-	for name, number := range map[string]int{"runtime": 1, "kept": 2, "other": 3} {
+	for name, number := range map[string]int{"runtime": 1, "kept": 2} {
 		r.must(r.AddXML(lasting(name, number, "route"), "Replace", true))
 		r.wantMode("replaced", name, "route")
 		if got := r.Property(name, "Persistent"); got != (name != "runtime") {
@@ -146,16 +143,51 @@ func TestKnownNamesAreTaken(t *testing.T) {
 		}
 	}
 	r.restart(true)
-	for _, name := range []string{"kept", "other", "runtime"} {
+	for _, name := range []string{"kept", "runtime"} {
 		r.wantMode("after a restart", name, "route")
 	}
 	r.must(r.Manager("Reload"))
 	r.wantMode("after Reload", "kept", "nat")
-	r.wantMode("after Reload", "other", "nat")
 	r.wantMode("after Reload", "runtime", "route")
 	r.reboot()
-	r.wantNames("after a reboot", "kept", "other")
+	r.wantNames("after a reboot", "kept")
 	r.wantRefusal(r.Manager("RemoveNetwork", "runtime", opts()), "NetworkNotFound", "list")
+}
+
+// TestRemovedAndAddedAgain: a persistent network that was removed until the next
+// Reload is added again as any other, by either method.
+func TestRemovedAndAddedAgain(t *testing.T) {
+	t.Parallel()
+	r := startedRig(t)
+	byXML := func(name string, number int, persistent bool) *godbus.Call {
+		return r.AddXML(lasting(name, number, "route"), "Persistent", persistent)
+	}
+	bySettings := func(name string, number int, persistent bool) *godbus.Call {
+		settings := opts("Bridge", fmt.Sprintf("virbr%d", number), "ForwardMode", "route", "Addresses", []string{fmt.Sprintf("10.%d.0.1/24", number)})
+		return r.Manager("AddNetwork", name, settings, opts("Persistent", persistent))
+	}
+	add := map[string]func(name string, number int, persistent bool) *godbus.Call{"xml": byXML, "settings": bySettings}
+	for way, again := range add {
+		r.must(r.AddXML(lasting("until-reload", 1, "nat"), "Persistent", true))
+		r.must(r.AddXML(lasting("for-good", 2, "nat"), "Persistent", true))
+		r.must(r.Manager("RemoveNetwork", "until-reload", opts()))
+		r.must(r.Manager("RemoveNetwork", "for-good", opts()))
+		r.wantNames(way + ": removed")
+		r.must(again("until-reload", 1, false))
+		r.must(again("for-good", 2, true))
+		r.wantMode(way+": added again", "until-reload", "route")
+		if got := r.Property("until-reload", "Persistent"); got != true {
+			t.Errorf("%s: a network with a file is persistent: %v", way, got)
+		}
+		r.restart(true)
+		r.wantMode(way+": after a restart", "until-reload", "route")
+		r.wantMode(way+": after a restart", "for-good", "route")
+		r.must(r.Manager("Reload"))
+		r.wantMode(way+": after Reload", "until-reload", "nat")
+		r.wantMode(way+": after Reload", "for-good", "route")
+		r.must(r.Manager("RemoveNetwork", "until-reload", opts("Persistent", true)))
+		r.must(r.Manager("RemoveNetwork", "for-good", opts("Persistent", true)))
+	}
 }
 
 // TestRuntimeChangesEnd: what is done to a persistent network without

@@ -27,24 +27,37 @@ const (
 )
 
 // because replaces the bus's reason for a service that is not there by systemd's
-// where that says more.
+// where that says more: the bus's own words differ between its implementations
+// and by how the start was refused, as far as "File exists" for a masked unit.
 func (c *Client) because(ctx context.Context, err error) error {
 	var f *failure
 	if !errors.As(err, &f) || !f.start {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), absentTimeout)
+	defer cancel()
+	if c.running(ctx) {
+		return err
+	}
 	if why := c.absent(ctx); why != "" {
 		return unreachable("%s", why)
+	}
+	if f.class == nil {
+		return notStarted(f.text)
 	}
 	return err
 }
 
-// absent returns why the service is not there, as systemd sees it: the bus's own
-// answer differs between its implementations and by how the start was refused.
-// "" means a unit that could be started, or that there is no systemd.
+// running reports whether somebody has the service's name, or whether that is
+// not to be known.
+func (c *Client) running(ctx context.Context) (is bool) {
+	err := c.conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.NameHasOwner", 0, BusName).Store(&is)
+	return is || err != nil
+}
+
+// absent returns why the service cannot be there, as systemd sees it; "" for a
+// unit that could be started, and where there is no systemd.
 func (c *Client) absent(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), absentTimeout)
-	defer cancel()
 	state, err := c.unitFileState(ctx)
 	switch {
 	case noSuchUnit(err):

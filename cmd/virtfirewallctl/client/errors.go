@@ -22,7 +22,7 @@ var (
 type failure struct {
 	class error
 	text  string
-	// start says that the bus could not have the service started.
+	// start says that the bus may have been unable to start the service.
 	start bool
 }
 
@@ -113,6 +113,8 @@ func explainReply(method string, e dbus.Error) error {
 		return &failure{class: ErrNotAuthorised, text: said}
 	case "ServiceUnknown", "NameHasNoOwner":
 		return &failure{class: ErrUnreachable, text: notThere, start: true}
+	case "UnknownMethod", "UnknownInterface":
+		return &failure{text: doing(method) + ": the service that runs is older than this program and cannot do it; restart it: systemctl restart virtfirewalld"}
 	case "NoReply", "Disconnected":
 		return unreachable("%s", notAnswering)
 	case "TimedOut": // the bus's word for an activation that does not end; Timeout is the service's
@@ -124,5 +126,5 @@ func explainReply(method string, e dbus.Error) error {
 	if strings.HasPrefix(name, "Spawn.") || strings.HasPrefix(e.Name, "org.freedesktop.systemd1.") {
 		return notStarted(said)
 	}
-	return &failure{text: said}
+	return &failure{text: said, start: !ours}
 }
