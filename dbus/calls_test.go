@@ -158,7 +158,7 @@ func TestWrongCalls(t *testing.T) {
 		{"property of an interface without any", path, get, []any{peerInterface, "Name"}, errUnknownProperty, ""},
 		{"setting a property", path, set, []any{networkInterface, "DNS", godbus.MakeVariant(true)}, errPropertyReadOnly, "Update"},
 		{"setting no property", path, set, []any{networkInterface, "Colour", godbus.MakeVariant(1)}, errUnknownProperty, ""},
-		{"unknown network", ManagerPath, manager + "GetNetwork", []any{"none"}, errorPrefix + "NetworkNotFound", "ListNetworks"},
+		{"unknown network", ManagerPath, manager + "GetNetwork", []any{"none"}, errorPrefix + "NetworkNotFound", "virtfirewallctl list"},
 		{"unknown bridge", ManagerPath, manager + "GetNetworkByBridge", []any{"br9"}, errorPrefix + "NetworkNotFound", "br9"},
 		{"known network", ManagerPath, manager + "AddNetwork", []any{"lab", plainSettings("lab"), noOptions()}, errorPrefix + "NetworkExists", ""},
 		{"unknown option", ManagerPath, manager + "RemoveNetwork", []any{"lab", options("Replace", true)}, invalidArgument, "Persistent"},

@@ -112,7 +112,7 @@ func (s *Server) serve(c *call) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("panic while serving a call", "member", c.member, "path", c.path, "panic", p, "stack", string(debug.Stack()))
-			c.fail(refuse(errFailed, "%s failed by a fault in the service; its log has the details, please report them", c.member))
+			c.fail(refuse(errFailed, "the call failed by a fault in the service: journalctl -u virtfirewalld has the details, please report them"))
 		}
 	}()
 	m, err := s.route(c)
@@ -204,7 +204,7 @@ func (s *Server) run(c *call, m method, w work, p *pool) {
 		case m.alone <- struct{}{}:
 			defer func() { <-m.alone }()
 		default:
-			c.fail(refuse(errLimitsExceeded, "another %s is under way, and there is one at a time: try again when it has ended", c.member))
+			c.fail(refuse(errLimitsExceeded, "another call of this kind is under way, and there is one at a time: try again when it has ended"))
 			return
 		}
 	}

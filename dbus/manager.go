@@ -87,7 +87,7 @@ func (s *Server) getNetwork(c *call) (work, error) {
 	name := argument[string](c, 0)
 	return work{do: func(context.Context) ([]any, error) {
 		if _, ok := s.api.NetworkStatus(name); !ok {
-			return nil, invalid(service.NetworkNotFound, "there is no network %.128q: ListNetworks gives those that there are", name)
+			return nil, invalid(service.NetworkNotFound, "there is no network %.128q: `virtfirewallctl list` shows those there are", name)
 		}
 		return []any{NetworkPath(name)}, nil
 	}}, nil
@@ -98,7 +98,7 @@ func (s *Server) getNetworkByBridge(c *call) (work, error) {
 	return work{do: func(context.Context) ([]any, error) {
 		st, ok := s.byBridge(bridge)
 		if !ok {
-			return nil, invalid(service.NetworkNotFound, "no network has the bridge %.128q: ListNetworks gives those that there are", bridge)
+			return nil, invalid(service.NetworkNotFound, "no network has the bridge %.128q: `virtfirewallctl list` shows those there are", bridge)
 		}
 		return []any{NetworkPath(st.Network.Name)}, nil
 	}}, nil

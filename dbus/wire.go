@@ -29,7 +29,7 @@ func managedObjectsReply(serial, replyTo uint32, dest string, all []service.Stat
 		return nil, err
 	}
 	if len(w.b) > maxMessageBytes {
-		return nil, refuse(errLimitsExceeded, "the networks fill %d bytes, more than a message can hold: use ListNetworks and ask each network", len(w.b))
+		return nil, refuse(errLimitsExceeded, "the networks fill %d bytes, more than a message can hold: ask for one network at a time", len(w.b))
 	}
 	w.bodyFrom(start)
 	return w.b, nil

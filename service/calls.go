@@ -20,10 +20,8 @@ func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOpt
 		if err := o.Expect.allows(before); err != nil {
 			return intent{}, err
 		}
-		if !o.Replace {
-			if err := s.unknown(n.Name, before); err != nil {
-				return intent{}, err
-			}
+		if before != nil && !o.Replace {
+			return intent{}, errorf(NetworkExists, "network %q exists: update it, or replace it with --replace (option Replace)", n.Name)
 		}
 		n, source, err := s.byOwnName(n, o.Source)
 		if err != nil {
@@ -41,18 +39,6 @@ func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOpt
 			files:      func() (func() error, error) { return s.Files.Put(n.Name, doc, o.Persistent) },
 		}, err
 	})
-}
-
-// unknown fails for a name that is taken, also by a persistent network that
-// was removed until the next Reload.
-func (s *Service) unknown(name string, before *managed) error {
-	if before != nil {
-		return errorf(NetworkExists, "network %q exists: update it, or add it with Replace", name)
-	}
-	if s.stored(name) {
-		return errorf(NetworkExists, "network %q is stored and was removed until the next reload: reload, or add it with Replace", name)
-	}
-	return nil
 }
 
 // stored says whether a file in the persistent directory speaks of the name.

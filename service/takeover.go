@@ -43,7 +43,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 	s.rememberAll()
 	sync := func() error { _, err := s.active.Sync(ctx, members); return err }
 	if err := untilOwnerGone(ctx, sync); err != nil {
-		return errorf(BackendUnavailable, "putting %d networks in force: %w", len(members), err)
+		return errorf(BackendUnavailable, "putting the stored networks in force: %w", err)
 	}
 	if idle := s.idle(); slices.Contains(s.HostStatus().AvailableBackends, idle.Name()) {
 		if err := untilOwnerGone(ctx, func() error { return idle.Vacate(ctx) }); err != nil {

@@ -30,8 +30,12 @@ func (e ErrZoneMissing) Error() string {
 type ErrRuntimeChanges struct{ Changes []string }
 
 func (e ErrRuntimeChanges) Error() string {
-	return fmt.Sprintf("reloading firewalld would lose %d runtime change(s): %s; keep them with `firewall-cmd --runtime-to-permanent` and try again, or lose them with --force (option Force)",
-		len(e.Changes), strings.Join(e.Changes, "; "))
+	changes := "a runtime change"
+	if n := len(e.Changes); n != 1 {
+		changes = fmt.Sprintf("%d runtime changes", n)
+	}
+	return fmt.Sprintf("reloading firewalld would lose %s: %s; keep them with `firewall-cmd --runtime-to-permanent` and try again, or lose them with --force (option Force)",
+		changes, strings.Join(e.Changes, "; "))
 }
 
 // ErrInUse says what keeps zones of ours from being removed. Nothing was

@@ -85,7 +85,7 @@ func (r *checksumRules) fill(ctx context.Context, bridges map[string]string) err
 		return err
 	}
 	if got, asked := lines(have.rules), lines(want); got != asked || lines(have.jumps) != 1 {
-		return fmt.Errorf("mangle chain %s has %d rules in place of %d after they were written: "+
+		return fmt.Errorf("the rules of mangle chain %s are %d in place of %d after they were written: "+
 			"see whether another program writes it, with iptables -t mangle -S", ruleChain, got, asked)
 	}
 	r.good, r.rules = have, want

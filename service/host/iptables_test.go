@@ -265,7 +265,7 @@ func TestHostWithoutHelp(t *testing.T) {
 		{name: "no target", iptables: "exit 0", restore: "echo 'Extension CHECKSUM revision 0 not supported' >&2; exit 2", logged: true},
 		{name: "no table", iptables: "echo 'Table does not exist' >&2; exit 3", restore: "exit 3", logged: true},
 		{name: "lock is held", iptables: "exit 0", restore: "echo 'Another app holds the lock' >&2; exit 4", want: "Another app holds the lock"},
-		{name: "a rule does not stay", iptables: "exit 0", restore: "exit 0", want: "has 0 rules in place of 1"},
+		{name: "a rule does not stay", iptables: "exit 0", restore: "exit 0", want: "are 0 in place of 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := hosts.New(t) // tc works, or not, as on this machine

@@ -49,7 +49,11 @@ func (r Report) Empty() bool { return len(r.Rules)+len(r.Chains) == 0 }
 func (r Report) String() string {
 	var parts []string
 	for _, where := range slices.Sorted(maps.Keys(r.Rules)) {
-		parts = append(parts, fmt.Sprintf("%s: %d rules", where, r.Rules[where]))
+		rules := "1 rule"
+		if n := r.Rules[where]; n != 1 {
+			rules = fmt.Sprintf("%d rules", n)
+		}
+		parts = append(parts, where+": "+rules)
 	}
 	parts = append(parts, r.Chains...)
 	return strings.Join(parts, ", ")

@@ -74,7 +74,7 @@ func TestFromSettingsRefuses(t *testing.T) {
 		"ports backwards":  {values{"NATPortRange": "9-8"}, ErrInvalid, "swap"},
 		"pool on route":    {values{"ForwardMode": "route", "NATAddressRange": "192.0.2.1-192.0.2.2"}, ErrInvalid, "NATAddressRange"},
 		"NATIPv6 on open":  {values{"ForwardMode": "open", "NATIPv6": true}, ErrInvalid, "NATIPv6"},
-		"6 pool, no IPv6":  {values{"NATIPv6AddressRange": "2001:db8::1-2001:db8::2"}, ErrInvalid, "switch NATIPv6 on"},
+		"6 pool, no IPv6":  {values{"NATIPv6AddressRange": "2001:db8::1-2001:db8::2"}, ErrInvalid, "switch that on (NATIPv6"},
 		"dev on isolated":  {values{"ForwardMode": "isolated", "ForwardDevices": []string{"eth0"}}, ErrInvalid, "ForwardDevices"},
 		"addresses":        {values{"Addresses": many}, ErrLimit, "limit is 64"},
 		"routes":           {values{"Routes": many}, ErrLimit, "limit is 64"},

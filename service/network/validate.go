@@ -95,7 +95,7 @@ func validateNAT(n Network) error {
 		}
 	}
 	if !n.NATAddresses6.IsZero() && !n.NATIPv6 {
-		return invalid("NATIPv6AddressRange", "IPv6 is not translated here: switch NATIPv6 on, or remove the range")
+		return invalid("NATIPv6AddressRange", "IPv6 is not translated here: switch that on (NATIPv6, <nat ipv6='yes'>), or remove the range")
 	}
 	if err := validatePool("NATAddressRange", n.NATAddresses, netip.Addr.Is4, "an IPv4 address"); err != nil {
 		return err

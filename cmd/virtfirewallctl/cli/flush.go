@@ -31,8 +31,7 @@ behind of a service that is stopped, run virtfirewalld --flush.`,
 			return nil, err
 		}
 		if len(networks) > 0 && !yes {
-			fmt.Fprintf(cmd.ErrOrStderr(), "Remove %s and %s rules? [y/N] ",
-				count(len(networks), "network"), map[bool]string{true: "its", false: "their"}[len(networks) == 1])
+			fmt.Fprint(cmd.ErrOrStderr(), question(len(networks)))
 			if err := a.confirm(); err != nil {
 				return nil, err
 			}
@@ -42,6 +41,13 @@ behind of a service that is stopped, run virtfirewalld --flush.`,
 	cmd.Flags().BoolVar(&persistent, "persistent", false, "also forget them over a reboot")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
+}
+
+func question(networks int) string {
+	if networks == 1 {
+		return "Remove 1 network and its rules? [y/N] "
+	}
+	return fmt.Sprintf("Remove %d networks and their rules? [y/N] ", networks)
 }
 
 // confirm wants a yes; the end of the input is none.

@@ -118,6 +118,9 @@ func TestCount(t *testing.T) {
 			t.Errorf("%q, not %q", got, want)
 		}
 	}
+	if got := question(1); got != "Remove 1 network and its rules? [y/N] " {
+		t.Error(got)
+	}
 	for want, c := range map[string]networkCounts{
 		"0 networks":        {},
 		"1 network, active": {Total: 1, Active: 1},

@@ -77,6 +77,22 @@ func doing(method string) string {
 	return "reading the networks"
 }
 
+// inDocumentWords replaces the setting that an error begins with by what it is
+// called in a document: this program hands over nothing else.
+func inDocumentWords(said string) string {
+	setting, rest, _ := strings.Cut(said, ": ")
+	for _, w := range []struct{ setting, document string }{
+		{"Name", "<name>"}, {"UUID", "<uuid>"}, {"Bridge", "<bridge>"}, {"ForwardMode", "<forward>"}, {"ForwardDevices", "<forward>"},
+		{"Addresses", "<ip>"}, {"Routes", "<route>"}, {"NATAddressRange", "<nat>"}, {"NATIPv6AddressRange", "<nat> in <metadata>"},
+		{"NATPortRange", "<nat>"}, {"NATIPv6", "<nat>"}, {"PortForwards", "<forward> in <metadata>"}, {"Zone", "<bridge>"},
+	} {
+		if setting == w.setting {
+			return w.document + ": " + rest
+		}
+	}
+	return said
+}
+
 // explain turns what godbus gives for a failed call into a failure.
 func explain(method string, err error) error {
 	var e dbus.Error
@@ -119,6 +135,9 @@ func explainReply(method string, e dbus.Error) error {
 		return unreachable("%s", notAnswering)
 	case "TimedOut": // the bus's word for an activation that does not end; Timeout is the service's
 		return notStarted(said)
+	}
+	if ours {
+		said = inDocumentWords(said)
 	}
 	if e.Error() == e.Name || said == "" {
 		said = fmt.Sprintf("%s: virtfirewalld answered %s", doing(method), e.Name)

@@ -75,6 +75,10 @@ func TestExplain(t *testing.T) {
 		{"late", context.DeadlineExceeded, ErrUnreachable, "reading the networks: virtfirewalld did not answer in time"},
 		{"interrupted", context.Canceled, context.Canceled, "reading the networks: context canceled"},
 		{"a failure", reply(errorPrefix+"BridgeInUse", "virbr0 belongs to default"), nil, "virbr0 belongs to default"},
+		{"a setting", reply(errorPrefix+"InvalidArgument", "NATPortRange: port 0 cannot be used"), nil, "<nat>: port 0 cannot be used"},
+		{"no setting", reply(errorPrefix+"InvalidArgument", "Bridges: none"), nil, "Bridges: none"},
+		{"older service", reply("org.freedesktop.DBus.Error.UnknownMethod", "no method M"), nil,
+			"reading the networks: the service that runs is older than this program and cannot do it; restart it: systemctl restart virtfirewalld"},
 		{"no text", dbus.Error{Name: errorPrefix + "ApplyFailed"}, nil, "reading the networks: virtfirewalld answered " + errorPrefix + "ApplyFailed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
