@@ -168,25 +168,25 @@ func TestRemovedAndAddedAgain(t *testing.T) {
 	}
 	add := map[string]func(name string, number int, persistent bool) *godbus.Call{"xml": byXML, "settings": bySettings}
 	for way, again := range add {
-		r.must(r.AddXML(lasting("until-reload", 1, "nat"), "Persistent", true))
-		r.must(r.AddXML(lasting("for-good", 2, "nat"), "Persistent", true))
-		r.must(r.Manager("RemoveNetwork", "until-reload", opts()))
-		r.must(r.Manager("RemoveNetwork", "for-good", opts()))
+		r.must(r.AddXML(lasting("returning", 1, "nat"), "Persistent", true))
+		r.must(r.AddXML(lasting("lasting", 2, "nat"), "Persistent", true))
+		r.must(r.Manager("RemoveNetwork", "returning", opts()))
+		r.must(r.Manager("RemoveNetwork", "lasting", opts()))
 		r.wantNames(way + ": removed")
-		r.must(again("until-reload", 1, false))
-		r.must(again("for-good", 2, true))
-		r.wantMode(way+": added again", "until-reload", "route")
-		if got := r.Property("until-reload", "Persistent"); got != true {
+		r.must(again("returning", 1, false))
+		r.must(again("lasting", 2, true))
+		r.wantMode(way+": added again", "returning", "route")
+		if got := r.Property("returning", "Persistent"); got != true {
 			t.Errorf("%s: a network with a file is persistent: %v", way, got)
 		}
 		r.restart(true)
-		r.wantMode(way+": after a restart", "until-reload", "route")
-		r.wantMode(way+": after a restart", "for-good", "route")
+		r.wantMode(way+": after a restart", "returning", "route")
+		r.wantMode(way+": after a restart", "lasting", "route")
 		r.must(r.Manager("Reload"))
-		r.wantMode(way+": after Reload", "until-reload", "nat")
-		r.wantMode(way+": after Reload", "for-good", "route")
-		r.must(r.Manager("RemoveNetwork", "until-reload", opts("Persistent", true)))
-		r.must(r.Manager("RemoveNetwork", "for-good", opts("Persistent", true)))
+		r.wantMode(way+": after Reload", "returning", "nat")
+		r.wantMode(way+": after Reload", "lasting", "route")
+		r.must(r.Manager("RemoveNetwork", "returning", opts("Persistent", true)))
+		r.must(r.Manager("RemoveNetwork", "lasting", opts("Persistent", true)))
 	}
 }
 
