@@ -96,13 +96,15 @@ func reversed(ts []transition) []transition {
 func (s *Service) publish(ts []transition) {
 	s.mu.Lock()
 	var events []Event
+	var certain []transition
 	s.replace(ts...)
 	for _, t := range ts {
 		if e := eventOf(t); e != nil && !s.holds(t.name()) {
-			events = append(events, e)
+			events, certain = append(events, e), append(certain, t)
 		}
 	}
 	s.mu.Unlock()
+	s.reportStates(certain)
 	for _, e := range events {
 		s.Notify(e)
 	}

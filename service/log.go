@@ -20,12 +20,22 @@ func (s *Service) report(t transition, cause string) {
 	if m == nil {
 		m = t.old
 	}
-	if what := t.told(); what != "" {
-		s.Log.Info(what, m.fields(cause)...)
+	if t.next == nil {
+		s.states.forget(t.name())
 	}
+	what := t.told()
+	if what == "" {
+		return
+	}
+	level, attrs := slog.LevelInfo, m.fields(cause)
+	if st := m.status(); t.old == nil && st.State != StateActive {
+		level, attrs = st.level(), append(attrs, st.stateFields()...)
+	}
+	s.Log.Log(context.Background(), level, what, attrs...)
 }
 
-// told is a change in words; "" for one that is not worth a line.
+// told is a change in words; "" for one that is not worth a line, or has one as
+// a change of State.
 func (t transition) told() string {
 	switch {
 	case t.old == nil:
@@ -34,7 +44,7 @@ func (t transition) told() string {
 		return "removed a network"
 	case !t.old.net.Equal(t.next.net) || t.old.persistent != t.next.persistent:
 		return "updated a network"
-	case t.old.bridge.index == t.next.bridge.index:
+	case t.old.bridge.index == t.next.bridge.index, t.changedState():
 		return ""
 	case t.next.present():
 		return "a network's bridge is there"
@@ -58,6 +68,3 @@ func (s *Service) complain(ctx context.Context, level slog.Level, what string, e
 		s.Log.Log(ctx, level, what, append(attrs, "error", err)...)
 	}
 }
-
-// degraded is the mark of lines about networks that lack something.
-func degraded() slog.Attr { return systemd.MessageID(systemd.MessageNetworkDegraded) }

@@ -76,6 +76,8 @@ type Service struct {
 	repairs repairs // whoever holds changing
 
 	early untranslated
+
+	states stateLog
 }
 
 // New makes a service that does nothing until Start.
@@ -98,6 +100,7 @@ func New(version string, d Deps) *Service {
 		moving:   make(chan struct{}, 1),
 	}
 	s.early.wake = make(chan struct{}, 1)
+	s.states.wake = make(chan struct{}, 1)
 	s.host = Host{Version: version}
 	return s
 }
@@ -150,6 +153,7 @@ func (s *Service) Start(ctx context.Context) error {
 	s.loops.Go(func() { s.followLibvirt(loop) })
 	s.loops.Go(func() { s.translateEarly(loop) })
 	s.loops.Go(func() { s.followCounters(loop) })
+	s.loops.Go(func() { s.followStates(loop) })
 	return nil
 }
 

@@ -52,6 +52,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 	}
 	s.followTakeOver(ctx)
 	s.Log.Info("in force", "networks", len(members), "backend", s.active.Name())
+	s.sumUpStates()
 	return nil
 }
 

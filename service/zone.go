@@ -79,7 +79,8 @@ func untilFirewalldChanges(err error) bool {
 	return errors.Is(err, zones.ErrNotRunning) || errors.As(err, &missing) || errors.As(err, &notFound)
 }
 
-// complainOfZones logs what is news, once for all networks that have it.
+// complainOfZones logs what is news, once for all networks that have it. That
+// they are degraded by it has its own line.
 func (s *Service) complainOfZones(places []*place) {
 	var news []*place
 	for _, p := range places {
@@ -93,14 +94,14 @@ func (s *Service) complainOfZones(places []*place) {
 	switch len(news) {
 	case 0:
 	case 1:
-		s.Log.Warn("binding a bridge to its zone", append(news[0].m.fields(news[0].err.Error()), degraded())...)
+		s.Log.Debug("binding a bridge to its zone", news[0].m.fields(news[0].err.Error())...)
 	default:
 		names := make([]string, len(news))
 		for i, p := range news {
 			names[i] = p.m.net.Name
 		}
 		slices.Sort(names)
-		s.Log.Warn("binding bridges to their zones", "networks", names, "cause", news[0].err.Error(), degraded())
+		s.Log.Debug("binding bridges to their zones", "networks", names, "cause", news[0].err.Error())
 	}
 }
 

@@ -181,7 +181,7 @@ func TestShowHasEveryProperty(t *testing.T) {
 func TestVerbsOfTheHost(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.Announce("binding a bridge to its zone")
+	r.Announce("state_code=zone-not-bound")
 	r.zoneFiles()
 	r.StartDaemon()
 	r.Bridge("virbr0", natNet)

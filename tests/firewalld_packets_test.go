@@ -164,7 +164,7 @@ func TestIsolatedNetworkBehindFirewalld(t *testing.T) {
 func TestMissingZoneKeepsGuestsSafe(t *testing.T) {
 	t.Parallel()
 	r := walledRig(t)
-	r.Announce("binding a bridge to its zone")
+	r.Announce("state_code=zone-not-bound")
 	r.unlimited()
 	internet := r.Internet()
 	r.Bridge("virbr0", natNet)

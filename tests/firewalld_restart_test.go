@@ -135,7 +135,7 @@ func TestServiceRestartsBesideFirewalld(t *testing.T) {
 func TestAskedZoneWhileFirewalldIsAway(t *testing.T) {
 	t.Parallel()
 	r := walledRig(t)
-	r.Announce("binding a bridge to its zone")
+	r.Announce("state_code=zone-not-bound")
 	r.Bridge("virbr0", natNet)
 	r.must(r.AddXML(strings.Replace(netXML("default", "virbr0", "nat", natNet), "<bridge ", "<bridge zone='trusted' ", 1)))
 	r.wantZone("default", "virbr0", "trusted")
@@ -153,7 +153,7 @@ func TestAskedZoneWhileFirewalldIsAway(t *testing.T) {
 func TestInstallAndRemoveZones(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.Announce("binding a bridge to its zone", "binding bridges to their zones")
+	r.Announce("state_code=zone-not-bound")
 	r.zoneFiles()
 	r.StartDaemon()
 	r.wantError(r.Manager("InstallZones", opts()), "FirewalldNotRunning")

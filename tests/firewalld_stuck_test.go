@@ -57,7 +57,7 @@ func inZone(xml, zone string) string {
 func TestStuckFirewalldKeepsNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	r := walledRig(t, allZones...)
-	r.Announce("binding a bridge to its zone", "binding bridges to their zones", "taking back a failed change", "asking firewalld")
+	r.Announce("state_code=zone-not-bound", "taking back a failed change", "asking firewalld")
 	r.must(r.AddXML(netXML("old", "virbr7", "nat", "10.7.0.1/24")))
 	r.wantZone("old", "virbr7", "libvirt")
 	for i := range 3 {
@@ -122,7 +122,7 @@ func TestStuckFirewalldKeepsNobodyWaiting(t *testing.T) {
 func waitingRig(t *testing.T) (r *rig, added *godbus.Call) {
 	t.Helper()
 	r = walledRig(t, allZones...)
-	r.Announce("binding a bridge to its zone", "asking firewalld")
+	r.Announce("state_code=zone-not-bound", "asking firewalld")
 	r.Bridge("virbr0", natNet)
 	r.must(r.AddXML(netXML("old", "virbr7", "nat", "10.7.0.1/24"))) // by then the service has nothing else to ask
 	r.signalFirewalld(syscall.SIGSTOP)
@@ -187,7 +187,7 @@ func TestReloadMovesWhatWaits(t *testing.T) {
 func TestBackendMovesUnderWhatWaits(t *testing.T) {
 	t.Parallel()
 	r := walledRig(t, allZones...)
-	r.Announce("binding a bridge to its zone", "taking back a failed change", "asking firewalld", "iptables holds libvirt's own rules")
+	r.Announce("state_code=zone-not-bound", "taking back a failed change", "asking firewalld", "iptables holds libvirt's own rules")
 	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
 	r.wantZone("default", "virbr0", "libvirt")
 	r.signalFirewalld(syscall.SIGSTOP)
@@ -220,7 +220,7 @@ func (r *rig) files() string {
 func TestFirewalldDiesInACall(t *testing.T) {
 	t.Parallel()
 	r := walledRig(t, allZones...)
-	r.Announce("binding a bridge to its zone", "asking firewalld")
+	r.Announce("state_code=zone-not-bound", "asking firewalld")
 	for i := range 2 {
 		r.Bridge(fmt.Sprintf("virbr%d", i), fmt.Sprintf("10.1.%d.1/24", i))
 	}
@@ -250,7 +250,7 @@ func TestFirewalldDiesInACall(t *testing.T) {
 func TestFirewalldAnswersErrors(t *testing.T) {
 	t.Parallel()
 	r := walledRig(t, allZones...)
-	r.Announce("binding a bridge to its zone", "binding bridges to their zones")
+	r.Announce("state_code=zone-not-bound")
 	r.Bridge("virbr0", natNet)
 	r.must(r.firewalldCall("enablePanicMode"))
 	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
@@ -272,7 +272,7 @@ func TestFirewalldAnswersErrors(t *testing.T) {
 func TestZonesInstalledWhileOthersWork(t *testing.T) {
 	t.Parallel()
 	r := walledRig(t)
-	r.Announce("binding a bridge to its zone", "binding bridges to their zones", "asking firewalld")
+	r.Announce("state_code=zone-not-bound", "asking firewalld")
 	internet := r.Internet()
 	r.Bridge("virbr0", natNet)
 	r.must(r.AddXML(inZone(netXML("default", "virbr0", "nat", natNet), "trusted")))

@@ -35,5 +35,10 @@ func (r *rig) isAnnounced(line string) bool {
 			return true
 		}
 	}
-	return false
+	saw := false
+	r.seen.Range(func(parts, _ any) bool {
+		saw = strings.Contains(line, parts.([2]string)[0]) && strings.Contains(line, parts.([2]string)[1])
+		return !saw
+	})
+	return saw
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ type rig struct {
 	bus    *godbus.Conn
 
 	announced []string // parts of log lines that the test expects
+	seen      sync.Map // states of networks that the test saw, as parts of log lines
 }
 
 // newRig makes the host and the bus; the service is not started yet, so that a
@@ -181,9 +183,16 @@ func (r *rig) Property(network, name string) any {
 }
 
 // State is a network's state and the reason for it.
+//
+// A test that saw a network in another state than active knows of it: the
+// service's line about that is no complaint that nobody expected.
 func (r *rig) State(network string) (state, reason string) {
 	r.t.Helper()
-	return r.Property(network, "State").(string), r.Property(network, "StateReason").(string)
+	state = r.Property(network, "State").(string)
+	if state != "active" {
+		r.seen.Store([2]string{" network=" + network + " ", " state=" + state}, true)
+	}
+	return state, r.Property(network, "StateReason").(string)
 }
 
 // AwaitState waits until a network is in a state, and returns how long it took.

@@ -338,7 +338,7 @@ func TestIptablesBesideFirewalld(t *testing.T) {
 			t.Run(firewalld+" and iptables "+variant, func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t)
-				r.Announce(uncovered, "binding a bridge to its zone")
+				r.Announce(uncovered, "state_code=zone-not-bound")
 				setIptables(r.Host, variant)
 				r.zoneFiles(allZones...)
 				r.Firewalld(firewalld)

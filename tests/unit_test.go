@@ -170,6 +170,7 @@ func TestUnit(t *testing.T) {
 			}
 			r.reloads(same)
 			r.logsFields()
+			r.showsStates()
 			r.restartsByItself(same)
 			r.stopsAndIsActivated(same)
 			r.onlyRootOwnsTheName()
@@ -210,6 +211,42 @@ func (r *rig) logsFields() {
 	if err := json.Unmarshal([]byte(out), &entry); err != nil || !strings.HasPrefix(fmt.Sprint(entry["MESSAGE"]), "added a network") {
 		r.t.Errorf("the journal has of the network: %v, %s", err, out)
 	}
+}
+
+// showsStates takes the bridge of a network away and back: systemctl status and
+// the journal say so, each change in one line with its code.
+func (r *rig) showsStates() {
+	r.t.Helper()
+	r.Bridge("virbr7", "10.7.0.1/24")
+	r.must(r.AddXML(lab("lab", 7)))
+	status := func(want string) {
+		r.t.Helper()
+		r.until("systemctl status says "+want, func() bool { return strings.HasPrefix(r.unitProperty("StatusText"), want+", nftables") })
+	}
+	lines := func(state, code string, want int) {
+		r.t.Helper()
+		fields := []string{"NETWORK=lab", "VIRTFIREWALL_STATE=" + state}
+		if code != "" {
+			fields = append(fields, "VIRTFIREWALL_STATE_CODE="+code)
+		}
+		if out := r.journal("info", fields...); strings.Count(out, "a network is "+state) != want {
+			r.t.Errorf("the journal has %q of State %s, want %d lines", out, state, want)
+		}
+	}
+	status("2 networks")
+	r.Must("ip", "link", "delete", "virbr7")
+	status("2 networks, 1 waiting")
+	lines("waiting", "bridge-missing", 1)
+	r.Bridge("virbr7", "10.7.0.1/24")
+	status("2 networks")
+	lines("active", "", 1)
+	r.Must("systemctl", "restart", "virtfirewalld")
+	r.AwaitName(managerName)
+	lines("active", "", 1) // a start has no line for what is active
+	if out := r.Must("systemctl", "status", "--no-pager", "virtfirewalld"); !strings.Contains(out, `Status: "2 networks, nftables"`) {
+		r.t.Errorf("systemctl status says\n%s", out)
+	}
+	r.must(r.Manager("RemoveNetwork", "lab", opts()))
 }
 
 // restartsByItself kills the service, and has it hang.

@@ -49,11 +49,12 @@ type daemon struct {
 	rules   *nftables.Backend
 	service *service.Service
 	server  *dbus.Server
+	changed chan struct{} // asks for a look at the status
 }
 
 // start brings all up: the rules are in force before the first call is served.
 func start(ctx context.Context, o options, log *slog.Logger) (*daemon, error) {
-	d := &daemon{log: log}
+	d := &daemon{log: log, changed: make(chan struct{}, 1)}
 	if err := d.assemble(ctx, o); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
@@ -131,7 +132,10 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	d.service.Notify = d.server.Notify
+	d.service.Notify = func(e service.Event) {
+		d.server.Notify(e)
+		d.noteChange()
+	}
 	return nil
 }
 
@@ -163,6 +167,7 @@ func (d *daemon) serve(signals <-chan os.Signal) error {
 	defer loops.Wait()
 	defer stop()
 	loops.Go(func() { d.tell(systemd.Watchdog(ctx, d.alive)) })
+	loops.Go(func() { d.followStatus(ctx) })
 	reloads := make(chan struct{}, 1) // what comes during one asks for another
 	loops.Go(func() { d.reloadWhenAsked(ctx, reloads) })
 	for {
@@ -217,10 +222,6 @@ func (d *daemon) alive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
 	return d.service.Alive(ctx)
-}
-
-func (d *daemon) status() string {
-	return fmt.Sprintf("%d networks in force with %s", len(d.service.AllNetworks()), d.service.HostStatus().Backend)
 }
 
 // tell notes what systemd could not be told: no reason to stop.

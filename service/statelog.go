@@ -1,0 +1,220 @@
+package service
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
+	"github.com/virtfirewalld/virtfirewalld/systemd"
+)
+
+const (
+	// flapWindow and flapLines bound what a network that changes its State all
+	// the time writes: so many lines in a window, then one that counts the rest.
+	flapWindow = time.Minute
+	flapLines  = 10
+	// togetherLines is how many networks that change alike at once have a line
+	// each; more share one.
+	togetherLines = 10
+)
+
+// stateLog is what the journal was told of changes of State.
+type stateLog struct {
+	mu     sync.Mutex
+	open   bool                 // false until the start has summed up
+	recent map[string]*flapping // by network
+	wake   chan struct{}        // changes were left out
+}
+
+// flapping is one network's changes of State in a window.
+type flapping struct {
+	since         time.Time
+	lines, unsaid int
+}
+
+// opens starts the lines for single changes.
+func (l *stateLog) opens() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = true
+}
+
+// allows reports whether a change gets a line of its own now.
+func (l *stateLog) allows(network string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.recent[network]
+	if f == nil || (f.unsaid == 0 && now.Sub(f.since) >= flapWindow) {
+		if l.recent == nil {
+			l.recent = map[string]*flapping{}
+		}
+		f = &flapping{since: now}
+		l.recent[network] = f
+	}
+	if f.lines < flapLines {
+		f.lines++
+		return true
+	}
+	f.unsaid++
+	poke(l.wake)
+	return false
+}
+
+// forget drops a network that is gone.
+func (l *stateLog) forget(network string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.recent, network)
+}
+
+// due takes the networks whose window has ended, with how many of their changes
+// were left out, and returns when the next one ends.
+func (l *stateLog) due(now time.Time) (unsaid map[string]int, next time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	unsaid = map[string]int{}
+	for network, f := range l.recent {
+		switch left := flapWindow - now.Sub(f.since); {
+		case left <= 0 && f.unsaid > 0:
+			unsaid[network] = f.unsaid
+			delete(l.recent, network)
+		case left <= 0:
+			delete(l.recent, network)
+		case f.unsaid > 0 && (next == 0 || left < next):
+			next = left
+		}
+	}
+	return unsaid, next
+}
+
+// changedState reports whether a known network is in another State than before,
+// or for another reason.
+func (t transition) changedState() bool {
+	if t.old == nil || t.next == nil {
+		return false
+	}
+	oldState, oldCode, _ := stateOf(t.old.findings())
+	state, code, _ := stateOf(t.next.findings())
+	return state != oldState || code != oldCode
+}
+
+// reportStates logs changes of State.
+func (s *Service) reportStates(ts []transition) {
+	s.states.mu.Lock()
+	open := s.states.open
+	s.states.mu.Unlock()
+	if !open {
+		return
+	}
+	var changed []Status
+	for _, t := range ts {
+		if t.changedState() && s.states.allows(t.name(), time.Now()) {
+			changed = append(changed, t.next.status())
+		}
+	}
+	s.logStates(changed)
+}
+
+// sumUpStates logs, once at the start, which networks are not active.
+func (s *Service) sumUpStates() {
+	s.states.opens()
+	s.logStates(slices.DeleteFunc(s.AllNetworks(), func(st Status) bool { return st.State == StateActive }))
+}
+
+// logStates writes a line for each network, but one for many that are alike.
+func (s *Service) logStates(all []Status) {
+	alike := map[stateKey][]Status{}
+	for _, st := range all {
+		alike[keyOf(st)] = append(alike[keyOf(st)], st)
+	}
+	for _, st := range all {
+		switch same := alike[keyOf(st)]; {
+		case len(same) <= togetherLines:
+			s.Log.Log(context.Background(), st.level(), "a network is "+string(st.State), append(st.fields(), st.stateFields()...)...)
+		case same[0].Network.Name == st.Network.Name:
+			names := make([]string, len(same))
+			for i, one := range same {
+				names[i] = one.Network.Name
+			}
+			attrs := append([]any{"count", len(names)}, st.stateFields()...)
+			s.Log.Log(context.Background(), st.level(), "networks are "+string(st.State), append(attrs, "networks", names)...)
+		}
+	}
+}
+
+type stateKey struct {
+	state State
+	code  finding.ID
+}
+
+func keyOf(st Status) stateKey { return stateKey{st.State, st.StateCode} }
+
+func (st Status) fields() []any {
+	return []any{"network", st.Network.Name, "bridge", st.Network.Bridge, "backend", st.Backend}
+}
+
+// stateFields are why a network is not active; none where it is.
+func (st Status) stateFields() []any {
+	attrs := []any{"state", string(st.State)}
+	if st.StateCode == "" {
+		return attrs
+	}
+	attrs = append(attrs, "state_code", string(st.StateCode), "reason", st.StateReason)
+	switch st.State {
+	case StateDegraded:
+		attrs = append(attrs, systemd.MessageID(systemd.MessageNetworkDegraded))
+	case StateFailed:
+		attrs = append(attrs, systemd.MessageID(systemd.MessageNetworkFailed))
+	}
+	return attrs
+}
+
+// level is how much the State matters.
+func (st Status) level() slog.Level {
+	worst, ok := finding.Worst(st.Findings)
+	if !ok {
+		return slog.LevelInfo
+	}
+	switch worst.Severity() {
+	case finding.Error:
+		return slog.LevelError
+	case finding.Warning:
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
+}
+
+// followStates sums up the changes of networks that had too many of them.
+func (s *Service) followStates(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.states.wake:
+		}
+		for next := s.sumUpFlapping(time.Now()); next > 0; next = s.sumUpFlapping(time.Now()) {
+			select {
+			case <-ctx.Done():
+				s.sumUpFlapping(time.Now().Add(flapWindow))
+				return
+			case <-time.After(next):
+			}
+		}
+	}
+}
+
+// sumUpFlapping logs what was left out until now, and returns when there is
+// more to sum up; 0 for never.
+func (s *Service) sumUpFlapping(now time.Time) time.Duration {
+	unsaid, next := s.states.due(now)
+	for name, n := range unsaid {
+		if st, ok := s.NetworkStatus(name); ok {
+			attrs := append(st.fields(), "changes", n)
+			s.Log.Log(context.Background(), st.level(), "a network's state changed further times, and is "+string(st.State), append(attrs, st.stateFields()...)...)
+		}
+	}
+	return next
+}
