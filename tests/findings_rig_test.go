@@ -33,6 +33,7 @@ func (r *rig) found(id string) string {
 // that it speaks of something.
 func (r *rig) awaitFinding(id, of string) {
 	r.t.Helper()
+	r.Announce("state_code=" + id)
 	r.until("Diagnose reports "+id, func() bool { return r.found(id) != "" })
 	if f := r.found(id); !strings.Contains(f, of) {
 		r.t.Errorf("the finding does not name %s: %s", of, f)
