@@ -60,6 +60,9 @@ func (b NFTables) Sync(ctx context.Context, all []Member) (damaged []string, err
 	return report.Repaired, err
 }
 
+// Verify names the networks whose rules are not in force as they should be.
+func (b NFTables) Verify(ctx context.Context) ([]string, error) { return b.Kernel.Verify(ctx) }
+
 // Vacate takes the table out, also one of an earlier run.
 func (b NFTables) Vacate(ctx context.Context) error {
 	_, err := b.Kernel.Sync(ctx, nil)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +43,7 @@ func (s *Service) followChains(ctx context.Context) {
 			}
 		case <-k.legacy:
 			k.called = true
-		case <-k.alarm():
+		case <-alarm(k.again):
 		}
 		if k.gather(ctx) {
 			k.compare(ctx)
@@ -100,19 +99,8 @@ func (k *chainKeeper) close() {
 // take notes changes of nf_tables, and reports whether there were any by others.
 func (k *chainKeeper) take() bool {
 	foreign := k.open.Take()
-	for _, t := range foreign {
-		same := func(known watch.Touch) bool { return known.Program == t.Program }
-		k.touches = append(slices.DeleteFunc(k.touches, same), t)
-	}
+	k.touches = lastTouches(k.touches, foreign)
 	return len(foreign) > 0
-}
-
-// alarm tells when it is time for a comparison without an event.
-func (k *chainKeeper) alarm() <-chan time.Time {
-	if k.again.IsZero() {
-		return nil
-	}
-	return time.After(time.Until(k.again))
 }
 
 // gather waits until nothing happens any more and there is time for a
@@ -147,7 +135,7 @@ func (k *chainKeeper) compare(ctx context.Context) {
 		before := processorTime()
 		k.again = k.s.answer(ctx, by, cause)
 		k.used = k.used.spend(time.Now(), processorTime()-before)
-		if s := &k.s.repairs; s.failed == nil && len(s.missing) == 0 {
+		if k.s.repairs.whole() {
 			k.touches, k.called = nil, false
 		}
 	})
@@ -159,12 +147,11 @@ func (k *chainKeeper) culprit() (opponent, string) {
 	if len(k.touches) == 0 && k.called {
 		return opponent{Program: "a program that calls iptables-" + iptables.VariantLegacy}, "another program, which called iptables-" + iptables.VariantLegacy + "," + did
 	}
-	for _, t := range k.touches {
-		if t.Program != "" {
-			return opponent{t.Program, t.PID}, fmt.Sprintf("another program, %s,%s", culprits(k.touches), did)
-		}
+	by := opponentOf(k.touches)
+	if by.Program == "" {
+		return by, by.String() + did
 	}
-	return opponent{}, culprits(nil) + did
+	return by, fmt.Sprintf("another program, %s,%s", culprits(k.touches), did)
 }
 
 // processorTime is what the service and the programs that it ran have had of the

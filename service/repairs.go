@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
+	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
 const (
@@ -83,6 +85,36 @@ func (r *repairs) inForceBut(damaged []string) {
 	for _, name := range damaged {
 		r.missing[name] = true
 	}
+}
+
+// whole reports whether all rules were in force at the last comparison.
+func (r *repairs) whole() bool { return r.failed == nil && len(r.missing) == 0 }
+
+// lastTouches adds touches to others and leaves the last one of each program.
+func lastTouches(old, added []watch.Touch) []watch.Touch {
+	for _, t := range added {
+		same := func(known watch.Touch) bool { return known.Program == t.Program }
+		old = append(slices.DeleteFunc(old, same), t)
+	}
+	return old
+}
+
+// opponentOf is the program that touched the rules last, of those that are known.
+func opponentOf(touches []watch.Touch) (by opponent) {
+	for _, t := range touches {
+		if t.Program != "" {
+			by = opponent{t.Program, t.PID}
+		}
+	}
+	return by
+}
+
+// alarm tells when a time has come; the zero time never comes.
+func alarm(at time.Time) <-chan time.Time {
+	if at.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(at))
 }
 
 // verify names the networks whose rules are not in force as they should be.

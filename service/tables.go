@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -44,12 +43,14 @@ func culprits(touches []watch.Touch) string {
 // followTable puts the rules back after another program's flush: a table can be
 // protected from it only since Linux 6.9, and need not be (own_table).
 func (s *Service) followTable(ctx context.Context) {
-	var next time.Time // not to be looked at before
+	var next, again time.Time // not to be looked at before, and to be looked at without an event
+	var touches []watch.Touch // since all was right, the last one of each program
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.Table.Touched():
+		case <-alarm(again):
 		}
 		select {
 		case <-ctx.Done():
@@ -57,35 +58,23 @@ func (s *Service) followTable(ctx context.Context) {
 		case <-time.After(max(touchPause, time.Until(next))):
 		}
 		begin := time.Now()
-		touches := s.Table.Take()
-		s.withLock(ctx, func(ctx context.Context) { s.mendTable(ctx, culprits(touches)) })
+		touches = lastTouches(touches, s.Table.Take())
+		s.withLock(ctx, func(ctx context.Context) {
+			again = s.mendTable(ctx, touches)
+			if s.repairs.whole() {
+				touches = nil
+			}
+		})
 		next = time.Now().Add(touchShare * time.Since(begin))
 	}
 }
 
-func (s *Service) mendTable(ctx context.Context, by string) {
+// mendTable puts rules back in the table, and returns when to look at it again
+// without an event. Who holds the change lock calls it.
+func (s *Service) mendTable(ctx context.Context, touches []watch.Touch) (again time.Time) {
 	if s.active.Name() != choice.NFTables {
-		return
+		return time.Time{}
 	}
-	s.Log.Debug("another program changed the table: comparing it", "program", by)
-	s.mendRules(ctx, by+" had changed or flushed its rules")
-}
-
-// mendRules puts rules back that are not as they should be. The caller holds
-// the lock.
-func (s *Service) mendRules(ctx context.Context, cause string) {
-	damaged, err := s.active.Sync(ctx, s.members())
-	if err != nil {
-		s.complain(ctx, slog.LevelError, "putting rules back", err, "cause", cause)
-		s.kick()
-		return
-	}
-	if len(damaged) == 0 {
-		return
-	}
-	mended := make(map[string]string, len(damaged))
-	for _, name := range damaged {
-		mended[name] = cause
-	}
-	s.afterRepair(ctx, mended)
+	s.Log.Debug("another program changed the table: comparing it", "program", culprits(touches))
+	return s.answer(ctx, opponentOf(touches), culprits(touches)+" had changed or flushed its rules")
 }
