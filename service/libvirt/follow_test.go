@@ -1,4 +1,4 @@
-package neighbour
+package libvirt
 
 import (
 	"context"
@@ -13,10 +13,10 @@ import (
 func TestFollow(t *testing.T) {
 	top := t.TempDir()
 	dir := filepath.Join(top, "libvirt", "network")
-	l := NewLeftovers(dir)
+	d := New(dir)
 	ctx, cancel := context.WithCancel(t.Context())
 	changes, done := make(chan struct{}, 100), make(chan error)
-	go func() { done <- l.Follow(ctx, func() { changes <- struct{}{} }) }()
+	go func() { done <- d.Follow(ctx, func() { changes <- struct{}{} }) }()
 	told := func(what string) {
 		t.Helper()
 		select {
@@ -48,8 +48,8 @@ func TestFollow(t *testing.T) {
 		told("the file")
 		must(os.WriteFile(pid, []byte("2"), 0o644))
 		told("another number in the file")
-		if running, err := l.Running(); running || err != nil {
-			t.Errorf("running: %v, %v", running, err)
+		if st := d.State(); st.Running || st.Err != nil {
+			t.Errorf("running: %v, %v", st.Running, st.Err)
 		}
 		must(os.WriteFile(filepath.Join(top, "other"), nil, 0o644))
 		must(os.Remove(filepath.Join(top, "other")))

@@ -1,4 +1,4 @@
-package neighbour
+package libvirt
 
 import (
 	"context"
@@ -10,34 +10,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What tells that libvirt's network driver may have started: it makes its
-// directory where that is missing, and writes its number into driver.pid once
-// it holds the lock. Reading is not asked for: the service does that itself.
+// What tells that libvirt's network driver may have started, and that it has
+// other networks than before: it makes its directory where that is missing,
+// writes its number into driver.pid once it holds the lock, renames a status
+// document into place when a network has started or changed, and deletes it when
+// the network stops. Reading is not asked for: the service does that itself.
 const (
-	inRunDir = inParent | unix.IN_MODIFY
+	inRunDir = inParent | unix.IN_MODIFY | unix.IN_DELETE
 	inParent = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 )
 
-// Follow calls changed whenever libvirt's network driver may have started, and
-// once at the beginning, until the context ends. It sleeps in between.
-func (l *Leftovers) Follow(ctx context.Context, changed func()) error {
+// Follow calls changed whenever libvirt's network driver may have started or
+// have other networks, and once at the beginning, until the context ends. It
+// sleeps in between.
+func (d *Driver) Follow(ctx context.Context, changed func()) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return fmt.Errorf("following libvirt's starts: making an inotify instance: %w", err)
+		return fmt.Errorf("following what libvirt has: making an inotify instance: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "inotify")
 	defer f.Close()
 	defer context.AfterFunc(ctx, func() { f.Close() })()
-	w := watch{fd: fd, target: l.runDir, wd: -1}
+	w := watch{fd: fd, target: d.dir, wd: -1}
 	events := make([]byte, 16<<10)
 	for {
 		if err := w.place(); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("following libvirt's starts: %w", err)
+			return fmt.Errorf("following what libvirt has: %w", err)
 		}
 		changed()
 		// What the events are does not matter: whoever asks looks himself.
 		if _, err := f.Read(events); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("following libvirt's starts: reading inotify: %w", err)
+			return fmt.Errorf("following what libvirt has: reading inotify: %w", err)
 		}
 		if ctx.Err() != nil {
 			return nil
