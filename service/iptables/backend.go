@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/program"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
@@ -34,6 +35,9 @@ type Config struct {
 	// Started remembers the processes that change the kernel's rules; nil for
 	// nobody.
 	Started *program.Started
+	// Libvirt is what libvirt's network driver has; nil for a host without
+	// libvirt. It must not call the backend.
+	Libvirt func() libvirt.State
 	// Log takes what an administrator may want to know; nil for silence.
 	Log *slog.Logger
 }
@@ -148,8 +152,12 @@ func (b *Backend) change(set []entry, remove []string) change {
 // have rules in common, whose order only a look can keep; and what libvirt left
 // for a network is not to be there twice.
 func (c change) simple(strangers map[Rule]bool) bool {
-	old := len(c.want) - len(c.fresh) + len(c.gone)
-	if c.altered || old == 0 || len(c.want) == 0 {
+	stay := c.want[:len(c.want)-len(c.fresh)]
+	if c.altered || len(stay)+len(c.gone) == 0 || len(c.want) == 0 {
+		return false
+	}
+	libvirts, beside := needs(c.want)
+	if l, b := needs(slices.Concat(stay, c.gone)); l != libvirts || b != beside {
 		return false
 	}
 	going := make(map[Rule]bool)
@@ -183,12 +191,13 @@ func (b *Backend) Sync(ctx context.Context, nets []network.Network) (damaged []s
 	if err := b.note(want); err != nil {
 		return nil, err
 	}
+	moved := b.moved(want)
 	if damaged, err = b.converge(ctx, want, ""); err != nil {
 		b.doubt()
 		return damaged, err
 	}
 	b.synced = true
-	return damaged, nil
+	return slices.DeleteFunc(damaged, func(name string) bool { return moved[name] }), nil
 }
 
 // Verify names the networks whose rules are not in force as they should be. It
@@ -223,19 +232,19 @@ func (b *Backend) ready(ctx context.Context) error {
 	return nil
 }
 
-// compile gives the rules of networks that have any.
+// compile returns the rules of networks that have any.
 func (b *Backend) compile(nets []network.Network) ([]entry, error) {
 	var out []entry
+	state := b.state()
 	for _, n := range nets {
 		if err := Check(n); err != nil {
 			return nil, err
 		}
-		rules := Compile(n)
-		if b.noFill {
-			// libvirt goes on without it, too.
-			rules = slices.DeleteFunc(rules, func(r Rule) bool { return r.Target == targetChecksum })
+		e := entry{network: n.Name, rules: b.withoutFill(Compile(n))}
+		if theirs, both := state.Beside(n.Bridge); both {
+			e.rules, e.theirs = besideAll(e.rules), b.libvirtsRules(n, theirs)
 		}
-		out = append(out, entry{n.Name, rules})
+		out = append(out, e)
 	}
 	return out, nil
 }
@@ -252,7 +261,7 @@ func (b *Backend) look(ctx context.Context) (listing, error) {
 
 func (b *Backend) goal(want []entry, anew string) goal {
 	g := newGoal(want, b.recorded)
-	g.anew, g.totals = anew, b.total
+	g.anew, g.totals, g.keep = anew, b.total, !b.state().Idle()
 	return g
 }
 

@@ -27,40 +27,63 @@ func (h hook) jump(ipv6 bool) Rule {
 	return Rule{Chain: Chain{IPv6: ipv6, Table: h.table, Name: h.parent}, Target: h.chain}
 }
 
-// allChains are libvirt's chains of both families.
+// allChains are libvirt's chains and those beside them, of both families.
 func allChains() []Chain {
 	var out []Chain
 	for _, ipv6 := range []bool{false, true} {
 		for _, h := range hooks {
 			out = append(out, h.of(ipv6))
 		}
-	}
-	return out
-}
-
-// allJumps are the rules that lead to them.
-func allJumps() []Rule {
-	var out []Rule
-	for _, ipv6 := range []bool{false, true} {
 		for _, h := range hooks {
-			out = append(out, h.jump(ipv6))
+			out = append(out, h.of(ipv6).beside())
 		}
 	}
 	return out
 }
 
-// used says whether one of libvirt's chains has rules, or is jumped to from
-// elsewhere than its hook. Then all of them stay: a running libvirt makes its
-// chains once only and could start no network if one of them were gone.
-func (l listing) used() bool {
-	chains, jumps := allChains(), allJumps()
+// jumpsOf are the rules that lead from a parent to libvirt's chains, or to those
+// beside them, in their order.
+func jumpsOf(parent Chain, beside bool) []Rule {
+	var out []Rule
+	for _, h := range hooks {
+		if h.table != parent.Table || h.parent != parent.Name {
+			continue
+		}
+		jump := h.jump(parent.IPv6)
+		if beside {
+			jump.Target = h.of(parent.IPv6).beside().Name
+		}
+		out = append(out, jump)
+	}
+	return out
+}
+
+// parents are the chains that lead to libvirt's and those beside them.
+func parents() []Chain {
+	var out []Chain
+	for _, ipv6 := range []bool{false, true} {
+		for _, h := range hooks {
+			if parent := h.jump(ipv6).Chain; !slices.Contains(out, parent) {
+				out = append(out, parent)
+			}
+		}
+	}
+	return out
+}
+
+// used reports whether one of libvirt's chains, or of those beside them, has
+// rules, or is jumped to from elsewhere than its hook. Then all of them stay: a
+// running libvirt makes its chains once only and could start no network if one
+// of them were gone.
+func (l listing) used(beside bool) bool {
+	ours := func(c Chain) bool { return slices.Contains(allChains(), c) && c.isBeside() == beside }
 	for c, lines := range l.chains {
-		if len(lines) > 0 && slices.Contains(chains, c) {
+		if len(lines) > 0 && ours(c) {
 			return true
 		}
 		for _, line := range lines {
 			to := Chain{IPv6: c.IPv6, Table: c.Table, Name: line.target}
-			if slices.Contains(chains, to) && (!line.known || !slices.Contains(jumps, line.rule)) {
+			if ours(to) && (!line.known || !slices.Contains(jumpsOf(c, beside), line.rule)) {
 				return true
 			}
 		}

@@ -11,7 +11,9 @@ import (
 type count struct{ packets, bytes uint64 }
 
 // counted says whether rules of a chain count towards a network's totals.
-func counted(c Chain) bool { return c.Name == ChainForwardIn || c.Name == ChainForwardOut }
+func counted(c Chain) bool {
+	return c.purpose() == ChainForwardIn || c.purpose() == ChainForwardOut
+}
 
 // class is which of a network's totals a rule counts towards. libvirt's
 // destination chain speaks first, so that what it accepts never reaches the
@@ -29,14 +31,14 @@ const (
 var classes = []class{fromGuest, toGuest, rejectedFrom, rejectedTo}
 
 func classOf(r Rule) class {
-	switch {
-	case r.Name == ChainForwardOut && r.Target == targetAccept:
+	switch purpose := r.purpose(); {
+	case purpose == ChainForwardOut && r.Target == targetAccept:
 		return fromGuest
-	case r.Name == ChainForwardIn && r.Target == targetAccept:
+	case purpose == ChainForwardIn && r.Target == targetAccept:
 		return toGuest
-	case r.Name == ChainForwardOut:
+	case purpose == ChainForwardOut:
 		return rejectedFrom
-	case r.Name == ChainForwardIn:
+	case purpose == ChainForwardIn:
 		return rejectedTo
 	}
 	return uncounted

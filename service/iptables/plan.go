@@ -10,6 +10,7 @@ import (
 type entry struct {
 	network string
 	rules   []Rule
+	theirs  []Rule // what libvirt makes for it, where libvirt has it too
 }
 
 // goal is what the kernel is to hold.
@@ -17,13 +18,15 @@ type goal struct {
 	entries []entry         // in the order in which they were started
 	wanted  map[Rule]int    // the entry of each rule that is to be there
 	ours    map[Rule]string // the network of each rule that may be there because of us
+	theirs  map[Rule]bool   // what libvirt makes for networks that it has
+	keep    bool            // libvirt may need its chains, and may just be adding or deleting rules
 	totals  func(network string, seen ruleset.Counters) ruleset.Counters
 	anew    string // a network whose counters begin anew
 }
 
 // newGoal is a goal; recorded is what was put in earlier.
 func newGoal(entries []entry, recorded map[string][]Rule) goal {
-	g := goal{entries: entries, wanted: make(map[Rule]int), ours: make(map[Rule]string)}
+	g := goal{entries: entries, wanted: make(map[Rule]int), ours: make(map[Rule]string), theirs: make(map[Rule]bool)}
 	for network, rules := range recorded {
 		for _, r := range rules {
 			g.ours[r] = network
@@ -33,8 +36,21 @@ func newGoal(entries []entry, recorded map[string][]Rule) goal {
 		for _, r := range n.rules {
 			g.wanted[r], g.ours[r] = i, n.network
 		}
+		for _, r := range n.theirs {
+			g.theirs[r] = true
+		}
 	}
 	return g
+}
+
+// needs reports which chains networks have rules in: libvirt's, and those beside
+// them.
+func needs(entries []entry) (libvirts, beside bool) {
+	for _, n := range entries {
+		libvirts = libvirts || n.theirs == nil
+		beside = beside || n.theirs != nil
+	}
+	return libvirts, beside
 }
 
 func (g goal) owner(l line) (network string, ours bool) {
@@ -74,27 +90,50 @@ type insert struct {
 
 func makePlan(l listing, g goal) plan {
 	p := plan{damaged: make(map[string]bool)}
+	libvirts, beside := needs(g.entries)
 	edits := make(map[Chain]*edit)
 	for _, c := range allChains() {
-		e := &edit{chain: c, lines: l.chains[c]}
-		edits[c] = e
-		if len(g.entries) > 0 && !l.has(c) {
+		edits[c] = &edit{chain: c, lines: l.chains[c]}
+		if needed := c.isBeside() && beside || !c.isBeside() && libvirts; needed && !l.has(c) {
 			p.create = append(p.create, c)
 		}
 	}
 	p.compare(edits, g)
 	p.carry(edits, g)
-	if len(g.entries) > 0 {
-		p.hang(l, g)
-	} else {
-		p.takeDown(l, edits)
+	after := l.after(edits)
+	dropLibvirts := !libvirts && !g.keep && !after.used(false)
+	dropBeside := !beside && !after.used(true)
+	for _, parent := range parents() {
+		e := edit{chain: parent, lines: l.chains[parent]}
+		e.hang(libvirts, beside)
+		e.unhang(dropLibvirts, dropBeside)
+		if len(e.inserts) > 0 {
+			theirs := jumpsOf(parent, false)
+			p.damage(g, !e.inOrder(e.placesOf(theirs), theirs))
+		}
+		if !e.empty() {
+			p.edits = append(p.edits, e)
+		}
 	}
 	for _, c := range allChains() {
 		if e := edits[c]; !e.empty() {
 			p.edits = append(p.edits, *e)
 		}
+		if drop := c.isBeside() && dropBeside || !c.isBeside() && dropLibvirts; drop && l.has(c) {
+			p.remove = append(p.remove, c)
+		}
 	}
 	return p
+}
+
+// damage notes the networks whose jumps were not as they should be: those beside
+// libvirt's, and, if libvirt's jumps were not either, all.
+func (p *plan) damage(g goal, all bool) {
+	for _, n := range g.entries {
+		if all || n.theirs != nil {
+			p.damaged[n.network] = true
+		}
+	}
 }
 
 func (e edit) empty() bool { return len(e.stale) == 0 && len(e.drop) == 0 && len(e.inserts) == 0 }
@@ -110,6 +149,9 @@ func (p *plan) compare(edits map[Chain]*edit, g goal) {
 			if i, wanted := g.wanted[l.rule]; l.known && wanted {
 				places[c][i] = append(places[c][i], at)
 			} else if network, ours := g.owner(l); ours {
+				if g.theirs[l.rule] && !e.copied(at) {
+					continue // libvirt's by now, of which ours was a copy
+				}
 				e.stale = append(e.stale, at)
 				if _, is := before[c][network]; !is {
 					before[c][network] = at
@@ -120,7 +162,8 @@ func (p *plan) compare(edits map[Chain]*edit, g goal) {
 	for i, n := range g.entries {
 		for c, rules := range byChain(n.rules) {
 			e, at := edits[c], places[c][i]
-			if e.inOrder(at, rules) && (n.network != g.anew || !counted(c)) {
+			inOrder := e.inOrder(at, rules) || g.keep && e.hasInOrder(at, rules)
+			if inOrder && (n.network != g.anew || !counted(c)) {
 				continue
 			}
 			after := g.place(i, places[c])
@@ -168,6 +211,23 @@ func (e edit) inOrder(places []int, rules []Rule) bool {
 	return slices.EqualFunc(places, rules, func(at int, r Rule) bool { return e.lines[at].rule == r })
 }
 
+// hasInOrder reports whether rules are among the lines at some places in their
+// order: a libvirt that starts a network puts its own, which say the same, above
+// them before it says that it has the network.
+func (e edit) hasInOrder(places []int, rules []Rule) bool {
+	for _, at := range places {
+		if len(rules) > 0 && e.lines[at].rule == rules[0] {
+			rules = rules[1:]
+		}
+	}
+	return len(rules) == 0
+}
+
+// copied reports whether the rule of a line stands below it once more.
+func (e edit) copied(at int) bool {
+	return slices.ContainsFunc(e.lines[at+1:], func(l line) bool { return l.known && l.rule == e.lines[at].rule })
+}
+
 // insert puts rules where the first of them was, so that what others have put
 // above them stays above; where there was none, behind a given place.
 func (e *edit) insert(network string, rules []Rule, places []int, after int) {
@@ -178,22 +238,76 @@ func (e *edit) insert(network string, rules []Rule, places []int, after int) {
 	e.inserts = append(e.inserts, insert{network, rules, after})
 }
 
-// hang makes sure of the jumps. Those of one parent keep libvirt's order.
-func (p *plan) hang(l listing, g goal) {
-	parents := byChain(allJumps())
-	for _, jump := range allJumps() {
-		jumps, ok := parents[jump.Chain]
-		if !ok {
-			continue
+// hang makes sure of the jumps from a parent to the chains that are needed.
+// Where all of libvirt's networks are libvirt's, its jumps stay where they are.
+func (e *edit) hang(libvirts, beside bool) {
+	theirs, own := jumpsOf(e.chain, false), jumpsOf(e.chain, true)
+	switch {
+	case libvirts && beside:
+		e.hangAll(inTurn(own, theirs))
+	case libvirts:
+		e.hangAll(theirs)
+	case beside:
+		e.hangBeside(own, theirs)
+	}
+}
+
+func (e *edit) hangAll(jumps []Rule) {
+	if places := e.placesOf(jumps); !e.inOrder(places, jumps) {
+		e.insert("", jumps, places, -1)
+	}
+}
+
+// hangBeside puts jumps in their turn among libvirt's, which stay.
+func (e *edit) hangBeside(own, theirs []Rule) {
+	places, fixed := e.placesOf(own), e.placesOf(theirs)
+	if e.inOrder(places, own) && e.besideInTurn(places, theirs) {
+		return
+	}
+	e.drop = append(e.drop, places...)
+	first := -1
+	if len(fixed) > 0 {
+		first = fixed[0] - 1
+	}
+	// Of what goes to one place, the later comes above.
+	head := len(own)
+	if refusing := e.refusing(theirs); len(refusing) > 0 {
+		head--
+		e.inserts = append(e.inserts, insert{"", own[head:], slices.Max(refusing)})
+	}
+	e.inserts = append(e.inserts, insert{"", own[:head], first})
+}
+
+// besideInTurn reports whether jumps to the chains beside libvirt's, which are in
+// order, are where inTurn has them.
+func (e edit) besideInTurn(places []int, theirs []Rule) bool {
+	fixed, refusing := e.placesOf(theirs), e.refusing(theirs)
+	if len(fixed) == 0 {
+		return true
+	}
+	head, out := places, places[len(places)-1]
+	if len(refusing) > 0 {
+		head = places[:len(places)-1]
+		last := e.placesOf(theirs[len(theirs)-1:])
+		late := slices.Max(refusing)
+		if out < late || len(last) > 0 && last[0] > late && out > last[0] {
+			return false
 		}
-		delete(parents, jump.Chain)
-		e := edit{chain: jump.Chain, lines: l.chains[jump.Chain]}
-		if places := e.placesOf(jumps); !e.inOrder(places, jumps) {
-			e.insert("", jumps, places, -1)
-			p.edits = append(p.edits, e)
-			for _, n := range g.entries {
-				p.damaged[n.network] = true
-			}
+	}
+	return head[len(head)-1] < fixed[0]
+}
+
+// refusing are the places of the jumps to those of libvirt's chains that come
+// before what leaves guests is let out.
+func (e edit) refusing(theirs []Rule) []int {
+	return e.placesOf(theirs[:len(theirs)-1])
+}
+
+// unhang takes out the jumps to chains that go.
+func (e *edit) unhang(libvirts, beside bool) {
+	for _, x := range []struct{ gone, beside bool }{{libvirts, false}, {beside, true}} {
+		if x.gone {
+			e.stale = append(e.stale, e.placesOf(jumpsOf(e.chain, x.beside))...)
 		}
 	}
 }
@@ -208,9 +322,8 @@ func (e edit) placesOf(rules []Rule) []int {
 	return places
 }
 
-// takeDown removes chains and jumps once no rule is left, unless somebody else
-// uses them.
-func (p *plan) takeDown(l listing, edits map[Chain]*edit) {
+// after is what the kernel holds, but for the rules that go.
+func (l listing) after(edits map[Chain]*edit) listing {
 	after := listing{chains: make(map[Chain][]line, len(l.chains))}
 	for c, lines := range l.chains {
 		after.chains[c] = lines
@@ -218,18 +331,5 @@ func (p *plan) takeDown(l listing, edits map[Chain]*edit) {
 			after.chains[c] = nil
 		}
 	}
-	if after.used() {
-		return
-	}
-	for parent, jumps := range byChain(allJumps()) {
-		e := edit{chain: parent, lines: l.chains[parent]}
-		if e.stale = e.placesOf(jumps); len(e.stale) > 0 {
-			p.edits = append(p.edits, e)
-		}
-	}
-	for _, c := range allChains() {
-		if l.has(c) {
-			p.remove = append(p.remove, c)
-		}
-	}
+	return after
 }

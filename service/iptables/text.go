@@ -57,7 +57,7 @@ func writeRules(b *strings.Builder, chains map[Chain][]Rule, ipv6 bool, table st
 		if h.table != table {
 			continue
 		}
-		for _, r := range chains[h.of(ipv6)] {
+		for _, r := range slices.Concat(chains[h.of(ipv6)], chains[h.of(ipv6).beside()]) {
 			b.WriteString("-A " + r.Name + " " + r.spec() + "\n")
 		}
 	}
