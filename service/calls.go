@@ -87,7 +87,6 @@ func (s *Service) prepare(c *conversation, n network.Network, before *managed) (
 	if before != nil {
 		next.persistent = before.persistent
 		next.noted = before.notedBeside(fromFile)
-		next.keepLibvirt(before)
 		if before.net.Bridge == n.Bridge && before.net.Zone == n.Zone {
 			next.zone = before.zone
 			next.zone.moved = before.zone.moved && before.net.Mode == n.Mode

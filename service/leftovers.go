@@ -5,42 +5,46 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
+	"github.com/virtfirewalld/virtfirewalld/service/iptables"
+	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// leftoverPause is how long networks gather before what libvirt left for them
-// is looked for: where there is anything of iptables, each look runs programs.
-const leftoverPause = 50 * time.Millisecond
-
-// A libvirt that runs tells nobody when it makes its rules again, and of the
-// legacy variant the kernel tells nothing either: so it is looked at again and
-// again, but for no more than one part in lookShare of the time.
 const (
-	lookPause = 2 * time.Second
-	lookShare = 50
+	// leftoverPause is how long events gather before what libvirt has is looked
+	// at: where there is anything of iptables, each look runs programs.
+	leftoverPause = 50 * time.Millisecond
+	// lookPause is how long a look that failed, or that missed rules of
+	// libvirt's, waits for the next one, and maxLookPause how far that grows: no
+	// event tells of rules that a running libvirt puts back.
+	lookPause    = 2 * time.Second
+	maxLookPause = 5 * time.Minute
 )
 
-// clearLeftovers takes out what libvirt left behind for our networks, whenever
-// it is poked and while libvirt runs, and again where it failed, until the
-// context ends.
-func (s *Service) clearLeftovers(ctx context.Context) {
-	pause := lookPause
+// libvirtLook is what is remembered from one look at libvirt to the next.
+type libvirtLook struct {
+	beside  []string        // the networks that the iptables backend has beside libvirt's
+	missing map[string]bool // the networks whose rules libvirt lacked
+	pause   time.Duration   // before the next look at those
+	last    failure
+}
+
+// besideLibvirt goes by what libvirt has, whenever that may be other than
+// before, until the context ends: libvirt's rules for networks that it has stay,
+// and those that it left behind for our networks go.
+func (s *Service) besideLibvirt(ctx context.Context) {
+	var look libvirtLook
 	var again <-chan time.Time // nil while nothing can change by itself
-	var last failure
 	for {
-		if again == nil && (last.failed || s.watchesLibvirt()) {
-			again = time.After(pause)
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.libvirt:
-			continue
 		case <-again:
 		case <-s.foreign:
 			select {
@@ -50,27 +54,29 @@ func (s *Service) clearLeftovers(ctx context.Context) {
 			}
 		}
 		again = nil
-		begin := time.Now()
 		s.withLock(ctx, func(one context.Context) {
-			begin = time.Now()
-			last = s.complainOnce(ctx, last, s.clearOnce(one))
+			wait, err := s.lookAtLibvirt(one, &look)
+			if look.last = s.complainOnce(ctx, look.last, err); look.last.failed {
+				wait = lookPause
+			}
+			if wait > 0 {
+				again = time.After(wait)
+			}
 		})
-		pause = max(lookPause, lookShare*time.Since(begin))
 	}
 }
 
-// followLibvirt tells clearLeftovers when libvirt starts, so that a host where
-// it does not run is left asleep. Where that cannot be followed it is looked at
-// again and again.
+// followLibvirt has libvirt looked at when it starts or stops a network or its
+// daemon starts, so that a host where nothing of that happens is left asleep.
 func (s *Service) followLibvirt(ctx context.Context) {
-	changed := func() { poke(s.libvirt) }
-	if err := s.Leftovers.Follow(ctx, changed); err != nil {
-		s.complain(ctx, slog.LevelWarn, "looking every two seconds whether libvirt has started", err)
+	changed := func() { poke(s.foreign) }
+	if err := s.Libvirt.Follow(ctx, changed); err != nil {
+		s.complain(ctx, slog.LevelWarn, "looking at what libvirt has every ten seconds", err)
 	}
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-		case <-time.After(lookPause):
+		case <-time.After(10 * time.Second):
 			changed()
 		}
 	}
@@ -96,104 +102,139 @@ func (s *Service) complainOnce(ctx context.Context, last failure, err error) fai
 	return last
 }
 
-// watchesLibvirt says whether what libvirt has may be other than when it was
-// looked at: it runs, or it was said to manage a network.
-func (s *Service) watchesLibvirt() bool {
-	running, err := s.Leftovers.Running()
-	return err != nil || running || slices.ContainsFunc(s.all(), func(m *managed) bool { return len(m.noted[fromLibvirt]) > 0 })
-}
-
-// clearOnce looks once. Where libvirt runs and has made its rules again it is
-// libvirt that manages the network: the service says so and does not fight it.
-func (s *Service) clearOnce(ctx context.Context) error {
+// lookAtLibvirt looks once, and returns after how long to look again, 0 if
+// something has to happen first.
+func (s *Service) lookAtLibvirt(ctx context.Context, look *libvirtLook) (again time.Duration, err error) {
+	state := s.Libvirt.State()
 	var nets []network.Network
-	cleared := map[string]bool{}
 	for _, m := range s.all() {
 		if m.hasRules {
 			nets = append(nets, m.net)
-			cleared[m.net.Name] = m.cleared
 		}
 	}
+	if err := s.moveBeside(ctx, state, nets, look); err != nil {
+		return 0, err
+	}
+	if err := s.noteLibvirt(ctx, state, nets, look); err != nil {
+		return 0, err
+	}
+	if len(look.missing) > 0 && state.Running {
+		look.pause = min(max(2*look.pause, lookPause), maxLookPause)
+		again = look.pause
+	} else {
+		look.pause = 0
+	}
 	if len(nets) == 0 {
-		return nil
+		return again, nil
 	}
 	ours := neighbour.VariantNone
 	if s.active.Name() == choice.IPTables {
 		ours = neighbour.Variant(s.Backends.Variant())
 	}
-	present, err := s.Leftovers.Present(ctx, nets, ours)
-	if err != nil {
-		return err
-	}
-	running, err := s.Leftovers.Running()
-	if err != nil {
-		return err
-	}
-	back := map[string]bool{}
-	nets = slices.DeleteFunc(nets, func(n network.Network) bool {
-		back[n.Name] = present[n.Name] && cleared[n.Name] && running
-		return !present[n.Name] || back[n.Name]
-	})
-	s.noteLibvirt(back)
-	if err := s.unite(ctx, running); err != nil {
-		return err
-	}
-	if len(nets) == 0 {
-		return nil
-	}
 	report, err := s.Leftovers.Remove(ctx, nets, ours)
 	if !report.Empty() {
-		s.Log.Info("took out what libvirt left for networks that are governed here", "removed", report.String())
+		s.Log.Info("took out what libvirt left for networks that are governed here and that it has no longer", "removed", report.String())
 	}
-	if err != nil {
-		return err
+	if report.Again > 0 && (again == 0 || report.Again < again) {
+		again = report.Again
 	}
-	for _, n := range nets {
-		if m, err := s.known(n.Name); err == nil {
-			s.noteCleared(m)
+	return again, err
+}
+
+// moveBeside has the iptables backend put networks that libvirt has got into
+// chains of their own, and those that it gave up back into libvirt's.
+func (s *Service) moveBeside(ctx context.Context, state libvirt.State, nets []network.Network, look *libvirtLook) error {
+	var beside []string
+	if s.active.Name() == choice.IPTables {
+		for _, n := range nets {
+			if _, both := state.Beside(n.Bridge); both {
+				beside = append(beside, n.Name)
+			}
+		}
+		slices.Sort(beside)
+	}
+	if slices.Equal(beside, look.beside) {
+		return nil
+	}
+	if s.active.Name() == choice.IPTables {
+		if _, err := s.active.Sync(ctx, s.members()); err != nil {
+			return err
 		}
 	}
+	look.beside = beside
 	return nil
 }
 
-func (s *Service) noteCleared(m *managed) {
-	next := *m
-	next.cleared = true
-	s.publish([]transition{{old: m, next: &next}})
-}
-
-// unite makes one of the rules that libvirt has for a network and those of the
-// iptables backend, which look the same, once for each network that comes while
-// libvirt runs: the backend puts new ones in without a look.
-func (s *Service) unite(ctx context.Context, running bool) error {
-	if !running || s.active.Name() != choice.IPTables {
-		return nil
+// noteLibvirt notes which networks libvirt has too, and which of its own rules
+// for them are not there. A libvirt that writes them again lacks them for a
+// moment: they are missed when two looks in a row do not find them.
+func (s *Service) noteLibvirt(ctx context.Context, state libvirt.State, nets []network.Network, look *libvirtLook) error {
+	var theirs []network.Network
+	for _, n := range nets {
+		if has, ok := state.Of(n.Bridge); ok && has.Understood && len(iptables.Libvirts(has.Definition)) > 0 {
+			theirs = append(theirs, has.Definition)
+		}
 	}
-	fresh := slices.DeleteFunc(s.all(), func(m *managed) bool { return m.cleared || !m.hasRules })
-	if len(fresh) == 0 {
-		return nil
+	lacks := make(map[string]string) // by bridge
+	chains := true
+	if len(theirs) > 0 {
+		presence, err := s.Leftovers.Present(ctx, theirs)
+		if err != nil {
+			return err
+		}
+		for _, n := range theirs {
+			if found, want, ok := presence.Complete(n); !ok {
+				lacks[n.Bridge] = fmt.Sprintf("%d of its %d rules for network %s were found", found, want, n.Name)
+			}
+		}
+		chains = presence.Chains
 	}
-	if _, err := s.active.Sync(ctx, s.members()); err != nil {
-		return err
-	}
-	for _, m := range fresh {
-		s.noteCleared(m)
-	}
-	return nil
-}
-
-// noteLibvirt says of networks whether libvirt manages them as well.
-func (s *Service) noteLibvirt(back map[string]bool) {
+	missing := make(map[string]bool, len(lacks))
 	for _, m := range s.all() {
-		if !back[m.net.Name] {
+		has, ok := state.Of(m.net.Bridge)
+		if !ok {
 			s.note(m.net.Name, fromLibvirt)
 			continue
 		}
-		s.note(m.net.Name, fromLibvirt, finding.Finding{
-			ID: finding.LibvirtManages,
-			Summary: fmt.Sprintf("libvirt manages network %s itself and has put its own rules for bridge %s back, which stay",
-				m.net.Name, m.net.Bridge),
-			Remedy: "stop the network in libvirt, or remove it here",
-		})
+		fs := []finding.Finding{{
+			ID:      finding.LibvirtHasNetwork,
+			Summary: fmt.Sprintf("libvirt has the network too, as %s, and its own rules for bridge %s stay", has.Name, m.net.Bridge),
+		}}
+		if evidence, lacks := lacks[m.net.Bridge]; lacks {
+			missing[m.net.Name] = true
+			if look.missing[m.net.Name] {
+				fs = append(fs, rulesMissing(m.net, has, state, chains, evidence))
+			}
+		}
+		s.note(m.net.Name, fromLibvirt, fs...)
 	}
+	look.missing = missing
+	return nil
+}
+
+// rulesMissing says how to have libvirt's rules again at once. Its daemon writes
+// them again when told to reload, but makes its chains only when it starts.
+func rulesMissing(n network.Network, has libvirt.Network, state libvirt.State, chains bool, evidence string) finding.Finding {
+	f := finding.Finding{
+		ID:       finding.LibvirtRulesMissing,
+		Summary:  fmt.Sprintf("libvirt's own rules for bridge %s are not all there, so that its guests would miss them without this service", n.Bridge),
+		Evidence: evidence,
+	}
+	name := quoted(has.Name)
+	switch {
+	case chains && state.Running:
+		f.Remedy = fmt.Sprintf("`systemctl reload %s` has libvirt write them again, and so does the network's next start: "+
+			"virsh net-destroy %s && virsh net-start %s", state.Unit, name, name)
+	default:
+		f.Remedy = fmt.Sprintf("`systemctl restart %s` has libvirt write them again", state.Unit)
+	}
+	return f
+}
+
+// quoted is a name as one word of a shell.
+func quoted(name string) string {
+	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") == "" {
+		return name
+	}
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }

@@ -19,8 +19,7 @@ type managed struct {
 	bridge   bridge
 	hasRules bool // open networks have none
 
-	zone    zoneState
-	cleared bool // what libvirt had for its bridge was taken out once
+	zone zoneState
 	// noted are the findings that are not derived from the fields above, by who
 	// found them.
 	noted map[source][]finding.Finding
@@ -30,13 +29,6 @@ type managed struct {
 func (m managed) compiled() *managed {
 	m.hasRules = m.net.Mode != network.ModeOpen
 	return &m
-}
-
-// keepLibvirt takes over what is known of libvirt's rules for the bridge.
-func (m *managed) keepLibvirt(before *managed) {
-	if m.net.Bridge == before.net.Bridge {
-		m.cleared = before.cleared
-	}
 }
 
 // status is the network as clients see it.

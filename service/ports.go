@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
@@ -119,15 +120,22 @@ type HostNeeds interface {
 	FillChecksums(ctx context.Context, bridges map[string]string) error
 }
 
-// Leftovers is what libvirt made for networks that are ours now.
+// Leftovers is libvirt's own rules.
 type Leftovers interface {
-	// Present says for which networks there is anything; ours is the variant
-	// of iptables that holds the service's own rules, which look the same.
-	Present(ctx context.Context, nets []network.Network, ours neighbour.Variant) (map[string]bool, error)
+	// Present counts those of networks as libvirt defines them.
+	Present(ctx context.Context, nets []network.Network) (neighbour.Presence, error)
+	// Remove takes out those for networks of ours that libvirt has no longer;
+	// ours is the variant of iptables that holds the service's own rules, which
+	// look the same.
 	Remove(ctx context.Context, nets []network.Network, ours neighbour.Variant) (neighbour.Report, error)
-	// Running says whether libvirt's network driver runs.
-	Running() (bool, error)
-	// Follow calls changed whenever it may have started, until the context ends.
+}
+
+// Libvirt is libvirt's network driver.
+type Libvirt interface {
+	// State is what it has now.
+	State() libvirt.State
+	// Follow calls changed whenever that may be other than before, until the
+	// context ends.
 	Follow(ctx context.Context, changed func()) error
 }
 

@@ -152,7 +152,6 @@ func (s *Service) reloadedOne(e store.Entry, old *managed) (*managed, error) {
 	if old != nil && old.net.Bridge == e.Network.Bridge {
 		next.zone.bound = old.zone.bound
 		next.noted = old.notedBeside(fromFile)
-		next.keepLibvirt(old)
 	}
 	return next.compiled(), nil
 }

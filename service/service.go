@@ -26,6 +26,7 @@ type Deps struct {
 	Files     Files
 	Host      HostNeeds
 	Leftovers Leftovers
+	Libvirt   Libvirt
 	Settings  Settings
 	Totals    *Totals
 	Log       *slog.Logger
@@ -66,9 +67,8 @@ type Service struct {
 	wake     chan struct{}      // asks for a full comparison
 	outside  chan struct{}      // says that a bridge may be outside its zone
 	dhcp     chan struct{}      // says that bridges may serve DHCP that did not, or the reverse
-	foreign  chan struct{}      // says that libvirt may have left something for a network
+	foreign  chan struct{}      // says that libvirt may have another network, or have left something for one
 	pulse    chan chan struct{} // asks the loop that follows the links for a sign of life
-	libvirt  chan struct{}      // says that libvirt may have started
 	moving   chan struct{}      // says that another backend may hold the rules
 	loops    sync.WaitGroup
 	stop     context.CancelFunc
@@ -96,7 +96,6 @@ func New(version string, d Deps) *Service {
 		pulse:    make(chan chan struct{}),
 		dhcp:     make(chan struct{}, 1),
 		foreign:  make(chan struct{}, 1),
-		libvirt:  make(chan struct{}, 1),
 		moving:   make(chan struct{}, 1),
 	}
 	s.early.wake = make(chan struct{}, 1)
@@ -149,7 +148,7 @@ func (s *Service) Start(ctx context.Context) error {
 	s.loops.Go(func() { s.followTable(loop) })
 	s.loops.Go(func() { s.followChains(loop) })
 	s.loops.Go(func() { s.helpDHCP(loop) })
-	s.loops.Go(func() { s.clearLeftovers(loop) })
+	s.loops.Go(func() { s.besideLibvirt(loop) })
 	s.loops.Go(func() { s.followLibvirt(loop) })
 	s.loops.Go(func() { s.translateEarly(loop) })
 	s.loops.Go(func() { s.followCounters(loop) })

@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
@@ -100,15 +101,15 @@ type faultyRules struct {
 // network namespace of the test.
 type noLeftovers struct{}
 
-func (noLeftovers) Running() (bool, error) { return false, nil }
+func (noLeftovers) State() libvirt.State { return libvirt.State{} }
 
 func (noLeftovers) Follow(ctx context.Context, _ func()) error {
 	<-ctx.Done()
 	return nil
 }
 
-func (noLeftovers) Present(context.Context, []network.Network, neighbour.Variant) (map[string]bool, error) {
-	return nil, nil
+func (noLeftovers) Present(context.Context, []network.Network) (neighbour.Presence, error) {
+	return neighbour.Presence{}, nil
 }
 
 func (noLeftovers) Remove(context.Context, []network.Network, neighbour.Variant) (neighbour.Report, error) {
@@ -272,7 +273,7 @@ func (w *world) start() {
 	w.links, err = watch.Start(context.Background(), watch.Config{NetNS: w.ns})
 	fatal(w.t, err)
 	w.svc = service.New("test", service.Deps{
-		Backends: bothBackends{faultyRules{service.NFTables{Kernel: w.rules}, w.f}, otherRules{w.other, w.f}}, Leftovers: noLeftovers{},
+		Backends: bothBackends{faultyRules{service.NFTables{Kernel: w.rules}, w.f}, otherRules{w.other, w.f}}, Leftovers: noLeftovers{}, Libvirt: noLeftovers{},
 		Links: faultyLinks{w.links, w.f}, Table: noTable{}, Chains: noChains{}, Zones: faultyZones{w.zones, w.f}, Firewalld: w.zones,
 		Files: faultyFiles{files, w.f}, Host: noNeeds{}, Settings: faultySettings{service.ConfigFiles{Dir: w.path("etc"), Libvirt: w.path("network.conf")}, w.f}, Totals: totals,
 		Log: slog.New(slog.DiscardHandler), Notify: w.notify,

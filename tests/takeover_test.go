@@ -55,6 +55,14 @@ func (p *libvirtPeer) dump(t testing.TB, name string) string {
 // kill ends libvirtd as an upgrade may: its rules, bridges and dnsmasq stay.
 func (p *libvirtPeer) kill() { _ = p.daemon.Kill() }
 
+// forget deletes a network's status document, as a reboot does: libvirt has it
+// no longer.
+func (p *libvirtPeer) forget(names ...string) {
+	for _, name := range names {
+		p.Must("rm", "/run/libvirt/network/"+name+".xml")
+	}
+}
+
 // withoutLines is a text without the lines that have one of these parts, but
 // for other people's.
 func withoutLines(text string, parts ...string) string {
@@ -85,7 +93,8 @@ func withoutEmpty(rules string) string {
 }
 
 // TestNetworksThatLibvirtLeft: libvirt is gone and its rules are there. Those of
-// a network go when it is ours, and nothing else does, whatever it is.
+// a network of ours go once libvirt has it no longer, and nothing else does,
+// whatever it is.
 func TestNetworksThatLibvirtLeft(t *testing.T) {
 	t.Parallel()
 	for _, variant := range iptablesVariants {
@@ -102,13 +111,17 @@ func TestNetworksThatLibvirtLeft(t *testing.T) {
 				r.Must(append([]string{"iptables", "-w"}, strings.Fields(rule)...)...)
 			}
 			before := savedRules(t, r.Host)
-			without1 := withoutEmpty(withoutLines(before, " virbr0 ", " 192.168.122.0/24 ", " 2001:db8:122::/64 "))
+			without1 := withoutLines(before, " virbr0 ", " 192.168.122.0/24 ", " 2001:db8:122::/64 ")
 			without2 := withoutEmpty(withoutLines(without1, " virbr1 ", " 10.2.0.0/24 ", " 2001:db8:2::/64 "))
 			r.StartDaemon()
 			if diff := cmp.Diff(before, savedRules(t, r.Host)); diff != "" {
 				t.Error("without networks of its own the service changed:\n", diff)
 			}
 			r.must(r.AddXML(first))
+			r.AwaitState("first", "active")
+			r.must(r.Manager("Reapply"))
+			r.awaitSame("libvirt has the first network, though it does not run", before)
+			p.forget("first")
 			r.awaitSame("the first network is taken over", without1)
 			if text := r.Must("sh", "-c", "iptables-save; ip6tables-save"); !strings.Contains(text, "-i virbr1 ") {
 				t.Errorf("libvirt's rules for the second network are not there:\n%s", text)
@@ -117,6 +130,7 @@ func TestNetworksThatLibvirtLeft(t *testing.T) {
 			natted(t, guest, internet, "taken over")
 			guarded(t, guest, internet, "taken over")
 			r.must(r.AddXML(second))
+			p.forget("second")
 			r.awaitSame("the second network is taken over", without2)
 			natted(t, guest, internet, "all taken over")
 			for _, name := range []string{"first", "second"} {
@@ -173,67 +187,6 @@ func sortedLines(rules string) string {
 	return strings.Join(sorted(strings.Split(used(rules), "\n")), "\n")
 }
 
-// TestLibvirtManagesTheNetworkToo: libvirt runs, and puts its rules back. They
-// are not fought over, and the network says so, until libvirt lets it go.
-func TestLibvirtManagesTheNetworkToo(t *testing.T) {
-	t.Parallel()
-	for _, variant := range iptablesVariants {
-		t.Run(variant, func(t *testing.T) {
-			t.Parallel()
-			r, p := libvirtRig(t, variant, firstXML, secondXML)
-			libvirts := savedRules(t, r.Host)
-			handedOver := withoutLines(libvirts, " virbr0 ", " 192.168.122.0/24 ", " 2001:db8:122::/64 ")
-			r.StartDaemon()
-			r.must(r.AddXML(p.dump(t, "first")))
-			r.awaitRules(sortedLines, "the network is handed over, and libvirt's chains stay for it", handedOver)
-			if state, reason := r.State("first"); state != "active" {
-				t.Errorf("handed over, the network is %s: %s", state, reason)
-			}
-			for what, back := range map[string]func(){
-				"SIGHUP": func() { fatal(t, p.daemon.Signal(syscall.SIGHUP)) },
-				"restart": func() {
-					fatal(t, p.daemon.Stop())
-					p.start(t)
-				},
-				"start, after the service has seen that it does not run": func() {
-					_ = p.daemon.Kill() // its file stays, without its lock
-					for begin := time.Now(); r.sleeps(3*time.Second) > 0; {
-						if time.Since(begin) > callTimeout {
-							t.Fatal("the service still looks whether libvirt runs")
-						}
-					}
-					p.start(t)
-				},
-			} {
-				back()
-				r.awaitRules(sortedLines, what+": libvirt puts its rules back", libvirts)
-				r.AwaitState("first", "degraded")
-				if _, reason := r.State("first"); !strings.Contains(reason, "libvirt manages network first itself") {
-					t.Errorf("%s: the reason is: %s", what, reason)
-				}
-				r.must(r.Manager("Reapply"))
-				r.awaitRules(sortedLines, what+": the rules stay", libvirts)
-				// Handing it over again is the way out that keeps the bridge.
-				r.must(r.Manager("RemoveNetwork", "first", opts()))
-				r.must(r.AddXML(p.dump(t, "first")))
-				r.awaitRules(sortedLines, what+": the network is handed over again", handedOver)
-				r.AwaitState("first", "active")
-			}
-			fatal(t, p.daemon.Signal(syscall.SIGHUP))
-			r.AwaitState("first", "degraded")
-			_, err := p.virsh("net-destroy", "first")
-			fatal(t, err)
-			r.must(r.Manager("Reapply"))
-			r.AwaitState("first", "waiting")
-			if _, reason := r.State("first"); strings.Contains(reason, "libvirt manages") {
-				t.Errorf("libvirt has let it go, and the reason is: %s", reason)
-			}
-			r.Bridge("virbr0", natNet)
-			r.AwaitState("first", "active")
-		})
-	}
-}
-
 const noRules = "# iptables-save\n# ip6tables-save\n"
 
 // TestRevertingEqualsLibvirt is the Fedora change's "Reverting": the line in
@@ -282,6 +235,7 @@ func TestTakingOverWithIptables(t *testing.T) {
 			r, p := libvirtRig(t, variant, firstXML, secondXML)
 			first, second := p.dump(t, "first"), p.dump(t, "second")
 			p.kill()
+			p.forget("first", "second")
 			fatal(t, r.WriteFile("/etc/libvirt/network.conf", []byte("firewall_backend = \"iptables\"\n"), 0o644))
 			before := savedRules(t, r.Host)
 			r.StartDaemon()
@@ -309,24 +263,6 @@ func libvirts(rules string) string {
 		}
 	}
 	return b.String()
-}
-
-// TestIptablesBesideRunningLibvirt: libvirt starts a network while the service
-// already has one, with the same iptables. Handed over, its rules are there once.
-func TestIptablesBesideRunningLibvirt(t *testing.T) {
-	t.Parallel()
-	r, p := libvirtRig(t, "nft", firstXML)
-	fatal(t, r.WriteFile("/etc/libvirt/network.conf", []byte("firewall_backend = \"iptables\"\n"), 0o644))
-	r.StartDaemon()
-	r.must(r.AddXML(p.dump(t, "first")))
-	fatal(t, p.run("second", secondXML))
-	both := savedRules(t, r.Host)
-	r.must(r.AddXML(p.dump(t, "second")))
-	r.awaitRules(sortedLines, "each rule is there once", both)
-	r.must(r.Manager("RemoveNetwork", "second", opts()))
-	r.awaitRules(sortedLines, "the second is removed", withoutLines(both, " virbr1 ", " 10.2.0.0/24 ", " 2001:db8:2::/64 "))
-	fatal(t, p.daemon.Signal(syscall.SIGHUP))
-	r.awaitRules(sortedLines, "libvirt still has the second, and reloads", both)
 }
 
 // TestIptablesBesideFirewalld: firewalld flushes iptables when it starts and

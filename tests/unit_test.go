@@ -111,6 +111,7 @@ func (r *rig) leftovers(t *testing.T, variant string) {
 		t.Fatalf("libvirt made no rules:\n%s", rules)
 	}
 	p.kill()
+	p.forget("left")
 	r.Must("ip", "link", "delete", "virbr1")
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/polkit"
 	"github.com/virtfirewalld/virtfirewalld/service"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
+	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
@@ -106,7 +107,8 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	totals = service.NewTotals(kept)
 	record := filepath.Join(o.runtimeDir, "iptables")
 	started := &program.Started{}
-	chains, err := iptables.Open(iptables.Config{Record: record, Log: d.log, StartValues: begin, Started: started})
+	driver := libvirt.New(libvirt.RunDir)
+	chains, err := iptables.Open(iptables.Config{Record: record, Log: d.log, StartValues: begin, Started: started, Libvirt: driver.State})
 	if err != nil {
 		return err
 	}
@@ -126,7 +128,7 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 		},
 		Chains: service.HostChains{Tables: d.tables, Started: started, Log: d.log},
 		Links:  d.links, Table: own, Zones: firewalld, Firewalld: firewalld, Files: files,
-		Host: service.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(neighbour.LibvirtRunDir), Settings: config, Totals: totals, Log: d.log,
+		Host: service.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(driver), Libvirt: driver, Settings: config, Totals: totals, Log: d.log,
 	})
 	d.server, err = dbus.New(d.bus, d.service, dbus.NewGate(d.asking.Conn(), polkit.New(d.asking.Conn())), d.log)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
+	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
@@ -62,7 +63,7 @@ func vacate(ctx context.Context, o options, log *slog.Logger) error {
 	record := filepath.Join(o.runtimeDir, "iptables")
 	return errors.Join(
 		vacateNFTables(ctx, nftables.Config{Log: log, StartValues: begin}),
-		vacateIPTables(ctx, iptables.Config{Record: record, Log: log, StartValues: begin}),
+		vacateIPTables(ctx, iptables.Config{Record: record, Log: log, StartValues: begin, Libvirt: libvirt.New(libvirt.RunDir).State}),
 		forgetChecksums(ctx, log),
 	)
 }

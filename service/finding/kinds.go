@@ -2,21 +2,22 @@ package finding
 
 // The kinds of finding, by what they are about.
 const (
-	BridgeMissing    ID = "bridge-missing"
-	NotABridge       ID = "not-a-bridge"
-	BridgeTaken      ID = "bridge-taken"
-	BridgeRenamed    ID = "bridge-renamed"
-	BridgeUplink     ID = "bridge-is-uplink"
-	ForwardingOff    ID = "forwarding-off"
-	ZoneNotBound     ID = "zone-not-bound"
-	LibvirtManages   ID = "libvirt-manages"
-	FileUnusable     ID = "file-unusable"
-	FileNeverUsable  ID = "file-never-usable"
-	StateFileBroken  ID = "state-file-broken"
-	NetworksConflict ID = "networks-conflict"
-	RulesMissing     ID = "rules-missing"
-	RulesFoughtOver  ID = "rules-fought-over"
-	RulesUnreadable  ID = "rules-unreadable"
+	BridgeMissing       ID = "bridge-missing"
+	NotABridge          ID = "not-a-bridge"
+	BridgeTaken         ID = "bridge-taken"
+	BridgeRenamed       ID = "bridge-renamed"
+	BridgeUplink        ID = "bridge-is-uplink"
+	ForwardingOff       ID = "forwarding-off"
+	ZoneNotBound        ID = "zone-not-bound"
+	LibvirtHasNetwork   ID = "libvirt-has-network"
+	LibvirtRulesMissing ID = "libvirt-rules-missing"
+	FileUnusable        ID = "file-unusable"
+	FileNeverUsable     ID = "file-never-usable"
+	StateFileBroken     ID = "state-file-broken"
+	NetworksConflict    ID = "networks-conflict"
+	RulesMissing        ID = "rules-missing"
+	RulesFoughtOver     ID = "rules-fought-over"
+	RulesUnreadable     ID = "rules-unreadable"
 )
 
 // Kinds returns the registry: every kind of finding that there is.
@@ -29,7 +30,8 @@ func Kinds() []Kind {
 		{BridgeUplink, Warning, None, "The host has a default route through the network's bridge: by an advertisement, a router in a guest, or an administrator. The rules stay in force."},
 		{ForwardingOff, Warning, Degraded, "The kernel does not forward packets, so guests reach nothing beyond the host."},
 		{ZoneNotBound, Warning, Degraded, "The bridge is not in its firewalld zone."},
-		{LibvirtManages, Warning, Degraded, "libvirt has rules of its own for the network."},
+		{LibvirtHasNetwork, Info, None, "libvirt runs the network too. Its own rules for the network stay as they are, beside the service's."},
+		{LibvirtRulesMissing, Warning, None, "libvirt runs the network too, and rules that it made for it have been taken out. The service's are in force; without it the guests would miss them."},
 		{FileUnusable, Error, Degraded, "The file that defines the network cannot be used. Its last good definition is in force."},
 		{FileNeverUsable, Error, None, "A file in the networks' folder cannot be used, and no good definition of it is known, so no network is made of it."},
 		{StateFileBroken, Warning, None, "A file that the service keeps its state in could not be used and was put aside."},

@@ -10,28 +10,25 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/virtfirewalld/virtfirewalld/service/iptables"
+	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// LibvirtRunDir is where libvirt's network driver keeps its state.
-const LibvirtRunDir = "/run/libvirt/network"
+// Leftovers is the rules that libvirt made for networks which are ours now, and
+// which it has no longer: in the LIBVIRT_ chains of iptables, of both variants,
+// and in its own nftables tables. Only rules of exactly the kinds that libvirt
+// makes, for the network's bridge and subnets, count: people and hooks put
+// theirs into the same chains.
+type Leftovers struct{ driver *libvirt.Driver }
 
-// Leftovers is the rules that libvirt made for networks which are ours now: in
-// the LIBVIRT_ chains of iptables, of both variants, and in its own nftables
-// tables. Only rules of exactly the kinds that libvirt makes, for the network's
-// bridge and subnets, count: people and hooks put theirs into the same chains.
-type Leftovers struct{ runDir string }
-
-// NewLeftovers looks for libvirt's state in runDir, see LibvirtRunDir.
-func NewLeftovers(runDir string) *Leftovers { return &Leftovers{runDir} }
+// NewLeftovers goes by what the driver has.
+func NewLeftovers(driver *libvirt.Driver) *Leftovers { return &Leftovers{driver} }
 
 // Report is what Remove did.
 type Report struct {
@@ -40,6 +37,10 @@ type Report struct {
 	// Kept are rules beside libvirt's that name a bridge or subnet of ours and
 	// that libvirt did not make, or not for this network. They stay.
 	Kept []string
+	// Again is after how long to look again, 0 if something has to happen first:
+	// of a network which libvirt may just be starting or stopping nothing is
+	// left behind yet.
+	Again time.Duration
 }
 
 // Empty says that nothing was there to remove.
@@ -74,20 +75,33 @@ func (r *Report) add(f finding) {
 	}
 }
 
-// Remove takes out libvirt's rules for these networks, and chains and tables of
-// libvirt's that nothing uses any more. The latter stay while libvirt runs, for
-// it makes them only once and could start no network without them. ours is the
-// variant of iptables that holds the service's own rules, which look the same,
-// and is left alone. Each place changes whole or not at all; after an error in
-// one the others are done all the same.
+// Remove takes out libvirt's rules for those of these networks that it has no
+// longer, and chains and tables of libvirt's that nothing uses any more. The
+// latter stay while libvirt runs or has any network, for it makes them only once
+// and could start no network without them. ours is the variant of iptables that
+// holds the service's own rules, which look the same, and is left alone. Each
+// place changes whole or not at all; after an error in one the others are done
+// all the same.
 func (l *Leftovers) Remove(ctx context.Context, nets []network.Network, ours Variant) (Report, error) {
 	var report Report
-	running, err := l.Running()
-	if err != nil {
-		return report, err
+	state := l.driver.State()
+	if state.Err != nil {
+		return report, state.Err
 	}
-	t := targetsOf(nets)
-	surveys, err := removeTables(ctx, t, !running)
+	t := targets{make(map[string]target), make(map[netip.Prefix]string)}
+	for _, n := range nets {
+		left, again := state.Left(n.Bridge)
+		if left {
+			t.add(n)
+		} else if again > 0 && (report.Again == 0 || again < report.Again) {
+			report.Again = again
+		}
+	}
+	t.spare(state.Networks())
+	if len(t.bridges) == 0 {
+		return report, nil
+	}
+	surveys, err := removeTables(ctx, t, state.Idle())
 	errs := []error{err}
 	for _, v := range surveys {
 		report.add(v.finding)
@@ -95,54 +109,76 @@ func (l *Leftovers) Remove(ctx context.Context, nets []network.Network, ours Var
 	places, err := places(surveys, ours)
 	errs = append(errs, err)
 	for _, x := range places {
-		f, err := x.remove(ctx, t, !running)
+		f, err := x.remove(ctx, t, state.Idle())
 		report.add(f)
 		errs = append(errs, err)
 	}
 	return report, errors.Join(errs...)
 }
 
-// Present says for which of the networks, by name, libvirt has rules: after
-// Remove, those that libvirt still manages and made rules for again.
-func (l *Leftovers) Present(ctx context.Context, nets []network.Network, ours Variant) (map[string]bool, error) {
+// Presence is what libvirt's rules are like in the kernel.
+type Presence struct {
+	// Tables and XTables are the numbers of rules for each network, by name: in
+	// libvirt's own nft tables, and in the one variant of iptables that has most.
+	Tables, XTables map[string]int
+	// Chains reports whether any of libvirt's chains or tables are there.
+	Chains bool
+}
+
+// Present counts the rules that libvirt has in the kernel for networks as it
+// defines them.
+func (l *Leftovers) Present(ctx context.Context, nets []network.Network) (Presence, error) {
 	t := targetsOf(nets)
-	out := make(map[string]bool)
-	note := func(f finding) {
-		for name := range f.networks {
-			out[name] = true
-		}
-	}
+	out := Presence{Tables: make(map[string]int), XTables: make(map[string]int)}
 	surveys, _, err := surveyAll(ctx, t)
 	errs := []error{err}
 	for _, v := range surveys {
-		note(v.finding)
+		addTo(out.Tables, v.finding)
+		out.Chains = out.Chains || v.table
 	}
-	places, err := places(surveys, ours)
+	places, err := places(surveys, VariantNone)
 	errs = append(errs, err)
+	variants := map[Variant]map[string]int{VariantNFT: {}, VariantLegacy: {}}
 	for _, x := range places {
 		_, f, err := x.find(ctx, t, false)
-		note(f)
+		addTo(variants[x.variant], f)
+		out.Chains = out.Chains || f.chains
 		errs = append(errs, err)
+	}
+	for _, counts := range variants {
+		for name, n := range counts {
+			out.XTables[name] = max(out.XTables[name], n)
+		}
 	}
 	return out, errors.Join(errs...)
 }
 
-// Running says whether libvirt's network driver runs, which holds a lock as
-// long as it does. A driver that systemd would start when asked does not run.
-func (l *Leftovers) Running() (bool, error) {
-	f, err := os.Open(filepath.Join(l.runDir, "driver.pid"))
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+func addTo(counts map[string]int, f finding) {
+	for name, n := range f.networks {
+		counts[name] += n
 	}
-	if err != nil {
-		return false, fmt.Errorf("looking whether libvirt runs: %w", err)
+}
+
+// Complete reports whether all rules are there that libvirt makes for a network,
+// with either of its backends. Help with checksums it goes without where there is
+// none.
+func (p Presence) Complete(n network.Network) (found, want int, ok bool) {
+	tables, xtables := 0, 0
+	for _, r := range iptables.Libvirts(n) {
+		if r.Forwards() || r.Translates() {
+			tables++
+		}
+		if r.Forwards() || r.Translates() || r.Serves() {
+			xtables++
+		}
 	}
-	defer f.Close()
-	lock := unix.Flock_t{Type: unix.F_WRLCK}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
-		return false, fmt.Errorf("looking whether libvirt runs: %w", err)
+	if p.Tables[n.Name] >= tables || p.XTables[n.Name] >= xtables {
+		return xtables, xtables, true
 	}
-	return lock.Type != unix.F_UNLCK, nil
+	if p.Tables[n.Name] > p.XTables[n.Name] {
+		return p.Tables[n.Name], tables, false
+	}
+	return p.XTables[n.Name], xtables, false
 }
 
 // removeTables empties libvirt's own tables, and looks again if anybody changed

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
@@ -109,14 +110,28 @@ type target struct {
 func targetsOf(nets []network.Network) targets {
 	t := targets{make(map[string]target, len(nets)), make(map[netip.Prefix]string, len(nets))}
 	for _, n := range nets {
-		own := make(map[netip.Prefix]bool)
-		for _, p := range n.Subnets() {
-			own[p] = true
-			t.subnets[p] = n.Name
-		}
-		t.bridges[n.Bridge] = target{n.Name, own}
+		t.add(n)
 	}
 	return t
+}
+
+func (t targets) add(n network.Network) {
+	own := make(map[netip.Prefix]bool)
+	for _, p := range n.Subnets() {
+		own[p] = true
+		t.subnets[p] = n.Name
+	}
+	t.bridges[n.Bridge] = target{n.Name, own}
+}
+
+// spare leaves alone the translation of subnets that libvirt still has, on
+// whatever bridge: rules that translate name none.
+func (t targets) spare(nets []libvirt.Network) {
+	for _, n := range nets {
+		for _, p := range n.Definition.Subnets() {
+			delete(t.subnets, p)
+		}
+	}
 }
 
 // owner is the network that libvirt made the rule for.

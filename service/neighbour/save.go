@@ -42,6 +42,7 @@ type finding struct {
 	networks map[string]int // rules for each network
 	gone     []string       // chains and tables that go with them
 	kept     []string       // rules for our bridges that libvirt did not make
+	chains   bool           // chains of libvirt's are there
 }
 
 func (f *finding) note(network string, rules int) {
@@ -106,6 +107,10 @@ func (s saved) removal(t targets, chains bool, f *finding) string {
 	var b strings.Builder
 	inUse := make(map[string]bool)
 	jumps := make(map[string]int)
+	f.chains = f.chains || slices.ContainsFunc(s.chains, func(chain string) bool {
+		_, libvirts := homeOf(s.name, chain)
+		return libvirts
+	})
 	for _, line := range s.rules {
 		chain, network, ok := s.judge(line, t, f)
 		if ok {

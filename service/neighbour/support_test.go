@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
@@ -100,7 +101,7 @@ func remove(t *testing.T, h *host.Host, ours Variant, nets ...network.Network) R
 	t.Helper()
 	var report Report
 	err := h.Do(func() (err error) {
-		report, err = NewLeftovers(h.Path(LibvirtRunDir)).Remove(context.Background(), nets, ours)
+		report, err = leftovers(h).Remove(context.Background(), nets, ours)
 		return err
 	})
 	if err != nil {
@@ -109,17 +110,31 @@ func remove(t *testing.T, h *host.Host, ours Variant, nets ...network.Network) R
 	return report
 }
 
-func present(t *testing.T, h *host.Host, ours Variant, nets ...network.Network) map[string]bool {
+func leftovers(h *host.Host) *Leftovers { return NewLeftovers(libvirt.New(h.Path(libvirt.RunDir))) }
+
+// forget deletes the status documents of networks, as a reboot does, or somebody
+// who cleans up after a libvirt that is gone.
+func forget(h *host.Host, nets ...network.Network) {
+	for _, n := range nets {
+		h.Must("rm", libvirt.RunDir+"/"+n.Name+".xml")
+	}
+}
+
+func present(t *testing.T, h *host.Host, nets ...network.Network) map[string]int {
 	t.Helper()
-	var found map[string]bool
+	var found Presence
 	err := h.Do(func() (err error) {
-		found, err = NewLeftovers(h.Path(LibvirtRunDir)).Present(context.Background(), nets, ours)
+		found, err = leftovers(h).Present(context.Background(), nets)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return found
+	out := found.XTables
+	for name, n := range found.Tables {
+		out[name] = max(out[name], n)
+	}
+	return out
 }
 
 var (
