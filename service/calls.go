@@ -110,7 +110,7 @@ func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOption
 		}
 		known = err == nil
 		return intent{
-			transition: transition{old: before},
+			transition: transition{old: before, zoneStays: s.libvirtHas(before)},
 			cause:      "RemoveNetwork",
 			files:      func() (func() error, error) { return s.Files.Remove(name, o.Persistent) },
 		}, err

@@ -17,6 +17,9 @@ type transition struct {
 	// zoneAsked says that the caller named a zone just now, so that a bridge
 	// which cannot enter it fails the change.
 	zoneAsked bool
+	// zoneStays says that the bridge is left in its zone, though the network goes:
+	// it is libvirt's too, which put it there.
+	zoneStays bool
 	// anew says that the network's counters begin anew.
 	anew bool
 }

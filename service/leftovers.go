@@ -141,6 +141,15 @@ func (s *Service) lookAtLibvirt(ctx context.Context, look *libvirtLook) (again t
 	return again, err
 }
 
+// libvirtHas reports whether libvirt has a network too; m is nil for none.
+func (s *Service) libvirtHas(m *managed) bool {
+	if m == nil {
+		return false
+	}
+	_, has := s.Libvirt.State().Of(m.net.Bridge)
+	return has
+}
+
 // moveBeside has the iptables backend put networks that libvirt has got into
 // chains of their own, and those that it gave up back into libvirt's.
 func (s *Service) moveBeside(ctx context.Context, state libvirt.State, nets []network.Network, look *libvirtLook) error {

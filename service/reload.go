@@ -91,7 +91,7 @@ func (s *Service) reloaded(state store.State) ([]transition, error) {
 	var ts []transition
 	for _, old := range s.all() {
 		if _, stays := want[old.net.Name]; !stays {
-			ts = append(ts, transition{old: old})
+			ts = append(ts, transition{old: old, zoneStays: s.libvirtHas(old)})
 		}
 	}
 	for name, e := range want {

@@ -108,7 +108,7 @@ func (s *Service) complainOfZones(places []*place) {
 // leavesZone says whether a bridge is in a zone that is no longer the service's
 // business after the change.
 func (t transition) leavesZone() bool {
-	if t.old == nil || !t.old.concernsZones() || (t.old.zone.bound == "" && !t.old.zone.unseen) {
+	if t.zoneStays || t.old == nil || !t.old.concernsZones() || (t.old.zone.bound == "" && !t.old.zone.unseen) {
 		return false
 	}
 	return t.next == nil || t.next.net.Bridge != t.old.net.Bridge || !t.next.concernsZones()

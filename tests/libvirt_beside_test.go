@@ -29,7 +29,11 @@ func places(t *testing.T) []string {
 // backend it has, whatever libvirt's say.
 func besideRig(t *testing.T, place, backend string) (*rig, *libvirtPeer) {
 	t.Helper()
-	r := newRig(t)
+	return libvirtBeside(t, newRig(t), place, backend)
+}
+
+func libvirtBeside(t *testing.T, r *rig, place, backend string) (*rig, *libvirtPeer) {
+	t.Helper()
 	variant := place
 	if place == "nftables" {
 		variant = "nft"
@@ -269,6 +273,42 @@ func TestLibvirtStartsWhatIsGoverned(t *testing.T) {
 			_, err = p.virsh("net-start", "second")
 			fatal(t, err)
 			r.awaitLibvirts("started without the service", both)
+		})
+	}
+}
+
+// TestLibvirtsRulesStayBesideFirewalld: firewalld's reload has libvirt write its
+// rules again, and empties iptables for that. A network that is removed here stays
+// libvirt's, in its zone.
+func TestLibvirtsRulesStayBesideFirewalld(t *testing.T) {
+	t.Parallel()
+	for _, backend := range []string{"nftables", "iptables"} {
+		t.Run(backend, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.Announce("binding a bridge to its zone")
+			r.zoneFiles(allZones...)
+			setIptables(r.Host, "nft")
+			r.Firewalld("nftables")
+			_, p := libvirtBeside(t, r, "nft", backend)
+			alone := r.libvirtsRules()
+			r.StartDaemon()
+			r.must(r.AddXML(p.dump(t, "first")))
+			guest, internet := r.Guest("virbr0", "guest", "192.168.122.10/24", "2001:db8:122::10/64"), r.Internet()
+			for _, what := range []string{"--state", "--reload", "--complete-reload"} {
+				r.Must("firewall-cmd", what)
+				r.awaitLibvirts(what, alone)
+				r.awaitZone("first", "virbr0", "libvirt")
+				r.AwaitState("first", "active")
+				natted(t, guest, internet, what)
+				guarded(t, guest, internet, what)
+			}
+			r.must(r.Manager("RemoveNetwork", "first", opts()))
+			r.awaitLibvirts("removed", alone)
+			natted(t, guest, internet, "removed")
+			if zone := strings.TrimSpace(r.Must("firewall-cmd", "--get-zone-of-interface=virbr0")); zone != "libvirt" {
+				t.Errorf("removed, the bridge is in zone %s", zone)
+			}
 		})
 	}
 }
