@@ -182,11 +182,6 @@ func used(rules string) string {
 	return b.String()
 }
 
-// sortedLines is for libvirt's reload, which takes networks in any order.
-func sortedLines(rules string) string {
-	return strings.Join(sorted(strings.Split(used(rules), "\n")), "\n")
-}
-
 const noRules = "# iptables-save\n# ip6tables-save\n"
 
 // TestRevertingEqualsLibvirt is the Fedora change's "Reverting": the line in
