@@ -126,3 +126,29 @@ func TestAlternativeNamesAreOneBridge(t *testing.T) {
 		t.Errorf("the second network of the link is %s; found: %q", st, r.findings())
 	}
 }
+
+// TestZoneFollowsRenamedBridge: firewalld knows interfaces by name, so the new
+// name enters the zone and the old one leaves it, for whoever has it next.
+func TestZoneFollowsRenamedBridge(t *testing.T) {
+	t.Parallel()
+	r := walledRig(t, allZones...)
+	r.Bridge("virbr0", natNet)
+	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
+	r.awaitZone("default", "virbr0", "libvirt")
+	r.rename("virbr0", "away0")
+	r.awaitZone("default", "away0", "libvirt")
+	r.until("the old name leaves the zone", func() bool { return r.zoneOf("virbr0") == "" })
+	r.AwaitState("default", "active")
+	r.KillDaemon()
+	r.StartDaemon()
+	r.awaitZone("default", "away0", "libvirt")
+	r.Bridge("virbr0", "10.9.0.1/24")
+	r.must(r.Manager("Reapply"))
+	if zone := r.zoneOf("virbr0"); zone != "" {
+		t.Errorf("another bridge with the old name is in zone %s", zone)
+	}
+	r.rename("virbr0", "other0")
+	r.rename("away0", "virbr0")
+	r.awaitZone("default", "virbr0", "libvirt")
+	r.until("the new name leaves the zone", func() bool { return r.zoneOf("away0") == "" })
+}
