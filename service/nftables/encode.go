@@ -89,9 +89,13 @@ func (e *encoder) match(m ruleset.Match) {
 	case ruleset.Protocol:
 		e.matchProtocol(m.UDP)
 	case ruleset.Replies:
-		e.matchReplies()
+		e.matchState(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+	case ruleset.Tracked:
+		e.matchState(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED | expr.CtStateBitNEW)
 	case ruleset.SameBridge:
-		e.matchSameBridge(m.Set)
+		e.matchBridges(m.Set, true)
+	case ruleset.ToBridge:
+		e.matchBridges(m.Set, false)
 	default:
 		e.fail("unknown match %T", m)
 	}
@@ -165,14 +169,15 @@ func (e *encoder) matchProtocol(udp bool) {
 	e.compareMeta(expr.MetaKeyL4PROTO, []byte{protocol})
 }
 
-func (e *encoder) matchReplies() {
-	states := expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED
+func (e *encoder) matchState(states uint32) {
 	e.add(&expr.Ct{Key: expr.CtKeySTATE, Register: register1})
 	e.mask(binaryutil.NativeEndian.PutUint32(states))
 	e.add(&expr.Cmp{Op: expr.CmpOpNeq, Register: register1, Data: make([]byte, 4)})
 }
 
-func (e *encoder) matchSameBridge(set string) {
+// matchBridges looks the pair of interfaces up: input and output, or the output
+// twice, which finds it where it is any network's bridge.
+func (e *encoder) matchBridges(set string, same bool) {
 	in, out, second := expr.MetaKeyIIF, expr.MetaKeyOIF, uint32(secondOfConcat4)
 	switch set {
 	case ruleset.SetSameID:
@@ -180,6 +185,9 @@ func (e *encoder) matchSameBridge(set string) {
 		in, out, second = expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME, register2
 	default:
 		e.fail("unknown set %q", set)
+	}
+	if !same {
+		in = out
 	}
 	e.add(&expr.Meta{Key: in, Register: register1}, &expr.Meta{Key: out, Register: second},
 		&expr.Lookup{SourceRegister: register1, SetName: set})

@@ -66,10 +66,7 @@ func (c compiler) from() []Rule {
 	for _, p := range c.subnets {
 		if c.forwards() {
 			for _, dev := range c.devices() {
-				rules = append(rules, Rule{
-					Matches: outThrough(dev, Source{Prefix: p}), Counter: c.names.From, Action: Accept{},
-					Comment: c.comment("guests of %s may go out", p),
-				})
+				rules = append(rules, c.out(p, dev)...)
 			}
 		}
 	}
@@ -82,6 +79,34 @@ func (c compiler) from() []Rule {
 		}
 	}
 	return append(rules, c.strangers()...)
+}
+
+// out lets guests of a subnet out through one device. What conntrack does not
+// follow (a reset of a connection that it has forgotten, odd flags, an ICMP
+// error that answers nothing) never meets the translation, so from a translated
+// subnet it would leave with the guest's own address: it only goes to other
+// networks' guests, whose side then decides as it does of all. The usual packet
+// meets the first rule alone.
+func (c compiler) out(p netip.Prefix, dev string) []Rule {
+	accept := func(text string, more ...Match) Rule {
+		return Rule{
+			Matches: append(outThrough(dev, Source{Prefix: p}), more...), Counter: c.names.From, Action: Accept{},
+			Comment: c.comment(text, p),
+		}
+	}
+	if !c.translates(p) {
+		return []Rule{accept("guests of %s may go out")}
+	}
+	const within = "what cannot be translated reaches other networks from %s"
+	return []Rule{
+		accept("guests of %s may go out", Tracked{}),
+		accept(within, ToBridge{Set: SetSameID}),
+		accept(within, ToBridge{Set: SetSameName}),
+		{
+			Matches: outThrough(dev, Source{Prefix: p}), Counter: c.names.RejectedFrom, Action: Drop{},
+			Comment: c.comment("and does not leave with an address of %s", p),
+		},
+	}
 }
 
 // strangers ends the source's side: forged sources in the families that the

@@ -133,6 +133,14 @@ type Protocol struct{ UDP bool } // TCP otherwise
 // Replies matches packets of connections that are established or related to one.
 type Replies struct{}
 
+// Tracked matches packets of connections that conntrack follows, new ones too:
+// the rest is never translated, since only they pass the nat hooks.
+type Tracked struct{}
+
+// ToBridge matches packets that leave by the bridge of a network with rules; Set
+// is SetSameID or SetSameName, asked for the output interface twice.
+type ToBridge struct{ Set string }
+
 // SameBridge matches packets that leave by the bridge they came in by; Set is
 // SetSameID or SetSameName.
 type SameBridge struct{ Set string }

@@ -42,7 +42,9 @@ func scenarios() []scenario {
 	v6 := prefixes("192.168.122.1/24", "2001:db8:122::1/64")
 	return []scenario{
 		{"nat", "nat", "Guests reach the outside under the host's address; only replies come back. " +
-			"TCP and UDP leave from ports 1024 to 65535, so that a server that trusts privileged ports does not trust a guest.", base, 7},
+			"TCP and UDP leave from ports 1024 to 65535, so that a server that trusts privileged ports does not trust a guest. " +
+			"What conntrack calls invalid, or was told not to follow, cannot be translated: other networks' own rules decide on it as on everything, " +
+			"and it does not leave for the outside, where libvirt lets it go with the guest's own address.", base, 7},
 		{"nat-waiting", "nat, bridge not there yet", "The same rules hold by the bridge's name alone, so that there is no instant without them when it appears.", base, 0},
 		{"nat-device", "nat through chosen devices", "Each forward device is matched by name: one that is absent today works when it appears. " +
 			"Guests that want out another way are refused.", with(func(n *network.Network) { n.Devices = []string{"eth0", "wlan0"} }), 7},

@@ -158,6 +158,15 @@ func (m Protocol) text() string {
 
 func (Replies) text() string { return "ct state established,related" }
 
+func (Tracked) text() string { return "ct state established,related,new" }
+
+func (m ToBridge) text() string {
+	if m.Set == SetSameID {
+		return "oif . oif @" + m.Set
+	}
+	return "oifname . oifname @" + m.Set
+}
+
 func (m SameBridge) text() string {
 	if m.Set == SetSameID {
 		return "iif . oif @" + m.Set
