@@ -80,7 +80,7 @@ func Open(cfg Config) (*Backend, error) {
 		return nil, err
 	}
 	return &Backend{
-		config: cfg, log: cfg.Log, planner: newPlanner(cfg.StartValues), reader: reader{cfg.NetNS},
+		config: cfg, log: cfg.Log, planner: newPlanner(cfg.StartValues), reader: reader{netNS: cfg.NetNS},
 		wire: w, installed: make(map[string]installed),
 	}, nil
 }

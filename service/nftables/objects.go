@@ -76,14 +76,6 @@ func (d digest) add(sum uint64) digest {
 	return (d ^ digest(sum)) * prime
 }
 
-func digestOf(rules []ruleset.Rule) digest {
-	var d digest
-	for _, r := range rules {
-		d = d.add(fingerprint(r))
-	}
-	return d
-}
-
 // place is where an element stands: a key in a set, of which there is one.
 type place struct{ set, key string }
 

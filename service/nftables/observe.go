@@ -24,11 +24,23 @@ type observed struct {
 	sets     map[string]observedSet
 	elements map[place]content
 	counters map[string]counter
+	loose    bool
+
+	// What the service never makes.
+	objects    []object
+	flowtables []string
+	catchall   bool // an element that has no key
+}
+
+// object is a named object of another kind than counters.
+type object struct {
+	name string
+	kind uint32
 }
 
 type observedChain struct {
-	rules    digest
-	foreign  bool // holds a rule that the service did not make
+	rules    digest // of what they say they are and of what they do
+	foreign  bool   // holds a rule that the service did not make
 	base     bool
 	typ      string
 	hook     uint32
@@ -47,6 +59,7 @@ func (r reader) observe(ctx context.Context) (*observed, error) {
 		o = &observed{
 			chains: make(map[string]*observedChain), sets: make(map[string]observedSet),
 			elements: make(map[place]content), counters: make(map[string]counter),
+			loose: r.loose,
 		}
 		return s.fill(o)
 	})
@@ -81,10 +94,15 @@ func (s session) fill(o *observed) error {
 			return err
 		}
 	}
-	return s.counters(func(name string, packets, bytes uint64) {
-		o.counters[name] = counter{name, packets, bytes}
-	})
+	if err := s.dump(unix.NFT_MSG_GETFLOWTABLE, inTable, o.flowtable); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	return s.dump(unix.NFT_MSG_GETOBJ, inTable, o.object)
 }
+
+// asleep reports whether the table is there and dormant: none of its chains is
+// asked then.
+func (o *observed) asleep() bool { return o.exists && o.flags&unix.NFT_TABLE_F_DORMANT != 0 }
 
 func (o *observed) table(body []byte) {
 	o.exists = true
@@ -114,8 +132,31 @@ func (o *observed) rule(body []byte) {
 	}
 	data, _ := find(body, unix.NFTA_RULE_USERDATA)
 	sum, ok := fingerprintOf(data)
+	expressions, _ := find(body, unix.NFTA_RULE_EXPRESSIONS)
 	c.foreign = c.foreign || !ok
 	c.rules = c.rules.add(sum)
+	if !o.loose {
+		c.rules = c.rules.add(sumOfExpressions(expressions))
+	}
+}
+
+func (o *observed) object(body []byte) {
+	typ, _ := find(body, unix.NFTA_OBJ_TYPE)
+	name, kind := findText(body, unix.NFTA_OBJ_NAME), number32(typ)
+	switch {
+	case findText(body, unix.NFTA_OBJ_TABLE) != ruleset.TableName:
+	case kind != objectCounter:
+		o.objects = append(o.objects, object{name, kind})
+	default:
+		o.counters[name] = counterOf(body)
+	}
+}
+
+func (o *observed) flowtable(body []byte) {
+	const table, name = 1, 2 // NFTA_FLOWTABLE_TABLE, NFTA_FLOWTABLE_NAME
+	if findText(body, table) == ruleset.TableName {
+		o.flowtables = append(o.flowtables, findText(body, name))
+	}
 }
 
 // set notes named sets; anonymous ones go with their rules.
@@ -134,14 +175,20 @@ func (o *observed) elementsOf(set string, body []byte) {
 	list, _ := find(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	for _, item := range attribute.All(list) {
 		e := parseElement(item)
+		if e.key == "" {
+			o.catchall = true
+			continue
+		}
 		o.elements[place{set, e.key}] = e.content
 	}
 }
 
-// parseElement reads an element. A verdict that is no goto is named in a way
-// that no chain is.
+// parseElement reads an element. A verdict that is no goto, and what the
+// service's own elements never have (a time-out, expressions of their own), is
+// named in a way that no chain is.
 func parseElement(item []byte) element {
 	var e element
+	odd := ""
 	for typ, value := range attribute.All(item) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
@@ -156,7 +203,12 @@ func parseElement(item []byte) element {
 			}
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.comment = commentOf(value)
+		default:
+			if !zero(value) {
+				odd = fmt.Sprintf("%s with attribute %d ", odd, typ)
+			}
 		}
 	}
+	e.target += odd
 	return e
 }

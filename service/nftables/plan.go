@@ -20,10 +20,12 @@ type planner struct {
 	base  ruleset.Skeleton
 	sets  map[string]ruleset.Set
 	start func(network string) ruleset.Counters
+	sums  sums
+	loose bool // the kernel does not give expressions back as they were sent
 }
 
 func newPlanner(start func(string) ruleset.Counters) planner {
-	p := planner{base: ruleset.Base(), sets: make(map[string]ruleset.Set), start: start}
+	p := planner{base: ruleset.Base(), sets: make(map[string]ruleset.Set), start: start, sums: sums{}}
 	for _, s := range p.base.Sets {
 		p.sets[s.Name] = s
 	}

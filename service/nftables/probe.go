@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
@@ -46,8 +47,41 @@ func (b *Backend) Probe(ctx context.Context) error {
 	if err != nil && !errors.Is(err, errUnknown) {
 		return fmt.Errorf("probing nf_tables: %w", err)
 	}
+	if err == nil {
+		err = b.probeReading(ctx, tab.Name, t.chains)
+	}
 	drop := &transaction{drop: true}
 	return errors.Join(err, transact(b.wire, func(c *nftables.Conn) error { return drop.queue(c, tab) }))
+}
+
+// probeReading finds out whether the kernel gives the expressions of rules back
+// as they were sent. Where it does not, rules are known by their user data alone.
+func (b *Backend) probeReading(ctx context.Context, table string, chains []ruleset.Chain) error {
+	got := make(map[string]digest)
+	err := b.reader.read(ctx, func(s session) error {
+		clear(got)
+		return s.dump(unix.NFT_MSG_GETRULE, []netlink.Attribute{named(unix.NFTA_RULE_TABLE, table)}, func(body []byte) {
+			chain := findText(body, unix.NFTA_RULE_CHAIN)
+			data, _ := find(body, unix.NFTA_RULE_USERDATA)
+			print, _ := fingerprintOf(data)
+			expressions, _ := find(body, unix.NFTA_RULE_EXPRESSIONS)
+			got[chain] = got[chain].add(print).add(sumOfExpressions(expressions))
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("reading what was probed: %w", err)
+	}
+	for _, c := range chains {
+		want, err := planner{sums: sums{}}.digestOf(c.Rules)
+		if err != nil {
+			return err
+		}
+		if want != got[c.Name] && !b.reader.loose {
+			b.planner.loose, b.reader.loose = true, true
+			b.log.Warn("This kernel gives rules back otherwise than they were sent: one that another program replaces under the service's mark is not noticed.", "chain", c.Name)
+		}
+	}
+	return nil
 }
 
 // checkRelease refuses kernels that show postrouting chains no input interface:

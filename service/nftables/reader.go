@@ -25,7 +25,10 @@ var errChanging = errors.New("the ruleset keeps changing while it is read")
 // reader reads the table on connections of its own: reading asks for no
 // ownership, so counters can be read during a change. Each connection serves
 // once. An answer that was not read to its end cannot be taken for the next.
-type reader struct{ netNS int }
+type reader struct {
+	netNS int
+	loose bool // as the planner's
+}
 
 // session is one connection of a reader. It goes through answers one by one;
 // the library would keep all of them and take each rule apart.
@@ -119,9 +122,14 @@ func (s session) counters(do func(name string, packets, bytes uint64)) error {
 		if number32(typ) != objectCounter || findText(body, unix.NFTA_OBJ_TABLE) != ruleset.TableName {
 			return
 		}
-		data, _ := find(body, unix.NFTA_OBJ_DATA)
-		packets, _ := find(data, unix.NFTA_COUNTER_PACKETS)
-		bytes, _ := find(data, unix.NFTA_COUNTER_BYTES)
-		do(findText(body, unix.NFTA_OBJ_NAME), number64(packets), number64(bytes))
+		c := counterOf(body)
+		do(c.name, c.packets, c.bytes)
 	})
+}
+
+func counterOf(body []byte) counter {
+	data, _ := find(body, unix.NFTA_OBJ_DATA)
+	packets, _ := find(data, unix.NFTA_COUNTER_PACKETS)
+	bytes, _ := find(data, unix.NFTA_COUNTER_BYTES)
+	return counter{findText(body, unix.NFTA_OBJ_NAME), number64(packets), number64(bytes)}
 }

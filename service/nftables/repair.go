@@ -14,7 +14,11 @@ func (p planner) repair(t *transaction, o *observed, part ruleset.Part) error {
 	now := present{chains: make(map[string]bool), counters: make(map[string]bool)}
 	for _, c := range part.Chains {
 		if have := o.chains[c.Name]; have != nil {
-			now.chains[c.Name] = !have.base && have.holds(c)
+			right, err := p.holds(have, c)
+			if err != nil {
+				return err
+			}
+			now.chains[c.Name] = !have.base && right
 		}
 	}
 	elements, err := p.elements(part)
@@ -34,9 +38,10 @@ func (p planner) repair(t *transaction, o *observed, part ruleset.Part) error {
 	return p.converge(t, now, part)
 }
 
-// holds says whether the chain's rules are there, one for one.
-func (o *observedChain) holds(c ruleset.Chain) bool {
-	return !o.foreign && o.rules == digestOf(c.Rules)
+// holds reports whether the chain's rules are there, one for one.
+func (p planner) holds(have *observedChain, c ruleset.Chain) (bool, error) {
+	want, err := p.digestOf(c.Rules)
+	return err == nil && !have.foreign && have.rules == want, err
 }
 
 // broken is what is wrong with what all networks share.
@@ -52,7 +57,7 @@ func (b broken) any() bool {
 }
 
 func (p planner) brokenSkeleton(o *observed) (broken, error) {
-	var out broken
+	out := broken{unusable: o.catchall}
 	for _, s := range p.base.Sets {
 		have, ok := o.sets[s.Name]
 		same, err := have.is(s)
@@ -75,9 +80,13 @@ func (p planner) brokenSkeleton(o *observed) (broken, error) {
 		if err != nil {
 			return out, err
 		}
+		right, err := p.holds(have, c)
+		if err != nil {
+			return out, err
+		}
 		if !same {
 			out.unusable = true
-		} else if !have.holds(c) || have.base && have.policy != uint32(nftables.ChainPolicyAccept) {
+		} else if !right || have.base && have.policy != uint32(nftables.ChainPolicyAccept) {
 			out.refill = append(out.refill, c)
 		}
 	}

@@ -18,14 +18,15 @@ const slice = 50
 type SyncReport struct {
 	TableMissing bool     // there was none
 	Rebuilt      bool     // the table could not be repaired in place
+	Dormant      bool     // the table was switched off
 	Skeleton     bool     // what all networks share was damaged
 	Repaired     []string // networks whose own rules were missing or damaged, sorted
-	Leftovers    int      // chains, sets, counters and elements that belonged to nothing
+	Leftovers    int      // chains, sets, objects and elements that belonged to nothing
 }
 
 // Damaged says whether anything was not as it should be.
 func (r SyncReport) Damaged() bool {
-	return r.TableMissing || r.Rebuilt || r.Skeleton || len(r.Repaired) > 0 || r.Leftovers > 0
+	return r.TableMissing || r.Rebuilt || r.Dormant || r.Skeleton || len(r.Repaired) > 0 || r.Leftovers > 0
 }
 
 // Sync makes the table exactly that of the parts, whatever it was: missing,
@@ -66,7 +67,7 @@ func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 		if err := b.planner.repair(t, o, in.part); err != nil {
 			return nil, err
 		}
-		if broken.any() || !t.empty() {
+		if broken.any() || o.asleep() || !t.empty() {
 			damaged = append(damaged, name)
 		}
 	}
@@ -106,10 +107,10 @@ type syncer struct {
 
 func (s *syncer) run(ctx context.Context) error {
 	if len(s.parts) == 0 {
-		s.report.Leftovers = len(s.o.chains) + len(s.o.sets) + len(s.o.counters) + len(s.o.elements)
+		s.report.Leftovers = len(s.o.chains) + len(s.o.sets) + len(s.o.counters) + len(s.o.elements) + len(s.o.objects) + len(s.o.flowtables)
 		return s.b.commit(&transaction{drop: s.o.exists})
 	}
-	s.report.TableMissing = !s.o.exists
+	s.report.TableMissing, s.report.Dormant = !s.o.exists, s.o.asleep()
 	broken, err := s.b.planner.brokenSkeleton(s.o)
 	if err != nil {
 		return err
@@ -165,11 +166,12 @@ func (s *syncer) rebuild() error {
 	return s.b.commit(t)
 }
 
-// takeOver makes a table ours that an earlier process left. It is a transaction
-// of its own: the kernel takes no new base chain (EINVAL) in a batch that
-// changes the table's flags.
+// takeOver makes a table ours that an earlier process left, and wakes one that
+// was made dormant. It is a transaction of its own: the kernel takes no new base
+// chain (EINVAL) in a batch that changes the table's flags.
 func (s *syncer) takeOver() error {
-	if !s.o.exists || s.b.flags&nftables.TableFlagOwner == 0 || s.o.owner == s.b.PortID() {
+	ours := s.b.flags&nftables.TableFlagOwner == 0 || s.o.owner == s.b.PortID()
+	if !s.o.exists || ours && !s.o.asleep() {
 		return nil
 	}
 	return s.b.commit(&transaction{takeOver: true})
@@ -228,6 +230,8 @@ func (s *syncer) sweep() error {
 	for name := range s.o.chains {
 		if !want.chains[name] {
 			t.delChains = append(t.delChains, name)
+			// A stranger's base chain judges every network's packets.
+			s.report.Skeleton = s.report.Skeleton || s.o.chains[name].base
 		}
 	}
 	for name := range s.o.sets {
@@ -240,7 +244,9 @@ func (s *syncer) sweep() error {
 			t.delCounters = append(t.delCounters, name)
 		}
 	}
-	s.report.Leftovers = len(t.delElements) + len(t.delChains) + len(t.delSets) + len(t.delCounters)
+	t.delObjects, t.delFlowtables = s.o.objects, s.o.flowtables
+	s.report.Skeleton = s.report.Skeleton || len(s.o.flowtables) > 0
+	s.report.Leftovers = len(t.delElements) + len(t.delChains) + len(t.delSets) + len(t.delCounters) + len(t.delObjects) + len(t.delFlowtables)
 	return s.b.commit(t)
 }
 

@@ -50,7 +50,7 @@ var damages = map[string]struct {
 		SyncReport{Leftovers: 2}, nil,
 	},
 	"a base chain of nobody": {
-		"add chain " + table + " stranger { type filter hook input priority 0; policy drop; }", SyncReport{Leftovers: 1}, nil,
+		"add chain " + table + " stranger { type filter hook input priority 0; policy drop; }", SyncReport{Skeleton: true, Leftovers: 1}, nil,
 	},
 	"sets and counters of nobody": {
 		"add set " + table + " stranger { type ipv4_addr; elements = { 192.0.2.1 } }; add counter " + table + " stranger; add chain " + table +
@@ -90,6 +90,22 @@ var damages = map[string]struct {
 	"a map has another key": {
 		"flush chain " + table + " nat_guests; delete map " + table + " nat_id; add map " + table + " nat_id { type ipv4_addr : verdict; }",
 		SyncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
+	},
+	"a stranger's base chain drops all": {
+		"add chain " + table + " evil { type filter hook forward priority -5; policy drop; }", SyncReport{Skeleton: true, Leftovers: 1}, nil,
+	},
+	"objects of all kinds": {
+		"add quota " + table + " q { 1 bytes; }; add limit " + table + " l { rate 1/second; }; add counter " + table + " c; add set " + table +
+			" s { type inet_service; elements = { 1 }; }; add ct timeout " + table + " t { protocol tcp; policy = { established: 1 }; }; " +
+			"add rule " + table + " from_guests quota name q drop",
+		SyncReport{Skeleton: true, Leftovers: 5}, []string{"n0", "n1", "n2"},
+	},
+	"an element for everything else": {
+		"add element " + table + " from_id { * : drop }", SyncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
+	},
+	"an element that drops": {
+		"delete element " + table + " from_name { vb1 }; add element " + table + " from_name { vb1 : drop }",
+		SyncReport{Repaired: []string{"n1"}}, []string{"n1"},
 	},
 	"the table is gone": {
 		"delete table " + table, SyncReport{TableMissing: true}, []string{"n0", "n1", "n2"},

@@ -12,7 +12,7 @@ import (
 type transaction struct {
 	rebuild  bool // the table is deleted first, with all that is in it
 	drop     bool // the table is deleted, and that is all
-	takeOver bool // the table becomes ours, even if nothing else is to do
+	takeOver bool // the table becomes ours and awake, even if nothing else is to do
 
 	sets        []ruleset.Set
 	counters    []counter
@@ -23,6 +23,9 @@ type transaction struct {
 	delChains   []string
 	delSets     []string
 	delCounters []string
+
+	delFlowtables []string
+	delObjects    []object
 }
 
 // counter is a named counter with the value that it begins at.
@@ -34,7 +37,8 @@ type counter struct {
 // empty says that the kernel need not be asked.
 func (t *transaction) empty() bool {
 	return !t.rebuild && !t.drop && !t.takeOver && len(t.sets)+len(t.counters)+len(t.chains)+len(t.refill)+
-		len(t.delElements)+len(t.addElements)+len(t.delChains)+len(t.delSets)+len(t.delCounters) == 0
+		len(t.delElements)+len(t.addElements)+len(t.delChains)+len(t.delSets)+len(t.delCounters)+
+		len(t.delFlowtables)+len(t.delObjects) == 0
 }
 
 // add puts what another transaction does into this one.
@@ -48,6 +52,8 @@ func (t *transaction) add(o *transaction) {
 	t.delChains = append(t.delChains, o.delChains...)
 	t.delSets = append(t.delSets, o.delSets...)
 	t.delCounters = append(t.delCounters, o.delCounters...)
+	t.delFlowtables = append(t.delFlowtables, o.delFlowtables...)
+	t.delObjects = append(t.delObjects, o.delObjects...)
 }
 
 // big says that the batch was worth giving its memory back for.
@@ -171,5 +177,11 @@ func (t *transaction) queueOld(c *nftables.Conn, tab *nftables.Table) {
 	}
 	for _, name := range t.delCounters {
 		c.DeleteObject(&nftables.CounterObj{Table: tab, Name: name})
+	}
+	for _, o := range t.delObjects {
+		c.DeleteObject(&nftables.NamedObj{Table: tab, Name: o.name, Type: nftables.ObjType(o.kind)})
+	}
+	for _, name := range t.delFlowtables {
+		c.DelFlowtable(&nftables.Flowtable{Table: tab, Name: name})
 	}
 }
