@@ -51,7 +51,7 @@ func (b NFTables) Apply(ctx context.Context, c Change) error {
 // Sync brings the table to exactly these networks.
 func (b NFTables) Sync(ctx context.Context, all []Member) (damaged []string, err error) {
 	report, err := b.Kernel.Sync(ctx, compile(all))
-	if report.TableMissing || report.Rebuilt || report.Skeleton {
+	if report.TableMissing || report.Rebuilt || report.Dormant || report.Skeleton {
 		for _, m := range all {
 			damaged = append(damaged, m.Network.Name)
 		}
@@ -70,12 +70,8 @@ func (b NFTables) Vacate(ctx context.Context) error {
 }
 
 // Text is what the kernel holds for a network; "" for nothing.
-func (b NFTables) Text(_ context.Context, network string) (string, error) {
-	part, ok := b.Kernel.Installed(network)
-	if !ok {
-		return "", nil
-	}
-	return ruleset.Text(ruleset.SetsOf(ruleset.Base(), part), part), nil
+func (b NFTables) Text(ctx context.Context, network string) (string, error) {
+	return b.Kernel.List(ctx, network)
 }
 
 // Counters are the totals of all networks.

@@ -1,12 +1,184 @@
 package nftables
 
-import "github.com/virtfirewalld/virtfirewalld/service/ruleset"
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
 
-// Installed is what the kernel was given for a network; ok is false for one that
-// was not put there.
-func (b *Backend) Installed(network string) (part ruleset.Part, ok bool) {
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// List reads what the kernel holds of a network, in nft syntax; "" for one that
+// was not put there or of which nothing is left. It asks for what belongs to the
+// network alone, so that it costs the same beside a thousand others.
+func (b *Backend) List(ctx context.Context, network string) (string, error) {
 	b.state.RLock()
-	defer b.state.RUnlock()
 	in, ok := b.installed[network]
-	return in.part, ok
+	b.state.RUnlock()
+	if !ok {
+		return "", nil
+	}
+	var l lister
+	err := b.reader.read(ctx, func(s session) error {
+		l = lister{planner: b.planner, session: s, want: in.part, have: ruleset.Part{Network: network}}
+		l.totals = make(map[string]ruleset.Total, len(in.part.Counters))
+		return l.all()
+	})
+	if err != nil {
+		return "", fmt.Errorf("reading network %s from table %s: %w", network, ruleset.TableName, err)
+	}
+	if len(l.have.Chains)+len(l.have.Elements)+len(l.have.Counters)+len(l.notes) == 0 {
+		return "", nil
+	}
+	listing := ruleset.Listing{Dormant: l.dormant, Notes: l.notes, Totals: l.totals}
+	return listing.Text(ruleset.SetsOf(ruleset.Base(), l.have), l.have), nil
+}
+
+// lister gathers what is there of what should be.
+type lister struct {
+	planner
+	session
+	want, have ruleset.Part
+	dormant    bool
+	notes      []string
+	totals     map[string]ruleset.Total
+}
+
+func (l *lister) all() error {
+	table := []netlink.Attribute{named(unix.NFTA_TABLE_NAME, ruleset.TableName)}
+	found, err := l.one(unix.NFT_MSG_GETTABLE, table, func(body []byte) {
+		flags, _ := find(body, unix.NFTA_TABLE_FLAGS)
+		l.dormant = number32(flags)&unix.NFT_TABLE_F_DORMANT != 0
+	})
+	if err != nil || !found {
+		return err
+	}
+	for _, name := range l.want.Counters {
+		if err := l.counter(name); err != nil {
+			return err
+		}
+	}
+	for _, c := range l.want.Chains {
+		if err := l.chain(c); err != nil {
+			return err
+		}
+	}
+	return l.elements()
+}
+
+// one asks for an object that need not be there.
+func (l *lister) one(message int, attrs []netlink.Attribute, each func(body []byte)) (found bool, err error) {
+	err = l.get(message, unix.NFPROTO_INET, attrs, func(body []byte) {
+		found = true
+		each(body)
+	})
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
+	return found, err
+}
+
+func (l *lister) counter(name string) error {
+	attrs := []netlink.Attribute{
+		named(unix.NFTA_OBJ_TABLE, ruleset.TableName), named(unix.NFTA_OBJ_NAME, name),
+		{Type: unix.NFTA_OBJ_TYPE, Data: binary.BigEndian.AppendUint32(nil, objectCounter)},
+	}
+	_, err := l.one(unix.NFT_MSG_GETOBJ, attrs, func(body []byte) {
+		c := counterOf(body)
+		l.have.Counters = append(l.have.Counters, name)
+		l.totals[name] = ruleset.Total{Packets: c.packets, Bytes: c.bytes}
+	})
+	return err
+}
+
+// chain lists the rules that are there in their order. One is the service's if
+// it does what a rule of the chain does.
+func (l *lister) chain(want ruleset.Chain) error {
+	at := []netlink.Attribute{named(unix.NFTA_CHAIN_TABLE, ruleset.TableName), named(unix.NFTA_CHAIN_NAME, want.Name)}
+	found, err := l.one(unix.NFT_MSG_GETCHAIN, at, func(body []byte) {
+		if _, base := find(body, unix.NFTA_CHAIN_HOOK); base {
+			l.notes = append(l.notes, "chain "+want.Name+" is another program's base chain")
+		}
+	})
+	if err != nil || !found {
+		return err
+	}
+	ours := make(map[uint64]ruleset.Rule, len(want.Rules))
+	for _, r := range want.Rules {
+		sum, err := sumOfRule(r)
+		if err != nil {
+			return err
+		}
+		if l.loose {
+			sum = fingerprint(r)
+		}
+		ours[sum] = r
+	}
+	have := ruleset.Chain{Name: want.Name}
+	err = l.dump(unix.NFT_MSG_GETRULE, at, func(body []byte) {
+		if findText(body, unix.NFTA_RULE_CHAIN) == want.Name {
+			have.Rules = append(have.Rules, l.rule(body, ours))
+		}
+	})
+	l.have.Chains = append(l.have.Chains, have)
+	return err
+}
+
+// rule is what stands in the kernel: one of ours, by what it does, or another's.
+func (l *lister) rule(body []byte, ours map[uint64]ruleset.Rule) ruleset.Rule {
+	expressions, _ := find(body, unix.NFTA_RULE_EXPRESSIONS)
+	sum := sumOfExpressions(expressions)
+	if l.loose {
+		data, _ := find(body, unix.NFTA_RULE_USERDATA)
+		sum, _ = fingerprintOf(data)
+	}
+	if r, ok := ours[sum]; ok {
+		return r
+	}
+	handle, _ := find(body, unix.NFTA_RULE_HANDLE)
+	return ruleset.Rule{Action: ruleset.Foreign{Handle: number64(handle)}}
+}
+
+func (l *lister) elements() error {
+	all, err := l.planner.elements(l.want)
+	if err != nil {
+		return err
+	}
+	for i, e := range all {
+		key, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_DATA_VALUE, Data: []byte(e.key)}})
+		if err != nil {
+			return err
+		}
+		if key, err = nest(unix.NFTA_SET_ELEM_KEY, key); err == nil {
+			key, err = nest(unix.NFTA_LIST_ELEM, key)
+		}
+		if err != nil {
+			return err
+		}
+		attrs := []netlink.Attribute{
+			named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.TableName), named(unix.NFTA_SET_ELEM_LIST_SET, e.set),
+			{Type: unix.NLA_F_NESTED | unix.NFTA_SET_ELEM_LIST_ELEMENTS, Data: key},
+		}
+		_, err = l.one(unix.NFT_MSG_GETSETELEM, attrs, func(body []byte) {
+			list, _ := find(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+			item, _ := find(list, unix.NFTA_LIST_ELEM)
+			if parseElement(item).content == e.content {
+				l.have.Elements = append(l.have.Elements, l.want.Elements[i])
+				return
+			}
+			l.notes = append(l.notes, fmt.Sprintf("%s has another program's element for %s", e.set, element{place: e.place}))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func nest(typ uint16, data []byte) ([]byte, error) {
+	return netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NLA_F_NESTED | typ, Data: data}})
 }

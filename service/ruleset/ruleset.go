@@ -183,6 +183,10 @@ type SNAT struct {
 	Ports       Ports
 }
 
+// Foreign stands for a rule that another program put between the service's own,
+// or in the place of one. It is for listings alone: no backend makes it.
+type Foreign struct{ Handle uint64 }
+
 // Ports is an inclusive range; zero for none.
 type Ports struct{ First, Last uint16 }
 

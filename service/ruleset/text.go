@@ -10,13 +10,34 @@ import (
 // Text prints the table as `nft list table inet libvirt_network` would, in a
 // form that `nft -f` reads back: the skeleton, if given, with the networks'
 // counters, elements and chains.
-func Text(base Skeleton, parts ...Part) string {
+func Text(base Skeleton, parts ...Part) string { return Listing{}.Text(base, parts...) }
+
+// Listing is what a table is beside its skeleton and its parts, as the kernel
+// has it at a moment.
+type Listing struct {
+	Dormant bool
+	Notes   []string // of what is not as it should be
+	Totals  map[string]Total
+}
+
+// Total is what a counter has counted.
+type Total struct{ Packets, Bytes uint64 }
+
+// Text prints the table as the function Text does, with what the listing knows.
+func (l Listing) Text(base Skeleton, parts ...Part) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table inet %s {\n", TableName)
+	if l.Dormant {
+		b.WriteString("\tflags dormant # none of these rules is in force: reapply wakes the table\n\n")
+	}
+	for _, note := range l.Notes {
+		b.WriteString("\t# " + note + "\n")
+	}
 	var blocks []string
 	for _, p := range parts {
 		for _, c := range p.Counters {
-			blocks = append(blocks, fmt.Sprintf("\tcounter %s {\n\t\tpackets 0 bytes 0\n\t}\n", c))
+			t := l.Totals[c]
+			blocks = append(blocks, fmt.Sprintf("\tcounter %s {\n\t\tpackets %d bytes %d\n\t}\n", c, t.Packets, t.Bytes))
 		}
 	}
 	for _, s := range base.Sets {
@@ -172,6 +193,10 @@ func (m SameBridge) text() string {
 		return "iif . oif @" + m.Set
 	}
 	return "iifname . oifname @" + m.Set
+}
+
+func (f Foreign) verb() string {
+	return fmt.Sprintf("# another program's rule, handle %d", f.Handle)
 }
 
 func (Accept) verb() string      { return "accept" }
