@@ -47,7 +47,7 @@ func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
 		}
 	}
 	s.applyLinks(ctx, ts, "Reapply")
-	damaged, err := s.active.Sync(ctx, s.members())
+	damaged, err := s.syncRules(ctx)
 	if err != nil {
 		return nil, errorf(ApplyFailed, "mending the kernel's rules: %w", err)
 	}

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
+	"github.com/virtfirewalld/virtfirewalld/service/nftables"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
@@ -127,7 +129,7 @@ func (s *Service) verify(ctx context.Context) ([]string, error) {
 
 // repair puts rules back that are not as they should be, and tells of it.
 func (s *Service) repair(ctx context.Context, cause string) (damaged []string, err error) {
-	if damaged, err = s.active.Sync(ctx, s.members()); err != nil || len(damaged) == 0 {
+	if damaged, err = s.syncRules(ctx); err != nil || len(damaged) == 0 {
 		return nil, err
 	}
 	mended := make(map[string]string, len(damaged))
@@ -176,6 +178,9 @@ func (r *repairs) findings(m *managed) (fs []finding.Finding) {
 		return nil
 	}
 	one := r.fights[name]
+	if errors.As(r.failed, new(*nftables.OwnedError)) {
+		return nil // that is said of the table
+	}
 	if r.missing[name] {
 		fs = append(fs, missingFinding(m.backend, one, r.failed))
 	} else if r.failed != nil && r.tries >= repairComplain {

@@ -12,6 +12,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/nftables"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 )
 
@@ -42,7 +43,13 @@ func (s *Service) takeOver(ctx context.Context) error {
 	members := s.members()
 	s.rememberAll()
 	sync := func() error { _, err := s.active.Sync(ctx, members); return err }
-	if err := untilOwnerGone(ctx, sync); err != nil {
+	err = untilOwnerGone(ctx, sync)
+	if errors.As(err, new(*nftables.OwnedError)) {
+		// Who waits for the other program to end sees why in the State.
+		s.noteRules(err)
+		s.Log.Error("putting the networks in force", "error", err)
+		s.kick()
+	} else if err != nil {
 		return errorf(BackendUnavailable, "putting the stored networks in force: %w", err)
 	}
 	if idle := s.idle(); slices.Contains(s.HostStatus().AvailableBackends, idle.Name()) {
@@ -51,7 +58,9 @@ func (s *Service) takeOver(ctx context.Context) error {
 		}
 	}
 	s.followTakeOver(ctx)
-	s.Log.Info("in force", "networks", len(members), "backend", s.active.Name())
+	if err == nil {
+		s.Log.Info("in force", "networks", len(members), "backend", s.active.Name())
+	}
 	s.sumUpStates()
 	return nil
 }

@@ -18,6 +18,7 @@ const (
 	RulesMissing        ID = "rules-missing"
 	RulesFoughtOver     ID = "rules-fought-over"
 	RulesUnreadable     ID = "rules-unreadable"
+	TableForeign        ID = "table-foreign"
 )
 
 // Kinds returns the registry: every kind of finding that there is.
@@ -39,5 +40,6 @@ func Kinds() []Kind {
 		{RulesMissing, Error, Failed, "The network's rules are not all in force: another program removed or changed them, and they are not put back yet."},
 		{RulesFoughtOver, Warning, Degraded, "Another program undoes the network's rules each time they are put back, so repairs pause, up to a minute."},
 		{RulesUnreadable, Error, Degraded, "The kernel's rules can't be compared with what should be there, so nobody knows whether they are in force."},
+		{TableForeign, Error, Failed, "The service's nft table belongs to another program, which made it and which the kernel lets nobody else change. The network's rules are not in force."},
 	}
 }

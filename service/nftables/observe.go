@@ -104,6 +104,23 @@ func (s session) fill(o *observed) error {
 // asked then.
 func (o *observed) asleep() bool { return o.exists && o.flags&unix.NFT_TABLE_F_DORMANT != 0 }
 
+// judged reports whether a base chain that is not the service's, which every
+// network's packets meet, is in the table.
+func (o *observed) judged(base ruleset.Skeleton) bool {
+	strangers := 0
+	for _, c := range o.chains {
+		if c.base {
+			strangers++
+		}
+	}
+	for _, c := range base.Chains {
+		if have := o.chains[c.Name]; have != nil && have.base {
+			strangers--
+		}
+	}
+	return strangers > 0
+}
+
 func (o *observed) table(body []byte) {
 	o.exists = true
 	flags, _ := find(body, unix.NFTA_TABLE_FLAGS)

@@ -2,11 +2,14 @@ package nftables
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -62,12 +65,13 @@ func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	all := broken.any() || o.asleep() || o.judged(b.planner.base)
 	for name, in := range b.installed {
 		t := &transaction{}
 		if err := b.planner.repair(t, o, in.part); err != nil {
 			return nil, err
 		}
-		if broken.any() || o.asleep() || !t.empty() {
+		if all || !t.empty() {
 			damaged = append(damaged, name)
 		}
 	}
@@ -86,6 +90,9 @@ func (b *Backend) sync(ctx context.Context, parts []ruleset.Part) (SyncReport, e
 	s := syncer{b: b, o: o, parts: parts, next: make(map[string]installed, len(parts))}
 	b.chooseFlags(o)
 	if err := s.run(ctx); err != nil {
+		if errors.Is(err, unix.EPERM) && o.owner != 0 && o.owner != b.PortID() {
+			err = &OwnedError{Port: o.owner, err: err}
+		}
 		return s.report, fmt.Errorf("bringing table %s in order: %w", ruleset.TableName, err)
 	}
 	slices.Sort(s.report.Repaired)
@@ -95,6 +102,18 @@ func (b *Backend) sync(ctx context.Context, parts []ruleset.Part) (SyncReport, e
 	b.synced, b.dirty = true, false
 	return s.report, nil
 }
+
+// OwnedError says that the table belongs to another process, which the kernel
+// lets nobody else change (NFT_TABLE_F_OWNER).
+type OwnedError struct {
+	Port uint32 // the owner's netlink port: mostly its process ID
+	err  error
+}
+
+func (e *OwnedError) Error() string { return fmt.Sprintf("netlink port %d owns it: %v", e.Port, e.err) }
+
+// Unwrap gives what the kernel said.
+func (e *OwnedError) Unwrap() error { return e.err }
 
 // syncer is one run of Sync.
 type syncer struct {

@@ -50,7 +50,7 @@ var damages = map[string]struct {
 		SyncReport{Leftovers: 2}, nil,
 	},
 	"a base chain of nobody": {
-		"add chain " + table + " stranger { type filter hook input priority 0; policy drop; }", SyncReport{Skeleton: true, Leftovers: 1}, nil,
+		"add chain " + table + " stranger { type filter hook input priority 0; policy drop; }", SyncReport{Skeleton: true, Leftovers: 1}, []string{"n0", "n1", "n2"},
 	},
 	"sets and counters of nobody": {
 		"add set " + table + " stranger { type ipv4_addr; elements = { 192.0.2.1 } }; add counter " + table + " stranger; add chain " + table +
@@ -92,7 +92,7 @@ var damages = map[string]struct {
 		SyncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
 	},
 	"a stranger's base chain drops all": {
-		"add chain " + table + " evil { type filter hook forward priority -5; policy drop; }", SyncReport{Skeleton: true, Leftovers: 1}, nil,
+		"add chain " + table + " evil { type filter hook forward priority -5; policy drop; }", SyncReport{Skeleton: true, Leftovers: 1}, []string{"n0", "n1", "n2"},
 	},
 	"objects of all kinds": {
 		"add quota " + table + " q { 1 bytes; }; add limit " + table + " l { rate 1/second; }; add counter " + table + " c; add set " + table +
