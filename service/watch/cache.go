@@ -120,6 +120,22 @@ func (c *cache) addressEvent(a Address, gone bool) (routes bool) {
 	return false
 }
 
+// advertised tells of a router advertisement on a link that is known.
+func (c *cache) advertised(index int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l, known := c.links[index]; known {
+		c.tell(Change{Kind: Advertised, New: l})
+	}
+}
+
+// forwardingOff tells that forwarding may be off.
+func (c *cache) forwardingOff() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tell(Change{Kind: ForwardingOff})
+}
+
 // replaceLinks takes the result of a dump. What is gone is told first, so that
 // a name is never told to be on two links.
 func (c *cache) replaceLinks(d dump[int, Link]) {

@@ -71,6 +71,32 @@ func parseAddress(b []byte) (a Address, ok bool) {
 	return a, true
 }
 
+// switchesForwardingOff reports whether a netconf message (struct netconfmsg,
+// one byte and padding) says that IP forwarding is off, of all links or of one.
+// A link that is new tells of its settings too.
+func switchesForwardingOff(b []byte) bool {
+	const header, forwarding = 4, 2 // NETCONFA_FORWARDING, linux/netconf.h
+	if len(b) < header || (b[0] != unix.AF_INET && b[0] != unix.AF_INET6) {
+		return false
+	}
+	for kind, value := range attribute.All(b[header:]) {
+		if kind == forwarding && len(value) == 4 {
+			return binary.NativeEndian.Uint32(value) == 0
+		}
+	}
+	return false
+}
+
+// parsePrefix reads the interface from struct prefixmsg, which the kernel sends
+// for each prefix of a router advertisement that it accepted.
+func parsePrefix(b []byte) (index int, ok bool) {
+	if len(b) < 12 || b[0] != unix.AF_INET6 {
+		return 0, false
+	}
+	index = int(int32(binary.NativeEndian.Uint32(b[4:])))
+	return index, index > 0
+}
+
 // isDefaultRoute tells from the fixed part of a route message whether it is of
 // a default route in the main table.
 func isDefaultRoute(b []byte) bool {

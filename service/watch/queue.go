@@ -48,9 +48,12 @@ func (q *queue) push(c Change) {
 	if !q.on {
 		return
 	}
+	if n := len(q.pending); n > 0 && q.pending[n-1] == c && c.Kind >= RoutesChanged {
+		return // the kernel tells of a setting of all links once for each of them
+	}
 	apply(q.now, c)
 	if q.pending = append(q.pending, c); len(q.pending) > q.limit {
-		q.pending = append(difference(q.told, q.now), Change{Kind: RoutesChanged})
+		q.pending = append(difference(q.told, q.now), Change{Kind: RoutesChanged}, Change{Kind: ForwardingOff})
 		q.limit = max(longestQueue, 2*len(q.pending))
 	}
 	select {

@@ -89,6 +89,7 @@ func (m *Monitor) run(s *session, failed chan<- error) {
 		m.mu.Lock()
 		m.resyncs++
 		m.mu.Unlock()
+		m.cache.forwardingOff() // that it was switched off may be among what was lost
 	}
 }
 
@@ -106,7 +107,8 @@ func (m *Monitor) isSynced() bool {
 func (m *Monitor) open() (*session, error) {
 	sock, err := nl.SubscribeAt(m.ns, netns.None(), unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_IPV6_PREFIX)
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
@@ -318,6 +320,14 @@ func (s *session) event(msg syscall.NetlinkMessage) {
 		}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		routes = isDefaultRoute(msg.Data)
+	case unix.RTM_NEWNETCONF:
+		if switchesForwardingOff(msg.Data) {
+			c.forwardingOff()
+		}
+	case unix.RTM_NEWPREFIX:
+		if index, ok := parsePrefix(msg.Data); ok {
+			c.advertised(index)
+		}
 	}
 	if routes {
 		s.routesTouched()

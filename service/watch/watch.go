@@ -76,12 +76,15 @@ const (
 	Renamed                       // both are set; other fields may differ too
 	Updated                       // both are set; the name is the same
 	RoutesChanged                 // neither is set; look at DefaultRoutes
+	ForwardingOff                 // neither is set; IP forwarding may be off, of the host or of a link
+	Advertised                    // New is the link that a router advertisement was heard and accepted on
 )
 
 // String names the kind for logs.
 func (k Kind) String() string {
 	names := map[Kind]string{Appeared: "appeared", Gone: "gone", Renamed: "renamed",
-		Updated: "updated", RoutesChanged: "routes changed"}
+		Updated: "updated", RoutesChanged: "routes changed",
+		ForwardingOff: "forwarding off", Advertised: "advertised"}
 	return names[k]
 }
 

@@ -98,17 +98,44 @@ func Sysctl(t testing.TB, path string) string {
 // router's namespace until ok, with the lifetime as a default router.
 func Advertise(t testing.TB, router netns.NsHandle, iface string, lifetime time.Duration, ok func() bool) {
 	t.Helper()
+	AdvertisePrefix(t, router, iface, lifetime, "", ok)
+}
+
+// AdvertisePrefix is Advertise with a prefix that is on the link and for
+// addresses, unless it is "".
+func AdvertisePrefix(t testing.TB, router netns.NsHandle, iface string, lifetime time.Duration, prefix string, ok func() bool) {
+	t.Helper()
+	msg := advertisement(t, lifetime, prefix)
 	for limit := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatal("router advertisements had no effect within 10 s")
 		}
-		In(t, router, func() { advertise(t, iface, lifetime) })
+		In(t, router, func() { advertise(t, iface, msg) })
 	}
 }
 
-// advertise sends one advertisement (RFC 4861, 4.2). Until the link-local
-// address is usable there is nothing to send it from.
-func advertise(t testing.TB, iface string, lifetime time.Duration) {
+// advertisement is the message (RFC 4861, 4.2 and 4.6.2).
+func advertisement(t testing.TB, lifetime time.Duration, prefix string) []byte {
+	t.Helper()
+	const routerAdvertisement, prefixInformation, onLinkForAddresses = 134, 3, 0xc0
+	msg := make([]byte, 16)
+	msg[0], msg[4] = routerAdvertisement, 64
+	binary.BigEndian.PutUint16(msg[6:], uint16(lifetime/time.Second))
+	if prefix == "" {
+		return msg
+	}
+	p, err := netip.ParsePrefix(prefix)
+	Must(t, err)
+	option := make([]byte, 16, 32)
+	option[0], option[1], option[2], option[3] = prefixInformation, 4, byte(p.Bits()), onLinkForAddresses
+	binary.BigEndian.PutUint32(option[4:], 86400) // valid for, in seconds
+	binary.BigEndian.PutUint32(option[8:], 14400) // preferred for
+	return append(msg, append(option, p.Addr().AsSlice()...)...)
+}
+
+// advertise sends one advertisement. Until the link-local address is usable
+// there is nothing to send it from.
+func advertise(t testing.TB, iface string, msg []byte) {
 	t.Helper()
 	link, err := netlink.LinkByName(iface)
 	Must(t, err)
@@ -117,10 +144,6 @@ func advertise(t testing.TB, iface string, lifetime time.Duration) {
 	defer unix.Close(fd)
 	Must(t, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255))
 	Must(t, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, link.Attrs().Index))
-	const routerAdvertisement = 134
-	msg := make([]byte, 16)
-	msg[0], msg[4] = routerAdvertisement, 64
-	binary.BigEndian.PutUint16(msg[6:], uint16(lifetime/time.Second))
 	all := &unix.SockaddrInet6{Addr: netip.MustParseAddr("ff02::1").As16(), ZoneId: uint32(link.Attrs().Index)}
 	if err := unix.Sendto(fd, msg, 0, all); err != nil && err != unix.EADDRNOTAVAIL && err != unix.ENETUNREACH {
 		t.Fatal("sending a router advertisement: ", err)
