@@ -176,6 +176,7 @@ func (s *Service) revert(t transition, back undoStack) error {
 	s.mu.Lock()
 	s.replace(transition{old: now, next: was})
 	s.mu.Unlock()
+	s.ignoreGuests(context.Background(), []transition{{old: now, next: was}})
 	if again, changed := s.relinked(t.name()); changed {
 		s.applyLinks(context.Background(), []transition{again}, "link")
 	}

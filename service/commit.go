@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
@@ -181,14 +180,15 @@ func equalStatus(a, b Status) bool {
 func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
 	var fresh []network.Network
 	var gone []string
-	ts = slices.Clone(ts)
+	ts = s.ignoreGuests(ctx, ts)
 	for i := range ts {
 		t := &ts[i]
 		if t.next == nil {
 			gone = append(gone, t.name())
 			continue
 		}
-		t.next = t.next.noting(fromForwarding, s.forwarding(ctx, t.next)...)
+		_, found := s.forwarding(ctx, t.next)
+		t.next = t.next.noting(fromForwarding, found...)
 		if t.next.translates() && (t.old == nil || !slices.Equal(t.old.translated(), t.next.translated())) {
 			fresh = append(fresh, t.next.net)
 		}
@@ -210,32 +210,6 @@ func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
 	poke(s.dhcp)
 	poke(s.foreign)
 	s.lookAgain(ctx, ts)
-}
-
-// forwarding turns on what the network needs, once its bridge is there, and
-// returns why it could not; nothing where all is well.
-func (s *Service) forwarding(ctx context.Context, m *managed) []finding.Finding {
-	v4, v6 := m.forwards()
-	if !m.present() || (!v4 && !v6) {
-		return nil
-	}
-	f := finding.Finding{ID: finding.ForwardingOff}
-	problem, err := s.Host.Forward(ctx, v4, v6)
-	switch {
-	case err != nil:
-		f.Summary = fmt.Sprintf("switching forwarding on: %v", err)
-		f.Remedy = "set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1 as needed, then reapply"
-	case problem != "":
-		f.Summary = problem
-	default:
-		return nil
-	}
-	return []finding.Finding{f}
-}
-
-// forwardAgain tries anew for a network that is in force already.
-func (s *Service) forwardAgain(ctx context.Context, m *managed) {
-	s.note(m.net.Name, fromForwarding, s.forwarding(ctx, m)...)
 }
 
 // dhcpBridges are the bridges that DHCP replies leave by, with their networks.

@@ -13,13 +13,15 @@ import (
 type source string
 
 const (
-	fromForwarding source = "forwarding"
-	fromLibvirt    source = "libvirt"
-	fromFile       source = "file"
-	fromDevices    source = "devices"
-	fromFight      source = "fight"
-	fromHost       source = "host"
-	fromTable      source = "table"
+	fromForwarding      source = "forwarding"
+	fromForwardingFight source = "forwarding-fight"
+	fromAdvertisements  source = "advertisements"
+	fromLibvirt         source = "libvirt"
+	fromFile            source = "file"
+	fromDevices         source = "devices"
+	fromFight           source = "fight"
+	fromHost            source = "host"
+	fromTable           source = "table"
 )
 
 // noting returns a copy of the network with a source's findings replaced.

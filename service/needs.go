@@ -30,14 +30,20 @@ func NewNeeds(links Links, log *slog.Logger) *Needs {
 	}
 }
 
-// Forward switches IP forwarding on where it is off; problem says why that of
-// IPv6 had to stay off, and what to set.
-func (n *Needs) Forward(ctx context.Context, v4, v6 bool) (problem string, err error) {
+// Forward switches IP forwarding on where it is off, and returns what it
+// switched on; problem says why that of IPv6 had to stay off, and what to set.
+func (n *Needs) Forward(ctx context.Context, d host.Demand) (on []string, problem string, err error) {
 	if err := ctx.Err(); err != nil {
-		return "", fmt.Errorf("switching forwarding on: %w", err)
+		return nil, "", fmt.Errorf("switching forwarding on: %w", err)
 	}
-	return n.forwarding.Enable(v4, v6)
+	return n.forwarding.Enable(d)
 }
+
+// ForwardingOff returns what Forward would switch on.
+func (n *Needs) ForwardingOff(d host.Demand) (off []string, err error) { return n.forwarding.Off(d) }
+
+// ForwardingNeeded returns the settings that Forward looks at.
+func (n *Needs) ForwardingNeeded(d host.Demand) []string { return n.forwarding.Needed(d) }
 
 // Retranslate forgets connections of these networks that began untranslated.
 func (n *Needs) Retranslate(ctx context.Context, nets []network.Network) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 	"github.com/virtfirewalld/virtfirewalld/service/watch/watchtest"
@@ -37,7 +38,7 @@ func TestNeedsOverTheHost(t *testing.T) {
 	var log strings.Builder
 	needs := NewNeeds(m, slog.New(slog.NewTextHandler(&log, nil)))
 
-	if problem, err := needs.Forward(t.Context(), true, false); problem != "" || err != nil {
+	if _, problem, err := needs.Forward(t.Context(), host.Demand{V4: true}); problem != "" || err != nil {
 		t.Error("forwarding: ", problem, err)
 	}
 	if got := watchtest.Sysctl(t, "net/ipv4/ip_forward"); got != "1" {

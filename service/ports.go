@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
@@ -110,8 +111,13 @@ type Files interface {
 
 // HostNeeds is what networks need of the host besides rules.
 type HostNeeds interface {
-	// Forward switches forwarding on; problem says why it must not be.
-	Forward(ctx context.Context, v4, v6 bool) (problem string, err error)
+	// Forward switches forwarding on and returns the settings that it switched;
+	// problem says why it must not be.
+	Forward(ctx context.Context, d host.Demand) (on []string, problem string, err error)
+	// ForwardingOff returns the settings that Forward would switch on, and
+	// ForwardingNeeded those that it looks at.
+	ForwardingOff(d host.Demand) (off []string, err error)
+	ForwardingNeeded(d host.Demand) []string
 	// Retranslate forgets connections of these networks that began
 	// untranslated.
 	Retranslate(ctx context.Context, nets []network.Network) error

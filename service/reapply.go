@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -27,7 +28,10 @@ func (s *Service) Reapply(ctx context.Context) (repairs int, err error) {
 		return 0, err
 	}
 	defer s.unlock()
-	s.afterRepair(ctx, mended)
+	told := maps.Clone(mended) // the rest is told by who mends it
+	s.reapplyAdvertisements(ctx, mended)
+	s.reapplyForwarding(ctx, mended)
+	s.afterRepair(ctx, told)
 	return len(mended), nil
 }
 
@@ -62,7 +66,6 @@ func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
 func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
 	var nets []network.Network
 	for _, m := range s.all() {
-		s.forwardAgain(ctx, m)
 		if _, ok := mended[m.net.Name]; ok && m.translates() {
 			nets = append(nets, m.net)
 		}
@@ -70,6 +73,7 @@ func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
 	s.retranslate(nets)
 	poke(s.dhcp)
 	poke(s.foreign)
+	poke(s.unforwarded)
 	for name, cause := range mended {
 		s.repaired(name, cause)
 		s.Notify(Repaired{Name: name, Cause: cause})

@@ -85,10 +85,20 @@ func (s *Service) mend(ctx context.Context) {
 func (s *Service) relink(ctx context.Context, changes []watch.Change) {
 	touched := map[string]bool{}
 	for _, c := range changes {
-		if c.Kind == watch.RoutesChanged {
+		switch c.Kind {
+		case watch.RoutesChanged:
 			s.routesChanged(ctx)
 			s.refreshUplinks(ctx)
 			continue
+		case watch.ForwardingOff:
+			poke(s.unforwarded)
+			continue
+		case watch.Advertised:
+			s.heard(c.New.Index)
+			continue
+		}
+		if c.Kind != watch.Gone && s.isDevice(c.New.Name) {
+			poke(s.unforwarded)
 		}
 		for _, name := range []string{c.Old.Name, c.New.Name} {
 			if network, ok := s.configuredFor(name); ok {
@@ -103,6 +113,8 @@ func (s *Service) relink(ctx context.Context, changes []watch.Change) {
 	for name := range touched {
 		if t, changed := s.relinked(name); changed {
 			ts = append(ts, t)
+		} else if m, err := s.known(name); err == nil {
+			s.ignoreAgain(m)
 		}
 	}
 	s.applyLinks(ctx, ts, "link")
@@ -166,8 +178,15 @@ func (s *Service) applyLinks(ctx context.Context, ts []transition, cause string)
 }
 
 // routesChanged tries anew where forwarding had to stay off: a default route
-// that router advertisements brought may have gone.
+// that router advertisements brought may have gone. One that a guest's brought
+// goes again, and a new uplink has to forward.
 func (s *Service) routesChanged(ctx context.Context) {
+	for _, r := range s.Links.DefaultRoutes() {
+		if r.IPv6 && r.FromRA {
+			s.heard(r.Index)
+		}
+	}
+	poke(s.unforwarded)
 	for _, m := range s.all() {
 		if len(m.noted[fromForwarding]) > 0 {
 			s.forwardAgain(ctx, m)

@@ -32,6 +32,8 @@ type Deps struct {
 	Log       *slog.Logger
 	// Notify is told of every event, in order. It must not block.
 	Notify func(Event)
+
+	Advertisements Advertisements
 }
 
 // Service is the reconciler. Its methods may be called from any goroutine.
@@ -73,6 +75,8 @@ type Service struct {
 	loops    sync.WaitGroup
 	stop     context.CancelFunc
 
+	unforwarded chan struct{} // says that forwarding may be off
+
 	repairs repairs // whoever holds changing
 
 	early untranslated
@@ -99,6 +103,7 @@ func New(version string, d Deps) *Service {
 		moving:   make(chan struct{}, 1),
 	}
 	s.early.wake = make(chan struct{}, 1)
+	s.unforwarded = make(chan struct{}, 1)
 	s.states.wake = make(chan struct{}, 1)
 	s.host = Host{Version: version}
 	return s
@@ -145,6 +150,7 @@ func (s *Service) Start(ctx context.Context) error {
 		for range firewalld { // closed when nobody watches any more
 		}
 	})
+	s.loops.Go(func() { s.followForwarding(loop) })
 	s.loops.Go(func() { s.followTable(loop) })
 	s.loops.Go(func() { s.followChains(loop) })
 	s.loops.Go(func() { s.helpDHCP(loop) })

@@ -9,15 +9,21 @@ import (
 	"testing"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
 // stubbornHost cannot switch forwarding on.
 type stubbornHost struct{}
 
-func (stubbornHost) Forward(context.Context, bool, bool) (string, error) {
-	return "", errors.New("the sysctl is read-only")
+func (stubbornHost) Forward(context.Context, host.Demand) ([]string, string, error) {
+	return nil, "", errors.New("the sysctl is read-only")
 }
+func (stubbornHost) ForwardingOff(host.Demand) ([]string, error)            { return nil, nil }
+func (stubbornHost) ForwardingNeeded(host.Demand) []string                  { return nil }
+func (stubbornHost) Silence(int) (bool, error)                              { return false, nil }
+func (stubbornHost) Restore(int) error                                      { return nil }
+func (stubbornHost) Silenced() []int                                        { return nil }
 func (stubbornHost) Retranslate(context.Context, []network.Network) error   { return nil }
 func (stubbornHost) FillChecksums(context.Context, map[string]string) error { return nil }
 
@@ -28,7 +34,7 @@ func (onlyName) Name() string { return choice.NFTables }
 // A value that readers may hold is never written again: settling a change that
 // finds something new of the network makes a new value. Run with -race.
 func TestSettlingWritesNoPublishedValue(t *testing.T) {
-	s := New("test", Deps{Host: stubbornHost{}, Totals: NewTotals(nil), Log: slog.New(slog.DiscardHandler), Notify: func(Event) {}})
+	s := New("test", Deps{Host: stubbornHost{}, Advertisements: stubbornHost{}, Totals: NewTotals(nil), Log: slog.New(slog.DiscardHandler), Notify: func(Event) {}})
 	s.active = onlyName{}
 	n := network.Network{Name: "lab", Bridge: "virbr0", Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}
 	held := managed{net: n, subnets: n.Subnets(), bridge: bridge{index: 7, name: "virbr0"}, zone: zoneState{bound: "libvirt"}}.compiled()

@@ -103,6 +103,7 @@ func (s *Service) idle() Backend {
 // if the rules held all the time: the earlier run may have been killed before
 // it came to that.
 func (s *Service) followTakeOver(ctx context.Context) {
+	s.reapplyAdvertisements(ctx, map[string]string{})
 	var nets []network.Network
 	for _, m := range s.all() {
 		s.forwardAgain(ctx, m)

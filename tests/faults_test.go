@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
+	needs "github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
@@ -208,9 +209,14 @@ func (s faultyFiles) undo(undo func() error) func() error {
 // noNeeds keeps the service in this process from the machine's own sysctls.
 type noNeeds struct{}
 
-func (noNeeds) Forward(context.Context, bool, bool) (string, error)    { return "", nil }
-func (noNeeds) Retranslate(context.Context, []network.Network) error   { return nil }
-func (noNeeds) FillChecksums(context.Context, map[string]string) error { return nil }
+func (noNeeds) Forward(context.Context, needs.Demand) ([]string, string, error) { return nil, "", nil }
+func (noNeeds) ForwardingOff(needs.Demand) ([]string, error)                    { return nil, nil }
+func (noNeeds) ForwardingNeeded(needs.Demand) []string                          { return nil }
+func (noNeeds) Silence(int) (bool, error)                                       { return false, nil }
+func (noNeeds) Restore(int) error                                               { return nil }
+func (noNeeds) Silenced() []int                                                 { return nil }
+func (noNeeds) Retranslate(context.Context, []network.Network) error            { return nil }
+func (noNeeds) FillChecksums(context.Context, map[string]string) error          { return nil }
 
 // noTable is a table that nobody else touches: it is owned.
 type noTable struct{}
@@ -273,7 +279,8 @@ func (w *world) start() {
 	w.links, err = watch.Start(context.Background(), watch.Config{NetNS: w.ns})
 	fatal(w.t, err)
 	w.svc = service.New("test", service.Deps{
-		Backends: bothBackends{faultyRules{service.NFTables{Kernel: w.rules}, w.f}, otherRules{w.other, w.f}}, Leftovers: noLeftovers{}, Libvirt: noLeftovers{},
+		Advertisements: noNeeds{},
+		Backends:       bothBackends{faultyRules{service.NFTables{Kernel: w.rules}, w.f}, otherRules{w.other, w.f}}, Leftovers: noLeftovers{}, Libvirt: noLeftovers{},
 		Links: faultyLinks{w.links, w.f}, Table: noTable{}, Chains: noChains{}, Zones: faultyZones{w.zones, w.f}, Firewalld: w.zones,
 		Files: faultyFiles{files, w.f}, Host: noNeeds{}, Settings: faultySettings{service.ConfigFiles{Dir: w.path("etc"), Libvirt: w.path("network.conf")}, w.f}, Totals: totals,
 		Log: slog.New(slog.DiscardHandler), Notify: w.notify,

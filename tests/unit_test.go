@@ -71,6 +71,7 @@ func sandboxed(t *testing.T, backend, variant string) {
 	if r.sysctl(forward4) != "1" || r.sysctl(forward6) != "1" {
 		t.Error("forwarding is off")
 	}
+	r.keepsSettings()
 	got := matrix(t, nodes)
 	file := "testdata/verdicts.golden"
 	if backend == "iptables" {
@@ -97,6 +98,20 @@ func sandboxed(t *testing.T, backend, variant string) {
 	}
 	if n := r.unitProperty("NRestarts"); n != "0" {
 		t.Errorf("the service was started again %s times", n)
+	}
+}
+
+// keepsSettings checks that the service may write the settings of links, too.
+func (r *rig) keepsSettings() {
+	r.t.Helper()
+	for _, v := range village {
+		if got := r.sysctl("net.ipv6.conf." + v.bridge + ".accept_ra"); got != "0" {
+			r.t.Errorf("accept_ra of %s is %s", v.bridge, got)
+		}
+	}
+	for _, key := range []string{forward4, forward6, "net.ipv4.conf.virbr1.forwarding"} {
+		r.Must("sysctl", "-q", "-w", key+"=0")
+		r.until(key+" is on again", func() bool { return r.sysctl(key) == "1" })
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/dbus"
 	"github.com/virtfirewalld/virtfirewalld/polkit"
 	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
@@ -116,12 +117,17 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	if d.links, err = watch.Start(context.Background(), watch.Config{Log: d.log}); err != nil {
 		return err
 	}
+	advertisements, err := host.OpenAdvertisements(host.AdvertisementsConfig{Links: d.links, Proc: "/proc", Record: advertisementsDir(o.runtimeDir), Log: d.log})
+	if err != nil {
+		return err
+	}
 	if d.tables, err = watch.WatchTables(watch.TablesConfig{Own: d.rules.PortID(), Log: d.log}); err != nil {
 		return err
 	}
 	own := d.tables.Subscribe(watch.TableID{Family: unix.NFPROTO_INET, Name: ruleset.TableName})
 	firewalld := zones.New(d.bus.Conn(), d.log)
 	d.service = service.New(version, service.Deps{
+		Advertisements: advertisements,
 		Backends: &service.HostBackends{
 			NFTables: service.NFTables{Kernel: d.rules},
 			IPTables: service.IPTables{Kernel: chains, Record: record},

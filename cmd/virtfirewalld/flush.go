@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
@@ -65,6 +66,7 @@ func vacate(ctx context.Context, o options, log *slog.Logger) error {
 		vacateNFTables(ctx, nftables.Config{Log: log, StartValues: begin}),
 		vacateIPTables(ctx, iptables.Config{Record: record, Log: log, StartValues: begin, Libvirt: libvirt.New(libvirt.RunDir).State}),
 		forgetChecksums(ctx, log),
+		restoreAdvertisements(ctx, o, log),
 	)
 }
 
@@ -95,11 +97,29 @@ func forgetChecksums(ctx context.Context, log *slog.Logger) error {
 	return errors.Join(service.NewNeeds(links, log).FillChecksums(ctx, nil), links.Close())
 }
 
+func advertisementsDir(runtimeDir string) string { return filepath.Join(runtimeDir, "advertisements") }
+
+// restoreAdvertisements has bridges take router advertisements as before.
+func restoreAdvertisements(ctx context.Context, o options, log *slog.Logger) error {
+	links, err := watch.Start(ctx, watch.Config{Log: log})
+	if err != nil {
+		return err
+	}
+	a, err := host.OpenAdvertisements(host.AdvertisementsConfig{Links: links, Proc: "/proc", Record: advertisementsDir(o.runtimeDir), Log: log})
+	errs := []error{err}
+	if err == nil {
+		for _, index := range a.Silenced() {
+			errs = append(errs, a.Restore(index))
+		}
+	}
+	return errors.Join(append(errs, links.Close())...)
+}
+
 // forget removes what the service keeps until a reboot, by name: the directory
 // may be one that somebody else uses too.
 func forget(runtimeDir string) error {
 	var errs []error
-	for _, name := range []string{"networks", "removed", "counters.json", "journal.json", "iptables"} {
+	for _, name := range []string{"networks", "removed", "counters.json", "journal.json", "iptables", "advertisements"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(runtimeDir, name)))
 	}
 	return errors.Join(errs...)

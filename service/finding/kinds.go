@@ -8,6 +8,7 @@ const (
 	BridgeRenamed       ID = "bridge-renamed"
 	BridgeUplink        ID = "bridge-is-uplink"
 	ForwardingOff       ID = "forwarding-off"
+	AdvertisementsHeard ID = "advertisements-heard"
 	ZoneNotBound        ID = "zone-not-bound"
 	LibvirtHasNetwork   ID = "libvirt-has-network"
 	LibvirtRulesMissing ID = "libvirt-rules-missing"
@@ -30,6 +31,7 @@ func Kinds() []Kind {
 		{BridgeRenamed, Info, None, "The network's bridge has another name than the network says. Its rules follow it."},
 		{BridgeUplink, Warning, None, "The host has a default route through the network's bridge: by an advertisement, a router in a guest, or an administrator. The rules stay in force."},
 		{ForwardingOff, Warning, Degraded, "The kernel does not forward packets, so guests reach nothing beyond the host."},
+		{AdvertisementsHeard, Warning, Degraded, "The host listens to router advertisements on the network's bridge, so that a guest can make itself the host's router."},
 		{ZoneNotBound, Warning, Degraded, "The bridge is not in its firewalld zone."},
 		{LibvirtHasNetwork, Info, None, "libvirt runs the network too. Its own rules for the network stay as they are, beside the service's."},
 		{LibvirtRulesMissing, Warning, None, "libvirt runs the network too, and rules that it made for it have been taken out. The service's are in force; without it the guests would miss them."},

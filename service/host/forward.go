@@ -32,55 +32,142 @@ func NewForwarding(routes Routes, proc string) *Forwarding {
 	return &Forwarding{routes: routes, proc: proc}
 }
 
+// Demand is what a network needs forwarded.
+type Demand struct {
+	V4, V6  bool
+	Bridge  string   // the network's; "" while there is none
+	Devices []string // what its traffic may leave by; none: any default route's
+	// Guests reports whether a link is a bridge of guests; nil for none. Such a
+	// bridge is no uplink, and what the host learned by it need not be kept.
+	Guests func(index int) bool
+}
+
+// guests reports whether a link is a bridge of guests.
+func (d Demand) guests(index int) bool { return d.Guests != nil && d.Guests(index) }
+
 const (
 	forward4 = "net/ipv4/ip_forward"
 	forward6 = "net/ipv6/conf/all/forwarding"
 )
 
-// Enable switches on what is needed and off. problem is a sentence with the
-// remedy where IPv6 forwarding had to be left off.
-func (f *Forwarding) Enable(v4, v6 bool) (problem string, err error) {
-	var err4, err6 error
-	if v4 {
-		err4 = f.switchOn(forward4)
+// Off returns the settings that a network needs on and that are off: the host's,
+// which switches those of all links, or else those of single ones. It changes
+// nothing.
+//
+// IPv4 packets are forwarded if the interface that they came in by forwards, so
+// the bridge and, for the answers, the uplinks need it. For IPv6 the host's
+// switch decides alone (ip6_forward in net/ipv6/ip6_output.c); a bridge whose
+// own is off tells guests that it is no router any more (RFC 4861, 7.2.5), and
+// an uplink's says no more than that the host learns its routes there from
+// router advertisements.
+func (f *Forwarding) Off(d Demand) (off []string, err error) {
+	var errs []error
+	for _, key := range f.Needed(d) {
+		if slices.Contains(off, forward6) && isIPv6(key) || slices.Contains(off, forward4) && !isIPv6(key) {
+			continue
+		}
+		value, err := f.read(key)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && key != forward4:
+			// The link has gone, or the kernel has no IPv6.
+		case err != nil:
+			errs = append(errs, fmt.Errorf("reading %s: %w", SysctlName(key), err))
+		case value == "0":
+			off = append(off, key)
+		}
 	}
-	if v6 {
-		problem, err6 = f.enable6()
-	}
-	return problem, errors.Join(err4, err6)
+	return off, errors.Join(errs...)
 }
 
-func (f *Forwarding) enable6() (problem string, err error) {
-	value, err := f.read(forward6)
-	if errors.Is(err, fs.ErrNotExist) {
+// Needed returns the settings that have to be on.
+func (f *Forwarding) Needed(d Demand) (keys []string) {
+	if d.V4 {
+		keys = append(keys, forward4)
+		for _, name := range append([]string{d.Bridge}, f.uplinks(d)...) {
+			if isFileName(name) {
+				keys = append(keys, "net/ipv4/conf/"+name+"/forwarding")
+			}
+		}
+	}
+	if d.V6 {
+		keys = append(keys, forward6)
+		if isFileName(d.Bridge) {
+			keys = append(keys, "net/ipv6/conf/"+d.Bridge+"/forwarding")
+		}
+	}
+	return keys
+}
+
+// uplinks are the interfaces that answers of IPv4 come in by.
+func (f *Forwarding) uplinks(d Demand) (names []string) {
+	if len(d.Devices) > 0 {
+		return d.Devices
+	}
+	for _, r := range f.routes.DefaultRoutes() {
+		link, ok := f.routes.LinkByIndex(r.Index)
+		if !r.IPv6 && ok && !d.guests(r.Index) && !slices.Contains(names, link.Name) {
+			names = append(names, link.Name)
+		}
+	}
+	return names
+}
+
+// Enable switches on what is needed and off, and returns what it switched on.
+// problem is a sentence with the remedy where IPv6 forwarding
+// had to be left off.
+func (f *Forwarding) Enable(d Demand) (on []string, problem string, err error) {
+	off, err := f.Off(d)
+	errs := []error{err}
+	var err6 error
+	if d.V6 {
+		problem, err6 = f.obstacle(d, off)
+		errs = append(errs, err6)
+	}
+	for _, key := range off {
+		if isIPv6(key) && (problem != "" || err6 != nil) {
+			continue
+		}
+		switched, err := f.switchOn(key)
+		if errs = append(errs, err); switched {
+			on = append(on, key)
+		}
+	}
+	return on, problem, errors.Join(errs...)
+}
+
+func isIPv6(key string) bool { return strings.HasPrefix(key, "net/ipv6/") }
+
+// obstacle says why IPv6 forwarding cannot be switched on; "" where it can, and
+// where nothing of it is off. A bridge's own switch has the kernel drop default
+// routes as the host's has (addrconf_fixup_forwarding in net/ipv6/addrconf.c).
+func (f *Forwarding) obstacle(d Demand, off []string) (problem string, err error) {
+	if _, err := f.read(forward6); errors.Is(err, fs.ErrNotExist) {
 		return "IPv6 is switched off in this kernel, so the network's IPv6 addresses lead nowhere: " +
 			"boot without ipv6.disable=1 and reapply, or take the IPv6 addresses out of the network", nil
 	}
-	if err != nil {
-		return "", fmt.Errorf("reading net.ipv6.conf.all.forwarding: %w", err)
-	}
-	if value != "0" {
+	if !slices.ContainsFunc(off, isIPv6) {
 		return "", nil
 	}
-	losing, err := f.losing()
+	losing, err := f.losing(d)
 	if err != nil {
 		return "", fmt.Errorf("looking for default routes that IPv6 forwarding would drop: %w", err)
 	}
 	if len(losing) > 0 {
 		return refusal(losing), nil
 	}
-	return "", f.switchOn(forward6)
+	return "", nil
 }
 
 // losing are the interfaces whose default routes the kernel would drop
 // (rt6_purge_dflt_routers in net/ipv6/route.c): those that it learned from
 // router advertisements itself, unless accept_ra is 2. The interface's own
-// forwarding makes no difference.
-func (f *Forwarding) losing() ([]string, error) {
+// forwarding makes no difference. A route by a bridge of guests may go: a guest
+// made it.
+func (f *Forwarding) losing(d Demand) ([]string, error) {
 	var names []string
 	for _, r := range f.routes.DefaultRoutes() {
 		link, ok := f.routes.LinkByIndex(r.Index)
-		if !r.IPv6 || !r.FromRA || !ok || !isFileName(link.Name) || slices.Contains(names, link.Name) {
+		if !r.IPv6 || !r.FromRA || !ok || d.guests(r.Index) || !isFileName(link.Name) || slices.Contains(names, link.Name) {
 			continue
 		}
 		accept, err := f.read("net/ipv6/conf/" + link.Name + "/accept_ra")
@@ -131,17 +218,16 @@ func (f *Forwarding) learnedByKernel(name string) (bool, error) {
 func refusal(names []string) string {
 	settings := make([]string, len(names))
 	for i, name := range names {
-		settings[i] = sysctlKey(name)
+		settings[i] = SysctlName("net/ipv6/conf/" + name + "/accept_ra")
 	}
 	return fmt.Sprintf("IPv6 forwarding is off, and switching it on would cost the host the default route that %s learned from router advertisements: set %s to 2, then reapply",
 		strings.Join(names, " and "), strings.Join(settings, " and "))
 }
 
-// sysctlKey names an interface's accept_ra as sysctl reads it: a name with
-// dots in it needs the form with slashes.
-func sysctlKey(name string) string {
-	key := "net/ipv6/conf/" + name + "/accept_ra"
-	if strings.Contains(name, ".") {
+// SysctlName names a setting as sysctl reads it: a name with dots in it needs
+// the form with slashes.
+func SysctlName(key string) string {
+	if strings.Contains(key, ".") {
 		return key
 	}
 	return strings.ReplaceAll(key, "/", ".")
@@ -156,24 +242,32 @@ func isFileName(name string) bool {
 
 // switchOn writes 1 in place of 0 and leaves every other value alone: some
 // kernels have more of them, and a write has effects even if nothing changes.
-func (f *Forwarding) switchOn(key string) error {
-	name := strings.ReplaceAll(key, "/", ".")
+// The host's switch, just written, switches its links on too.
+func (f *Forwarding) switchOn(key string) (switched bool, err error) {
 	value, err := f.read(key)
+	if errors.Is(err, fs.ErrNotExist) && key != forward4 && key != forward6 {
+		return false, nil // the link has just gone
+	}
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", name, err)
+		return false, fmt.Errorf("reading %s: %w", SysctlName(key), err)
 	}
 	if value != "0" {
-		return nil
+		return false, nil
 	}
-	file, err := os.OpenFile(f.path(key), os.O_WRONLY, 0)
+	if err := write(f.path(key), "1"); err != nil {
+		return false, fmt.Errorf("setting %s to 1: %w", SysctlName(key), err)
+	}
+	return true, nil
+}
+
+// write writes a value into a file that is there.
+func write(path, value string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
-		return fmt.Errorf("setting %s to 1: %w", name, err)
+		return err
 	}
-	_, err = file.WriteString("1\n")
-	if err = errors.Join(err, file.Close()); err != nil {
-		return fmt.Errorf("setting %s to 1: %w", name, err)
-	}
-	return nil
+	_, err = file.WriteString(value + "\n")
+	return errors.Join(err, file.Close())
 }
 
 func (f *Forwarding) read(key string) (string, error) {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ func monitored(t *testing.T) (f *Forwarding, m *watch.Monitor, advertise func(li
 
 func enable(t *testing.T, f *Forwarding, v4, v6 bool) (problem string) {
 	t.Helper()
-	problem, err := f.Enable(v4, v6)
+	_, problem, err := f.Enable(Demand{V4: v4, V6: v6})
 	watchtest.Must(t, err)
 	return problem
 }
@@ -245,9 +246,94 @@ func TestKernelWithoutIPv6(t *testing.T) {
 func TestForwardingThatCannotBeSwitchedOn(t *testing.T) {
 	proc := fakeProc(t, nil)
 	watchtest.Must(t, os.Remove(filepath.Join(proc, "sys", forward4)))
-	_, err := NewForwarding(fixedRoutes{}, proc).Enable(true, true)
+	_, _, err := NewForwarding(fixedRoutes{}, proc).Enable(Demand{V4: true, V6: true})
 	if err == nil || !strings.Contains(err.Error(), "net.ipv4.ip_forward") {
 		t.Errorf("error is %v, want one that names the sysctl", err)
+	}
+}
+
+// Every switch that counts is put back, and none else: the bridge's own in both
+// families, for IPv4 that of the uplinks.
+func TestSwitchesThatCount(t *testing.T) {
+	router := watchtest.NewNamespace(t)
+	watchtest.NewNamespace(t)
+	watchtest.Pair(t, "eth0", router, "r0", []string{"203.0.113.2/24"}, nil)
+	watchtest.Pair(t, "eth1", router, "r1", []string{"198.51.100.2/24"}, nil)
+	watchtest.Pair(t, "virbr0", router, "v0", []string{"192.168.122.1/24"}, nil)
+	watchtest.Must(t, netlink.RouteAdd(&netlink.Route{Gw: netip.MustParseAddr("203.0.113.1").AsSlice()}))
+	watchtest.SetSysctl(t, forward4, "1")
+	watchtest.SetSysctl(t, forward6, "1")
+	m, err := watch.Start(t.Context(), watch.Config{})
+	watchtest.Must(t, err)
+	t.Cleanup(func() { m.Close() })
+	f := NewForwarding(m, "/proc")
+	for _, c := range []struct {
+		key  string
+		d    Demand
+		back bool
+	}{
+		{"net/ipv4/conf/virbr0/forwarding", Demand{V4: true, Bridge: "virbr0"}, true},
+		{"net/ipv4/conf/virbr0/forwarding", Demand{V6: true, Bridge: "virbr0"}, false},
+		{"net/ipv6/conf/virbr0/forwarding", Demand{V6: true, Bridge: "virbr0"}, true},
+		{"net/ipv6/conf/virbr0/forwarding", Demand{V4: true, Bridge: "virbr0"}, false},
+		{"net/ipv4/conf/eth0/forwarding", Demand{V4: true, Bridge: "virbr0"}, true},
+		{"net/ipv4/conf/eth0/forwarding", Demand{V4: true, Bridge: "virbr0", Devices: []string{"eth1", "absent"}}, false},
+		{"net/ipv4/conf/eth0/forwarding", Demand{V4: true, Bridge: "virbr0", Guests: func(int) bool { return true }}, false},
+		{"net/ipv4/conf/eth1/forwarding", Demand{V4: true, Bridge: "virbr0", Devices: []string{"eth1", "absent"}}, true},
+		{"net/ipv4/conf/eth1/forwarding", Demand{V4: true, Bridge: "virbr0"}, false},
+		{"net/ipv6/conf/eth0/forwarding", Demand{V6: true, Bridge: "virbr0"}, false},
+		{"net/ipv4/conf/virbr0/forwarding", Demand{Bridge: "virbr0"}, false},
+	} {
+		watchtest.SetSysctl(t, c.key, "0")
+		off, err := f.Off(c.d)
+		watchtest.Must(t, err)
+		on, problem, err := f.Enable(c.d)
+		watchtest.Must(t, err)
+		want, value := []string(nil), "0"
+		if c.back {
+			want, value = []string{c.key}, "1"
+		}
+		if got := watchtest.Sysctl(t, c.key); got != value || problem != "" || !slices.Equal(off, want) || !slices.Equal(on, want) {
+			t.Errorf("%s with %+v: it is %s, off %v, switched on %v, problem %q", c.key, c.d, got, off, on, problem)
+		}
+		watchtest.SetSysctl(t, c.key, "1")
+	}
+}
+
+// A bridge's own switch would cost the host its advertised route as well.
+func TestBridgesSwitchKeepsTheAdvertisedRoute(t *testing.T) {
+	f, _, advertise := monitored(t)
+	watchtest.Must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "virbr0"}}))
+	watchtest.SetSysctl(t, forward6, "1")
+	for _, key := range []string{"net/ipv6/conf/eth0/forwarding", "net/ipv6/conf/virbr0/forwarding"} {
+		watchtest.SetSysctl(t, key, "0")
+	}
+	watchtest.SetSysctl(t, "net/ipv6/conf/eth0/accept_ra", "1")
+	advertise(30*time.Minute, 1)
+	on, problem, err := f.Enable(Demand{V6: true, Bridge: "virbr0"})
+	watchtest.Must(t, err)
+	if len(on) > 0 || !strings.Contains(problem, "eth0") || defaultRoutes(t) != 1 {
+		t.Errorf("switched on %v, problem %q, %d default routes", on, problem, defaultRoutes(t))
+	}
+	watchtest.SetSysctl(t, "net/ipv6/conf/virbr0/forwarding", "1")
+	for limit := time.Now().Add(3 * time.Second); defaultRoutes(t) > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("the kernel keeps the route, so there was no need to refuse")
+		}
+	}
+}
+
+// What a guest's router advertisement made is in nobody's way.
+func TestGuestsRouteNeedNotBeKept(t *testing.T) {
+	f, m, advertise := monitored(t)
+	watchtest.SetSysctl(t, forward6, "0")
+	watchtest.SetSysctl(t, "net/ipv6/conf/eth0/accept_ra", "1")
+	advertise(30*time.Minute, 1)
+	link, _ := m.LinkByIndex(m.DefaultRoutes()[0].Index)
+	on, problem, err := f.Enable(Demand{V6: true, Guests: func(index int) bool { return index == link.Index }})
+	watchtest.Must(t, err)
+	if problem != "" || !slices.Equal(on, []string{forward6}) {
+		t.Errorf("switched on %v, problem %q", on, problem)
 	}
 }
 
@@ -257,7 +343,7 @@ func BenchmarkForwardWithNothingToDo(b *testing.B) {
 	watchtest.SetSysctl(b, forward6, "1")
 	f := NewForwarding(fixedRoutes{}, "/proc")
 	for b.Loop() {
-		if _, err := f.Enable(true, true); err != nil {
+		if _, _, err := f.Enable(Demand{V4: true, V6: true, Bridge: "lo"}); err != nil {
 			b.Fatal(err)
 		}
 	}
