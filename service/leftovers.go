@@ -32,6 +32,7 @@ type libvirtLook struct {
 	beside  []string        // the networks that the iptables backend has beside libvirt's
 	missing map[string]bool // the networks whose rules libvirt lacked
 	pause   time.Duration   // before the next look at those
+	retry   time.Duration   // before the next look after a failure
 	last    failure
 }
 
@@ -57,7 +58,10 @@ func (s *Service) besideLibvirt(ctx context.Context) {
 		s.withLock(ctx, func(one context.Context) {
 			wait, err := s.lookAtLibvirt(one, &look)
 			if look.last = s.complainOnce(ctx, look.last, err); look.last.failed {
-				wait = lookPause
+				look.retry = min(max(2*look.retry, lookPause), maxLookPause)
+				wait = look.retry
+			} else {
+				look.retry = 0
 			}
 			if wait > 0 {
 				again = time.After(wait)
@@ -106,6 +110,7 @@ func (s *Service) complainOnce(ctx context.Context, last failure, err error) fai
 // something has to happen first.
 func (s *Service) lookAtLibvirt(ctx context.Context, look *libvirtLook) (again time.Duration, err error) {
 	state := s.Libvirt.State()
+	s.noteHost(fromLibvirt, unreadable(state)...)
 	var nets []network.Network
 	for _, m := range s.all() {
 		if m.hasRules {
@@ -219,6 +224,19 @@ func (s *Service) noteLibvirt(ctx context.Context, state libvirt.State, nets []n
 	}
 	look.missing = missing
 	return nil
+}
+
+// unreadable is that it is not known for certain what libvirt has.
+func unreadable(state libvirt.State) []finding.Finding {
+	if state.Err == nil {
+		return nil
+	}
+	return []finding.Finding{{
+		ID:       finding.LibvirtUnreadable,
+		Summary:  "it is not known which networks libvirt has, so that none of its rules are taken for left behind",
+		Evidence: state.Err.Error(),
+		Remedy:   "look at the files in " + libvirt.RunDir + ", and delete what is not libvirt's",
+	}}
 }
 
 // rulesMissing says how to have libvirt's rules again at once. Its daemon writes

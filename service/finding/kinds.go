@@ -12,6 +12,7 @@ const (
 	ZoneNotBound        ID = "zone-not-bound"
 	LibvirtHasNetwork   ID = "libvirt-has-network"
 	LibvirtRulesMissing ID = "libvirt-rules-missing"
+	LibvirtUnreadable   ID = "libvirt-unreadable"
 	FileUnusable        ID = "file-unusable"
 	FileNeverUsable     ID = "file-never-usable"
 	StateFileBroken     ID = "state-file-broken"
@@ -34,6 +35,7 @@ func Kinds() []Kind {
 		{AdvertisementsHeard, Warning, Degraded, "The host listens to router advertisements on the network's bridge, so that a guest can make itself the host's router."},
 		{ZoneNotBound, Warning, Degraded, "The bridge is not in its firewalld zone."},
 		{LibvirtHasNetwork, Info, None, "libvirt runs the network too. Its own rules for the network stay as they are, beside the service's."},
+		{LibvirtUnreadable, Warning, None, "A file in which libvirt notes a network that it runs cannot be read. Until it can be, nothing of libvirt's is taken for left behind."},
 		{LibvirtRulesMissing, Warning, None, "libvirt runs the network too, and rules that it made for it have been taken out. The service's are in force; without it the guests would miss them."},
 		{FileUnusable, Error, Degraded, "The file that defines the network cannot be used. Its last good definition is in force."},
 		{FileNeverUsable, Error, None, "A file in the networks' folder cannot be used, and no good definition of it is known, so no network is made of it."},

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,6 +39,7 @@ type Driver struct {
 	dir      string
 	patience time.Duration
 	exists   func(iface string) (bool, error)
+	serves   func(pid int) bool // whether a process is a dnsmasq
 
 	mu        sync.Mutex
 	documents map[string]document
@@ -48,7 +50,7 @@ type Driver struct {
 // New is the driver that keeps its state in dir, see RunDir.
 func New(dir string) *Driver {
 	return &Driver{
-		dir: dir, patience: patience, exists: interfaceExists,
+		dir: dir, patience: patience, exists: interfaceExists, serves: isDnsmasq,
 		had: make(map[string]Network), without: make(map[string]time.Time),
 	}
 }
@@ -65,6 +67,9 @@ type State struct {
 
 	driver   *Driver
 	byBridge map[string]Network
+	// starting reports whether there is a network of which libvirt runs the
+	// dnsmasq already or still, and has no status document.
+	starting bool
 }
 
 // State looks. A nil driver is a host without libvirt.
@@ -94,6 +99,7 @@ func (d *Driver) State() State {
 		errs = append(errs, err)
 	}
 	st.Unit = unitOf(pid)
+	st.starting = st.Running && d.starting()
 	st.Err = errors.Join(errs...)
 	return st
 }
@@ -155,6 +161,10 @@ func (s State) Left(bridge string) (left bool, again time.Duration) {
 		delete(s.driver.without, bridge)
 		return true, 0
 	}
+	if s.starting {
+		delete(s.driver.without, bridge)
+		return false, s.driver.patience
+	}
 	since, seen := s.driver.without[bridge]
 	if !seen {
 		since = time.Now()
@@ -180,6 +190,35 @@ func (d *Driver) running() (running bool, pid int, err error) {
 		return false, 0, fmt.Errorf("looking whether libvirt runs: %w", err)
 	}
 	return lock.Type != unix.F_UNLCK, int(lock.Pid), nil
+}
+
+// starting looks for a dnsmasq whose network has no status document: an
+// administrator's hook that runs when a network has started may take long, and
+// comes between the two.
+func (d *Driver) starting() bool {
+	files, err := filepath.Glob(filepath.Join(d.dir, "*.pid"))
+	if err != nil {
+		return false
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".pid")
+		if _, has := d.documents[name+documentSuffix]; has || name == "driver" {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && pid > 0 && d.serves(pid) {
+			return true
+		}
+	}
+	return false
+}
+
+func isDnsmasq(pid int) bool {
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return err == nil && strings.TrimSpace(string(comm)) == "dnsmasq"
 }
 
 // unitOf names the unit of the daemon: that of the process, or of the program

@@ -155,6 +155,28 @@ func TestHasWhileThereIsADocument(t *testing.T) {
 	}
 }
 
+// TestDnsmasqWithoutADocument: libvirt starts the one before it writes the other.
+func TestDnsmasqWithoutADocument(t *testing.T) {
+	b := newBench(t)
+	alive := map[int]bool{17: true}
+	b.serves = func(pid int) bool { return alive[pid] }
+	for _, file := range []string{"driver.pid", "gone.pid", "odd.pid"} {
+		b.write(file, map[string]string{"driver.pid": "17\n", "gone.pid": "16\n", "odd.pid": "x"}[file])
+	}
+	b.State()
+	if b.starting() {
+		t.Error("nothing is starting")
+	}
+	b.write("default.pid", "17\n")
+	if b.State(); !b.starting() {
+		t.Error("a network that is starting goes unseen")
+	}
+	b.write("default.xml", status(definition))
+	if b.State(); b.starting() {
+		t.Error("a network that has started is taken for one that is starting")
+	}
+}
+
 // TestStartingAndStopping: while the daemon runs and the bridge is there, rules
 // without a document may be those of a start or a stop.
 func TestStartingAndStopping(t *testing.T) {
@@ -169,6 +191,12 @@ func TestStartingAndStopping(t *testing.T) {
 		t.Error("a network that is stopping is given up before its rules are gone")
 	}
 	b.patience = time.Nanosecond
+	st.starting = true
+	if left, again := st.Left("virbr0"); left || again == 0 {
+		t.Errorf("while a hook keeps a start: %v, %v", left, again)
+	}
+	st.starting = false
+	_, _ = st.Left("virbr0")
 	if left, again := st.Left("virbr0"); !left || again != 0 {
 		t.Errorf("after a while: %v, %v", left, again)
 	}
