@@ -138,20 +138,25 @@ func TestAnEndedPauseOutlastsItself(t *testing.T) {
 }
 
 func TestBudgetIsAShareOfTheTime(t *testing.T) {
-	var b budget
-	if wait := b.wait(begin); wait != 0 {
-		t.Errorf("at the beginning it waits %v", wait)
-	}
-	now, worked := begin, time.Duration(0)
-	for now.Sub(begin) < 10*time.Minute {
-		now = now.Add(b.wait(now))
-		b = b.spend(now, 50*time.Millisecond)
-		now, worked = now.Add(50*time.Millisecond), worked+50*time.Millisecond
-	}
-	if most := 10*time.Minute/answerShare + 2*answerBurst/answerShare; worked > most || worked < most/2 {
-		t.Errorf("it worked %v, want about %v", worked, most)
-	}
-	if wait := b.wait(now.Add(time.Minute)); wait != 0 {
-		t.Errorf("after a rest it waits %v", wait)
+	const work, whole = 50 * time.Millisecond, 10 * time.Minute
+	for fight, most := range map[bool]time.Duration{
+		false: whole/answerShare + answerBurst/answerShare + work,
+		true:  whole/fightShare + work,
+	} {
+		var b budget
+		if wait := b.wait(begin, fight); wait != 0 {
+			t.Errorf("at the beginning it waits %v", wait)
+		}
+		now, worked := begin, time.Duration(0)
+		for now.Sub(begin) < whole {
+			now = now.Add(b.wait(now, fight) + work)
+			b, worked = b.spend(now, work), worked+work
+		}
+		if worked > most || worked < most/2 {
+			t.Errorf("in a fight: %v: it worked %v, want up to %v", fight, worked, most)
+		}
+		if wait := b.wait(now.Add(time.Minute), fight); wait != 0 {
+			t.Errorf("after a rest it waits %v", wait)
+		}
 	}
 }

@@ -20,9 +20,11 @@ const (
 	chainsQuiet = 30 * time.Millisecond
 	chainsMost  = 100 * time.Millisecond
 	// answerShare keeps comparisons that other programs cause to one part in so
-	// many of a processor, but for what answerBurst allows in advance.
-	answerShare = 40
-	answerBurst = 4 * time.Second
+	// many of a processor, once half a second was used, which answerBurst makes
+	// up for. In a fight it is fightShare from the beginning.
+	answerShare = 20
+	answerBurst = answerShare * 500 * time.Millisecond
+	fightShare  = 40
 )
 
 // followChains puts rules back that another program took out of iptables, while
@@ -61,6 +63,7 @@ type chainKeeper struct {
 	touches []watch.Touch // since all was right, the last one of each program
 	called  bool          // iptables-legacy, since all was right
 	used    budget
+	fight   bool      // another program undoes repairs
 	again   time.Time // when to compare without an event; the zero time for never
 }
 
@@ -106,15 +109,14 @@ func (k *chainKeeper) take() bool {
 // gather waits until nothing happens any more and there is time for a
 // comparison; false where the service ends first.
 func (k *chainKeeper) gather(ctx context.Context) bool {
-	most := time.After(max(chainsMost, k.used.wait(time.Now())))
-	quiet := chainsQuiet
+	most := time.After(max(chainsMost, k.used.wait(time.Now(), k.fight)))
 	for {
 		select {
 		case <-ctx.Done():
 			return false
 		case <-most:
 			return true
-		case <-time.After(max(quiet, k.used.wait(time.Now()))):
+		case <-time.After(max(chainsQuiet, k.used.wait(time.Now(), k.fight))):
 			return true
 		case <-k.nft:
 			k.take()
@@ -135,6 +137,7 @@ func (k *chainKeeper) compare(ctx context.Context) {
 		before := processorTime()
 		k.again = k.s.answer(ctx, by, cause)
 		k.used = k.used.spend(time.Now(), processorTime()-before)
+		_, k.fight = k.s.repairs.fights.next()
 		if k.s.repairs.whole() {
 			k.touches, k.called = nil, false
 		}
@@ -166,9 +169,11 @@ func processorTime() (sum time.Duration) {
 	return sum
 }
 
-// budget keeps what others cause to a share of the time. It is a value.
+// budget bounds what comparisons that others cause take of the processors. It is
+// a value.
 type budget struct {
-	paid time.Time // when all that was spent is made up for
+	paid time.Time // when all that was used is made up for
+	next time.Time // when the next one may come in a fight
 }
 
 // spend returns the budget after work of a length.
@@ -176,12 +181,16 @@ func (b budget) spend(at time.Time, work time.Duration) budget {
 	if b.paid.Before(at) {
 		b.paid = at
 	}
-	return budget{b.paid.Add(answerShare * work)}
+	return budget{b.paid.Add(answerShare * work), at.Add(fightShare * work)}
 }
 
 // wait returns how long it takes until there is something to spend.
-func (b budget) wait(now time.Time) time.Duration {
-	if free := b.paid.Add(-answerBurst); now.Before(free) {
+func (b budget) wait(now time.Time, fight bool) time.Duration {
+	free := b.paid.Add(-answerBurst)
+	if fight {
+		free = b.next
+	}
+	if now.Before(free) {
 		return free.Sub(now)
 	}
 	return 0

@@ -104,10 +104,10 @@ func damages(variant string) []damage {
 	out := []damage{
 		{"iptables -F", all, "iptables"},
 		{"ip6tables -F", all, "ip6tables"},
-		{"for p in iptables ip6tables; do for t in nat mangle filter; do $p -t $t -F; $p -t $t -X; done; done", all, "tables"},
+		{"for p in iptables ip6tables; do for t in nat mangle filter; do $p -t $t -F; $p -t $t -X || true; done; done", all, "tables"},
 		{"iptables -D FORWARD -j LIBVIRT_FWO", all, "iptables"},
 		{"ip6tables -t nat -D POSTROUTING -j LIBVIRT_PRT", all, "ip6tables"},
-		{"iptables -D FORWARD -j LIBVIRT_FWI; iptables -F LIBVIRT_FWI; iptables -X LIBVIRT_FWI", all, "iptables"},
+		{`printf '*filter\n-D FORWARD -j LIBVIRT_FWI\n-F LIBVIRT_FWI\n-X LIBVIRT_FWI\nCOMMIT\n' | iptables-restore --noflush`, all, "iptables"},
 		{"iptables -D LIBVIRT_FWX -i virbr9 -o virbr9 -j ACCEPT", []string{"lone"}, "iptables"},
 		{"ip6tables -t nat -F LIBVIRT_PRT", []string{"default"}, "ip6tables"},
 		{"iptables-restore </root/before.v4", all, "iptables"},
