@@ -232,6 +232,7 @@ func (m *managed) zoneAfter(old *managed) zoneState {
 	zone := m.zone
 	if m.iface() != old.iface() && m.concernsZones() {
 		zone.bound, zone.retry = "", true
+		zone.moved, zone.last = false, nil // what another program chose was of the old name
 	}
 	return zone
 }

@@ -89,7 +89,9 @@ func (s *Service) prepare(c *conversation, n network.Network, before *managed) (
 		next.noted = before.notedBeside(fromFile)
 		if before.net.Bridge == n.Bridge && before.net.Zone == n.Zone {
 			next.zone = before.zone
-			next.zone.moved = before.zone.moved && before.net.Mode == n.Mode
+			if before.net.Mode != n.Mode {
+				next.zone.moved, next.zone.last = false, nil
+			}
 		}
 	}
 	return next.compiled(), nil

@@ -13,6 +13,8 @@ type intent struct {
 	// files stores it; nil for nothing to store.
 	files func() (undo func() error, err error)
 	cause string // the method that was called, for the log
+	// held is the zone state that others see until the change is settled.
+	held zoneState
 }
 
 // change makes what a call intends real, all or none, in an order in which a
@@ -61,12 +63,17 @@ func (s *Service) changeSteps(ctx context.Context, c *conversation, plan func(*c
 	if err != nil {
 		return err
 	}
+	i.transition = s.withLeaving(c, i.transition)
 	back, err := s.commit(ctx, []transition{i.transition}, i.files)
 	if err != nil {
 		s.unlock()
 		return err
 	}
-	s.hold(i.transition)
+	held := i.asking(c)
+	s.hold(held)
+	if held.next != nil {
+		i.held = held.next.zone
+	}
 	s.unlock()
 	undo.add(func() error { return s.revert(i.transition, back) })
 	state := zoneState{}
@@ -76,6 +83,7 @@ func (s *Service) changeSteps(ctx context.Context, c *conversation, plan func(*c
 		}
 	}
 	s.settle(ctx, i, state)
+	s.oweLeaving([]transition{i.transition})
 	return nil
 }
 
@@ -130,6 +138,18 @@ func (s *Service) hold(t transition) {
 	s.replace(t)
 }
 
+// asking is the transition while firewalld is being asked: until it answers
+// nobody knows which zone the bridge is in.
+func (t transition) asking(c *conversation) transition {
+	if t.next == nil || c.err != nil || !t.next.concernsZones() {
+		return t
+	}
+	next := *t.next
+	next.zone.unseen = true
+	t.next = &next
+	return t
+}
+
 // settle ends a change that succeeded: links may have changed since it was
 // held, and so may the zone where firewalld was not spoken with. A reload may
 // even have taken the network out, or back in.
@@ -140,7 +160,7 @@ func (s *Service) settle(ctx context.Context, i intent, zone zoneState) {
 	now, _ := s.known(t.name())
 	if t.next != nil && (now == nil || now.net.Bridge != t.next.net.Bridge) {
 		s.owe(t.next.iface(), "") // where it may just have been put
-	} else if now != nil && t.next != nil && now.zone == t.next.zone {
+	} else if now != nil && t.next != nil && now.zone == i.held {
 		next := *now
 		next.zone = zone
 		now = &next
@@ -174,7 +194,7 @@ func (s *Service) revert(t transition, back undoStack) error {
 		was = &moved
 	}
 	s.mu.Lock()
-	s.replace(transition{old: now, next: was})
+	s.replace(transition{old: now, next: was, stays: t.displaces, displaces: t.stays})
 	s.mu.Unlock()
 	s.ignoreGuests(context.Background(), []transition{{old: now, next: was}})
 	if again, changed := s.relinked(t.name()); changed {

@@ -21,6 +21,9 @@ type transition struct {
 	zoneStays bool
 	// anew says that the network's counters begin anew.
 	anew bool
+	// stays is what holds for the old bridge until it has left its zone, and
+	// displaces what held for the new one until now; nil for nothing.
+	stays, displaces *managed
 }
 
 func (t transition) name() string {
@@ -47,6 +50,9 @@ func (s *Service) commitSteps(ctx context.Context, ts []transition, files func()
 			return errorf(ApplyFailed, "storing the change: %w", err)
 		}
 		undo.add(back)
+	}
+	if err := s.recordLeaving(ts, undo); err != nil {
+		return err
 	}
 	return s.changeRules(ctx, ts, undo)
 }
@@ -81,6 +87,12 @@ func changeOf(ts []transition) Change {
 		case t.old != nil && t.old.hasRules:
 			c.Remove = append(c.Remove, t.name())
 		}
+		if t.stays != nil && t.stays.hasRules {
+			c.Set = append(c.Set, t.stays.member())
+		}
+		if t.displaces != nil && t.displaces.hasRules {
+			c.Remove = append(c.Remove, t.displaces.net.Name)
+		}
 	}
 	return c
 }
@@ -88,7 +100,7 @@ func changeOf(ts []transition) Change {
 func reversed(ts []transition) []transition {
 	out := make([]transition, len(ts))
 	for i, t := range ts {
-		out[i] = transition{old: t.next, next: t.old}
+		out[i] = transition{old: t.next, next: t.old, stays: t.displaces, displaces: t.stays}
 	}
 	return out
 }
@@ -107,6 +119,8 @@ func (s *Service) publish(ts []transition) {
 	}
 	s.mu.Unlock()
 	s.reportStates(certain)
+	s.recordZones(ts)
+	s.forgetLeaving(ts)
 	for _, e := range events {
 		s.Notify(e)
 	}
@@ -143,6 +157,12 @@ func (s *Service) replace(ts ...transition) {
 		if t.next != nil {
 			s.networks[t.next.net.Name] = t.next
 			s.bridges[t.next.net.Bridge] = t.next.net.Name
+		}
+		if t.displaces != nil {
+			delete(s.leaving, t.displaces.net.Bridge)
+		}
+		if t.stays != nil {
+			s.leaving[t.stays.net.Bridge] = t.stays
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 const (
 	// zonePatience is how long firewalld may leave a question unanswered before
 	// others no longer wait for their turn to speak with it.
-	zonePatience = time.Second
+	zonePatience = 900 * time.Millisecond
 	// turnPause is how often who waits for a turn looks at that.
 	turnPause = 20 * time.Millisecond
 )
@@ -27,9 +27,26 @@ var errMute = errors.New("firewalld does not answer: it is busy or stuck, see `s
 type conversation struct {
 	s    *Service
 	held bool
-	have zones.Installed // what firewalld has, as long as err is nil
-	err  error           // why it cannot be asked any more
-	left map[string]bool // bridges that were taken out of their zones
+	// calling says that a call waits for the end of it.
+	calling bool
+	have    zones.Installed // what firewalld has, as long as err is nil
+	err     error           // why it cannot be asked any more
+	left    map[string]bool // bridges that were taken out of their zones
+	// stuck are those of them that are in their zones until firewalld answers.
+	stuck map[string]bool
+}
+
+// patient is the context for a question: a call gives up once firewalld has
+// said nothing for zonePatience.
+func (c *conversation) patient(ctx context.Context) context.Context {
+	if c.calling {
+		return zones.Impatient(ctx)
+	}
+	return ctx
+}
+
+func (s *Service) talk() *conversation {
+	return &conversation{s: s, left: map[string]bool{}, stuck: map[string]bool{}}
 }
 
 // mute says whether firewalld has not answered for so long that calls must not
@@ -38,13 +55,16 @@ func (s *Service) mute() bool { return s.Zones.Unanswered() >= zonePatience }
 
 // idleTalk is the conversation of a change that firewalld has no part in.
 func (s *Service) idleTalk() *conversation {
-	return &conversation{s: s, err: errMute, left: map[string]bool{}}
+	c := s.talk()
+	c.err = errMute
+	return c
 }
 
 // converse waits for a turn, but not for a firewalld that does not answer:
 // then the conversation is one in which nothing can be asked.
 func (s *Service) converse(ctx context.Context) *conversation {
-	c := &conversation{s: s, left: map[string]bool{}}
+	c := s.talk()
+	c.calling = true
 	look := time.NewTicker(turnPause)
 	defer look.Stop()
 	for {
@@ -70,7 +90,8 @@ func (s *Service) converse(ctx context.Context) *conversation {
 func (s *Service) insist(ctx context.Context) (*conversation, error) {
 	select {
 	case s.zoning <- struct{}{}:
-		c := &conversation{s: s, held: true, left: map[string]bool{}}
+		c := s.talk()
+		c.held = true
 		c.look(ctx)
 		return c, nil
 	case <-ctx.Done():
@@ -87,7 +108,7 @@ func (c *conversation) end() {
 
 // look reads anew what firewalld has.
 func (c *conversation) look(ctx context.Context) {
-	c.have, c.err = c.s.Zones.Installed(ctx)
+	c.have, c.err = c.s.Zones.Installed(c.patient(ctx))
 }
 
 // note keeps a firewalld that fell silent from being asked again, and gives
@@ -104,7 +125,7 @@ func (c *conversation) interfaces(ctx context.Context) (map[string]string, error
 	if c.err != nil || !c.have.Running {
 		return nil, c.err
 	}
-	bound, err := c.s.Zones.Interfaces(ctx)
+	bound, err := c.s.Zones.Interfaces(c.patient(ctx))
 	return bound, c.note(err)
 }
 
@@ -114,9 +135,9 @@ func (c *conversation) move(ctx context.Context, iface, zone string) error {
 		return c.err
 	}
 	if zone == "" {
-		return c.note(c.s.Zones.Unbind(ctx, "", iface))
+		return c.note(c.s.Zones.Unbind(c.patient(ctx), "", iface))
 	}
-	return c.note(c.s.Zones.BindAll(ctx, []zones.Binding{{Interface: iface, Zone: zone}})[0])
+	return c.note(c.s.Zones.BindAll(c.patient(ctx), []zones.Binding{{Interface: iface, Zone: zone}})[0])
 }
 
 // moveBack puts a bridge back where it was, as far as firewalld is there. From
@@ -132,7 +153,8 @@ func (c *conversation) moveBack(ctx context.Context, iface, zone string) error {
 	return err
 }
 
-// leave takes the bridge of a change out of a zone that it leaves for good.
+// leave takes the bridge of a change out of a zone that it leaves for good. A
+// firewalld that does not answer is no reason to fail: it is stuck then.
 func (c *conversation) leave(ctx context.Context, t transition, undo *undoStack) error {
 	iface, zone := t.old.iface(), t.old.zone.bound
 	err := c.err
@@ -145,7 +167,8 @@ func (c *conversation) leave(ctx context.Context, t transition, undo *undoStack)
 		undo.add(func() error { return c.moveBack(ctx, iface, zone) })
 		err = c.move(ctx, iface, "")
 	}
-	if err != nil && !errors.Is(err, zones.ErrNotRunning) {
+	c.stuck[iface] = isSilence(err)
+	if err != nil && !c.stuck[iface] && !errors.Is(err, zones.ErrNotRunning) {
 		return zoneError("", "", fmt.Errorf("taking %s out of zone %s: %w", iface, zone, err))
 	}
 	c.left[iface] = true
@@ -161,8 +184,16 @@ func (c *conversation) enter(ctx context.Context, t transition, undo *undoStack)
 	if m.bridge.stray != "" {
 		return m.zone, nil
 	}
+	if c.err != nil && t.keepsZone() {
+		return m.zone, nil
+	}
 	before, err := c.before(ctx, t)
 	zone := ""
+	if err == nil && m.zone.unseen {
+		seen := *m
+		seen.zone = m.found(before, c.have)
+		m = &seen
+	}
 	if err == nil {
 		zone, err = m.zoneIn(c.have)
 	}
@@ -184,11 +215,18 @@ func (c *conversation) enter(ctx context.Context, t transition, undo *undoStack)
 	case err != nil && t.zoneAsked:
 		return m.zone, zoneError(m.iface(), zone, err)
 	case err != nil:
-		p := &place{m: m, seen: before, err: err}
+		p := &place{m: m, was: m.zone, seen: before, err: err, asked: zones.IsSilence(err) || c.s.owes(m.iface())}
 		c.s.complainOfZones([]*place{p})
 		return p.state(), nil
 	}
-	return m.inside(zone), nil
+	return m.inside(zone, c.have), nil
+}
+
+// keepsZone reports whether a change has nothing to do with the zone that the
+// network's bridge is in.
+func (t transition) keepsZone() bool {
+	return t.old != nil && t.old.net.Bridge == t.next.net.Bridge && t.old.net.Mode == t.next.net.Mode &&
+		t.old.net.Zone == t.next.net.Zone && t.old.zone == t.next.zone && !t.zoneAsked
 }
 
 // before is the zone that the bridge of a change is in. Of one that is new to
@@ -202,8 +240,12 @@ func (c *conversation) before(ctx context.Context, t transition) (string, error)
 		return t.next.zone.bound, c.err
 	}
 	if t.old != nil && t.old.net.Bridge == t.next.net.Bridge {
-		if t.leavesZone() {
+		switch {
+		case t.leavesZone():
 			return "", nil
+		case t.old.zone.unseen:
+			bound, err := c.interfaces(ctx)
+			return bound[t.next.iface()], err
 		}
 		return t.old.zone.bound, nil
 	}

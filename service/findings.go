@@ -16,6 +16,9 @@ const (
 	fromForwarding      source = "forwarding"
 	fromForwardingFight source = "forwarding-fight"
 	fromAdvertisements  source = "advertisements"
+	fromZone            source = "zone"         // of the host: a firewalld that does not answer
+	fromZoneRecords     source = "zone-records" // what was remembered of zones
+	fromLeaving         source = "leaving"      // of bridges that have yet to leave theirs
 	fromLibvirt         source = "libvirt"
 	fromFile            source = "file"
 	fromDevices         source = "devices"

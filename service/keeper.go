@@ -25,7 +25,7 @@ func (s *Service) keepZones(ctx context.Context, firewalld <-chan zones.Event) {
 	var mend <-chan time.Time
 	again := retry{s: s}
 	defer again.stop()
-	s.withFirewalld(ctx, s.zonesAnew)
+	s.withFirewalld(ctx, func(ctx context.Context, c *conversation) { s.compareZones(ctx, c, everything) })
 	for {
 		again.arm(ctx)
 		select {
@@ -113,11 +113,15 @@ func (r *retry) stop() {
 // tryAgain does what firewalld did not do when it was asked.
 func (s *Service) tryAgain(ctx context.Context, c *conversation) {
 	owed := s.debts()
-	s.rebind(ctx, c, false)
+	s.rebind(ctx, c, retries)
 	for iface, zone := range owed {
-		if _, managed := s.holderOf(iface); managed {
-			s.settled(iface, c)
-		} else if err := c.move(ctx, iface, zone); err == nil || errors.Is(err, zones.ErrNotRunning) {
+		if name, ok := s.holderOf(iface); ok {
+			if m, err := s.known(name); err == nil && m.concernsZones() {
+				s.settled(iface, c)
+				continue
+			}
+		}
+		if err := c.move(ctx, iface, zone); (err == nil || errors.Is(err, zones.ErrNotRunning)) && s.letGo(ctx, iface) {
 			s.settled(iface, c)
 		}
 	}
@@ -202,15 +206,18 @@ func (s *Service) surprises(e zones.Event) bool {
 	return err == nil && m.zone.bound != e.Zone
 }
 
-// zonesAnew compares all bridges with firewalld and refreshes what the service
-// says of it. firewalld before 2.0 flushes iptables' chains when it reloads,
-// so checksum help is looked at too.
-func (s *Service) zonesAnew(ctx context.Context, c *conversation) {
+// zonesAnew is compareZones where what other programs chose has ended.
+func (s *Service) zonesAnew(ctx context.Context, c *conversation) { s.compareZones(ctx, c, allAnew) }
+
+// compareZones compares all bridges with firewalld and refreshes what the
+// service says of it. firewalld before 2.0 flushes iptables' chains when it
+// reloads, so checksum help is looked at too.
+func (s *Service) compareZones(ctx context.Context, c *conversation, which scope) {
 	// firewalld takes its name before it flushes, and answers only after: rules
 	// that are put back before the first answer may be gone with it.
 	s.refreshHost(ctx, c)
 	s.refill(ctx)
-	s.rebind(ctx, c, true)
+	s.rebind(ctx, c, which)
 	poke(s.dhcp)
 	poke(s.foreign)
 }
@@ -226,6 +233,23 @@ func (s *Service) refill(ctx context.Context) {
 	})
 }
 
+// endMoves ends what other programs chose, by a service that cannot speak with
+// firewalld now.
+func (s *Service) endMoves(ctx context.Context) {
+	s.withLock(ctx, func(context.Context) {
+		var ts []transition
+		for _, m := range s.all() {
+			if m.zone.moved || m.zone.last != nil {
+				next := *m
+				next.zone.moved, next.zone.last, next.zone.retry = false, nil, true
+				ts = append(ts, transition{old: m, next: &next})
+			}
+		}
+		s.publish(ts)
+	})
+	poke(s.outside)
+}
+
 // acceptMoves notes that somebody put bridges elsewhere with firewall-cmd: that
 // is respected until the next comparison.
 func (s *Service) acceptMoves(ctx context.Context, c *conversation) {
@@ -236,7 +260,7 @@ func (s *Service) acceptMoves(ctx context.Context, c *conversation) {
 	}
 	s.withLock(ctx, func(context.Context) {
 		for _, m := range s.all() {
-			if zone := bound[m.iface()]; zone != m.zone.bound {
+			if zone := bound[m.iface()]; zone != m.zone.bound && m.zone.last == nil { // else it is looked at anyway
 				s.acceptMove(m, zone, c.have)
 			}
 		}
@@ -252,7 +276,7 @@ func (s *Service) acceptMove(m *managed, zone string, have zones.Installed) {
 		s.publish([]transition{{old: m, next: &next}})
 		return
 	}
-	next.zone = next.inside(zone)
+	next.zone = next.inside(zone, have)
 	if next.zone.moved = m.concernsZones() && (err != nil || want != zone); next.zone.moved {
 		s.Log.Info("somebody moved a bridge to another zone, which stays until the next reload", "network", m.net.Name, "bridge", m.iface(), "zone", zone)
 	}
@@ -270,7 +294,7 @@ func (s *Service) refreshHost(ctx context.Context, c *conversation) {
 	backend := ""
 	if c.have.Running {
 		var err error
-		if backend, err = s.Firewalld.Backend(ctx); c.note(err) != nil {
+		if backend, err = s.Firewalld.Backend(c.patient(ctx)); c.note(err) != nil {
 			s.complain(ctx, slog.LevelWarn, "asking firewalld for its backend", err)
 		}
 	}

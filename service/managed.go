@@ -68,8 +68,8 @@ func stateOf(fs []finding.Finding) (State, finding.ID, string) {
 // its State first.
 func (m *managed) findings() []finding.Finding {
 	fs := m.bridgeFindings()
-	if m.zone.problem != "" {
-		fs = append(fs, finding.Finding{ID: finding.ZoneNotBound, Network: m.net.Name, Summary: m.zone.problem})
+	if m.zone.problem.ID != "" {
+		fs = append(fs, m.zone.problem)
 	}
 	for _, noted := range m.noted {
 		fs = append(fs, noted...)

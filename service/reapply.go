@@ -12,13 +12,17 @@ import (
 // Reapply compares kernel and zones with what should be there and mends the
 // difference. repairs counts the networks that needed it.
 func (s *Service) Reapply(ctx context.Context) (repairs int, err error) {
+	return s.reapply(ctx, allAnew)
+}
+
+func (s *Service) reapply(ctx context.Context, which scope) (repairs int, err error) {
 	c := s.converse(ctx)
 	defer c.end()
 	mended, err := s.reapplyRules(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for _, name := range s.rebind(ctx, c, true) {
+	for _, name := range s.rebind(ctx, c, which) {
 		mended[name] = "its bridge was not in its zone"
 	}
 	if c.held {
@@ -56,7 +60,7 @@ func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
 		return nil, errorf(ApplyFailed, "mending the kernel's rules: %w", err)
 	}
 	s.inForce()
-	for _, name := range damaged {
+	for _, name := range s.governed(damaged) {
 		mended[name] = "its rules had been changed"
 	}
 	return mended, nil
@@ -80,7 +84,13 @@ func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
 	}
 }
 
-// members are all networks that have rules, by name.
+// governed leaves out the rules of what is no network any more.
+func (s *Service) governed(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { _, err := s.known(name); return err != nil })
+}
+
+// members are all networks that have rules, and bridges that have yet to leave
+// their zones, by name.
 func (s *Service) members() []Member {
 	var out []Member
 	for _, m := range s.all() {
@@ -88,6 +98,13 @@ func (s *Service) members() []Member {
 			out = append(out, m.member())
 		}
 	}
+	s.mu.RLock()
+	for _, m := range s.leaving {
+		if m.hasRules {
+			out = append(out, m.member())
+		}
+	}
+	s.mu.RUnlock()
 	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Network.Name, b.Network.Name) })
 	return out
 }

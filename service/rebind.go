@@ -16,25 +16,36 @@ const rebindAtOnce = 8
 // place is where a network's bridge is and where it belongs.
 type place struct {
 	m          *managed
-	seen, want string // zones; "" for none
-	err        error  // why it does not get there
+	was        zoneState // what is known of it, as it is looked at
+	seen, want string    // zones; "" for none
+	err        error     // why it does not get there
+	have       zones.Installed
+	asked      bool // firewalld may yet do what it was asked for, in silence
 }
+
+// scope is which bridges a comparison looks at.
+type scope int
+
+const (
+	retries    scope = iota // those that a try may help
+	everything              // all
+	allAnew                 // all, and what other programs chose ends
+)
 
 // rebind compares bridges' zones with what firewalld has and mends the
 // difference, without waiting for each answer before the next question. It
-// looks at all networks, and ends what others chose with firewall-cmd, or at
-// those alone that a try may help. It returns the networks that needed it.
-func (s *Service) rebind(ctx context.Context, c *conversation, all bool) (mended []string) {
-	if !c.held || (c.err != nil && !all) {
+// returns the networks that needed it.
+func (s *Service) rebind(ctx context.Context, c *conversation, which scope) (mended []string) {
+	if !c.held || (c.err != nil && which == retries) {
 		return nil // it is tried again
 	}
 	bound, err := c.interfaces(ctx)
 	var right, wrong []*place
 	for _, m := range s.all() {
-		if !all && !m.zone.retry && !s.owes(m.iface()) {
+		if which == retries && !m.zone.retry && !s.owes(m.iface()) {
 			continue
 		}
-		if p := m.placeIn(c.have, bound, err); p.want == p.seen || p.err != nil {
+		if p := m.placeIn(c.have, bound, err, which); p.want == p.seen || p.err != nil {
 			right = append(right, p) // or nothing can be done
 		} else {
 			wrong = append(wrong, p)
@@ -51,17 +62,25 @@ func (s *Service) rebind(ctx context.Context, c *conversation, all bool) (mended
 	return mended
 }
 
-// placeIn is where a network's bridge is, and where it belongs whatever others
-// chose; err is why nobody can say where it is.
-func (m *managed) placeIn(have zones.Installed, bound map[string]string, err error) *place {
-	p := &place{m: m, seen: bound[m.iface()], err: err}
+// placeIn is where a network's bridge is, and where it belongs; err is why
+// nobody can say where it is.
+func (m *managed) placeIn(have zones.Installed, bound map[string]string, err error, which scope) *place {
+	p := &place{m: m, was: m.zone, seen: bound[m.iface()], err: err, have: have}
+	p.was.moved = m.zone.moved && which != allAnew
 	if err != nil && !errors.Is(err, zones.ErrNotRunning) {
 		p.seen = m.zone.bound
 	}
 	if err == nil {
-		fresh := *m
-		fresh.zone.moved = false
-		p.want, p.err = fresh.zoneIn(have)
+		if p.was.bound = p.seen; m.zone.unseen {
+			before := *m
+			if which == allAnew {
+				before.zone.last = nil
+			}
+			p.was = before.found(p.seen, have)
+		}
+		now := *m
+		now.zone = p.was
+		p.want, p.err = now.zoneIn(have)
 	}
 	if p.err != nil || (p.want == "" && !m.concernsZones()) {
 		p.want = p.seen
@@ -86,6 +105,7 @@ func (c *conversation) mend(ctx context.Context, places []*place) {
 			p.err = c.err
 		case p.want == "":
 			p.err = c.move(ctx, p.m.iface(), "")
+			p.asked = zones.IsSilence(p.err)
 		default:
 			bindings, which = append(bindings, zones.Binding{Interface: p.m.iface(), Zone: p.want}), append(which, p)
 		}
@@ -93,8 +113,8 @@ func (c *conversation) mend(ctx context.Context, places []*place) {
 	if len(bindings) == 0 {
 		return
 	}
-	for i, err := range c.s.Zones.BindAll(ctx, bindings) {
-		which[i].err = c.note(err)
+	for i, err := range c.s.Zones.BindAll(c.patient(ctx), bindings) {
+		which[i].err, which[i].asked = c.note(err), zones.IsSilence(err)
 	}
 }
 
@@ -111,11 +131,15 @@ func (c *conversation) pass(ctx context.Context) {
 // state is what the network says of where its bridge is.
 func (p *place) state() zoneState {
 	m := *p.m
-	m.zone.moved = false
-	if p.err != nil {
-		return m.outside(p.seen, p.err)
+	m.zone = p.was
+	if p.err == nil {
+		return m.inside(p.want, p.have)
 	}
-	return m.inside(p.want)
+	state := m.outside(p.seen, p.err)
+	if p.asked {
+		state.unseen, state.last = true, nil
+	}
+	return state
 }
 
 // rebound notes where bridges are now, but for networks that others have

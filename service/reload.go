@@ -23,6 +23,7 @@ func (s *Service) Reload(ctx context.Context) error {
 		return err
 	}
 	if !c.held {
+		s.endMoves(ctx)
 		s.kick()
 		return nil
 	}
@@ -56,8 +57,10 @@ func (s *Service) reload(ctx context.Context, c *conversation, undo *undoStack) 
 		if err != nil {
 			return err
 		}
+		ts = s.allWithLeaving(c, ts)
 		if _, err = s.commit(ctx, ts, forget); err == nil {
 			s.finish(ctx, ts, "Reload")
+			s.oweLeaving(ts)
 		}
 		return err
 	})

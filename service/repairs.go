@@ -133,7 +133,7 @@ func (s *Service) repair(ctx context.Context, cause string) (damaged []string, e
 		return nil, err
 	}
 	mended := make(map[string]string, len(damaged))
-	for _, name := range damaged {
+	for _, name := range s.governed(damaged) {
 		mended[name] = cause
 	}
 	s.afterRepair(ctx, mended)

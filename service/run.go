@@ -73,7 +73,7 @@ func drain[T any](c <-chan T) (out []T) {
 func (s *Service) mend(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
-	if _, err := s.Reapply(ctx); err != nil {
+	if _, err := s.reapply(ctx, everything); err != nil {
 		s.complain(ctx, slog.LevelError, "mending after a failure", err)
 		s.kick()
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 )
 
-// Deps are what the service works with; all are required.
+// Deps are what the service works with; all but those that say so are required.
 type Deps struct {
 	Backends  Backends
 	Links     Links
@@ -24,6 +24,9 @@ type Deps struct {
 	Zones     Zones
 	Firewalld FirewalldProcess
 	Files     Files
+	// Records and Leaving are what is remembered of zones; nil for nothing.
+	Records   ZoneRecords
+	Leaving   LeavingRecords
 	Host      HostNeeds
 	Leftovers Leftovers
 	Libvirt   Libvirt
@@ -60,7 +63,10 @@ type Service struct {
 	// owed are the zones that bridges have to go back to, which firewalld did
 	// not do when it was asked.
 	owed map[string]string
-	host Host
+	// leaving are bridges that have yet to leave their zones, with the rules
+	// that hold until then.
+	leaving map[string]*managed
+	host    Host
 	// hostFindings are those of no network, by who found them.
 	hostFindings map[source][]finding.Finding
 
@@ -94,6 +100,7 @@ func New(version string, d Deps) *Service {
 		bridges:  map[string]string{},
 		held:     map[string]*managed{},
 		owed:     map[string]string{},
+		leaving:  map[string]*managed{},
 		counted:  make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
 		outside:  make(chan struct{}, 1),
@@ -105,6 +112,12 @@ func New(version string, d Deps) *Service {
 	s.early.wake = make(chan struct{}, 1)
 	s.unforwarded = make(chan struct{}, 1)
 	s.states.wake = make(chan struct{}, 1)
+	if d.Records == nil {
+		s.Records = noRecords{}
+	}
+	if d.Leaving == nil {
+		s.Leaving = noRecords{}
+	}
 	s.host = Host{Version: version}
 	return s
 }

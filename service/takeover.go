@@ -27,18 +27,21 @@ func (s *Service) takeOver(ctx context.Context) error {
 		return fmt.Errorf("loading the stored networks: %w", err)
 	}
 	s.noteBroken(broken)
+	records := s.loadZoneRecords()
 	links := s.Files.Links()
 	entries := state.Current()
 	// A link that a network had is not taken by one that only has its name.
 	slices.SortStableFunc(entries, func(a, b store.Entry) int { return min(1, links[b.Network.Name]) - min(1, links[a.Network.Name]) })
 	for _, e := range entries {
-		m, err := s.restored(e, links[e.Network.Name])
+		m, err := s.restored(e, links[e.Network.Name], records.Of(e.Network.Name))
 		if err != nil {
 			s.Log.Error("a stored network is left out until its file is right", "file", e.Path, "network", e.Network.Name, "error", err)
 			continue
 		}
 		s.adopt(m)
 	}
+	s.forgetZones(records)
+	s.restoreLeaving()
 	s.Totals.forget(func(name string) bool { return s.networks[name] == nil })
 	members := s.members()
 	s.rememberAll()
@@ -118,7 +121,7 @@ func (s *Service) followTakeOver(ctx context.Context) {
 
 // restored is a stored network as it will be. What the host has under its
 // bridge's name does not keep it from loading: its state says so.
-func (s *Service) restored(e store.Entry, link int) (*managed, error) {
+func (s *Service) restored(e store.Entry, link int, zone *store.ZoneRecord) (*managed, error) {
 	if err := s.admitBeside(e.Network); err != nil {
 		return nil, err
 	}
@@ -127,7 +130,7 @@ func (s *Service) restored(e store.Entry, link int) (*managed, error) {
 		return nil, err
 	}
 	m := managed{net: e.Network, backend: s.active.Name(), subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
-	m.zone.unseen = true
+	m.zone = m.recall(zone)
 	return m.compiled(), nil
 }
 

@@ -3,22 +3,26 @@ package service
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/store"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
 // zoneState is what a network wants of firewalld and what it has.
 type zoneState struct {
-	byHand  *string // set by BindInterface ("" = unbound by hand); nil: as the mode calls for
-	bound   string
-	unseen  bool   // nobody has asked yet which zone it is in
-	moved   bool   // somebody put the bridge there with firewall-cmd, which is respected
-	problem string // why it is not in the zone that it should be in
-	retry   bool   // trying again may help
+	byHand *string // set by BindInterface ("" = unbound by hand); nil: as the mode calls for
+	bound  string
+	unseen bool   // nobody has asked yet which zone it is in
+	life   string // the run of firewalld that has it there
+	// last is what an earlier run of the service recorded, as long as unseen.
+	last    *store.ZoneRecord
+	moved   bool            // somebody put the bridge there with firewall-cmd, which is respected
+	problem finding.Finding // why it is not in the zone that it should be in, if it is not
+	retry   bool            // trying again may help
 }
 
 // concernsZones says whether the bridge's zone is the service's business. That
@@ -46,26 +50,24 @@ func (m *managed) zoneIn(have zones.Installed) (string, error) {
 	return zones.Choose(want, string(m.net.Mode), have)
 }
 
-// inside is the network's state in its zone.
-func (m *managed) inside(zone string) zoneState {
-	return zoneState{byHand: m.zone.byHand, moved: m.zone.moved, bound: zone}
+// inside is the network's state in its zone, as firewalld is.
+func (m *managed) inside(zone string, have zones.Installed) zoneState {
+	return zoneState{byHand: m.zone.byHand, moved: m.zone.moved, bound: zone, life: have.Life}
 }
 
 // outside is the network's state where its bridge could not enter its zone and
 // is in another, or "" for none. A host without firewalld is no reason to
 // complain, unless the network names a zone.
 func (m *managed) outside(zone string, err error) zoneState {
-	state := zoneState{byHand: m.zone.byHand, bound: zone}
+	state := m.zone
+	state.bound = zone
 	if errors.Is(err, zones.ErrNotRunning) {
-		state.bound = ""
+		state = zoneState{byHand: m.zone.byHand}
 		if m.net.Zone == "" {
 			return state
 		}
 	}
-	state.problem = fmt.Sprintf("bridge %s is not in its firewalld zone: %v", m.iface(), err)
-	if state.retry = !untilFirewalldChanges(err); state.retry {
-		state.problem += "; it is tried again by itself"
-	}
+	state.problem, state.retry = m.zoneFinding(err), !untilFirewalldChanges(err)
 	return state
 }
 
@@ -87,7 +89,7 @@ func (s *Service) complainOfZones(places []*place) {
 		if errors.Is(p.err, context.Canceled) {
 			continue // the service stops, and the next start tries again
 		}
-		if state := p.state(); state.problem != "" && state.problem != p.m.zone.problem { // each event looks at it again
+		if state := p.state(); state.problem.ID != "" && state.problem != p.m.zone.problem { // each event looks at it again
 			news = append(news, p)
 		}
 	}
@@ -141,7 +143,8 @@ func zoneError(iface, zone string, err error) error {
 }
 
 // BindInterface puts a managed bridge into a zone by hand. It stays there until
-// the network's zone is changed, a reload or a restart.
+// the network's zone is changed or the service reloads, also over restarts of
+// the service and of firewalld; a reboot ends it.
 func (s *Service) BindInterface(ctx context.Context, iface, zone string, expect Expect) (string, error) {
 	var byHand *string
 	if zone != "" {
@@ -181,7 +184,10 @@ func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string, ex
 		}
 		next := *old
 		next.zone.byHand, next.zone.moved = zone, false
-		return intent{transition: transition{old: old, next: &next, zoneAsked: true}, cause: "BindInterface"}, nil
+		if next.zone.unseen { // where it was does not matter any more
+			next.zone.last = nil
+		}
+		return intent{transition: transition{old: old, next: &next, zoneAsked: true}, cause: "BindInterface", files: s.recordChoice(&next)}, nil
 	})
 	if err != nil {
 		return "", err

@@ -181,7 +181,7 @@ func TestShowHasEveryProperty(t *testing.T) {
 func TestVerbsOfTheHost(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.Announce("state_code=zone-not-bound")
+	r.Announce("state_code=zone-")
 	r.zoneFiles()
 	r.StartDaemon()
 	r.Bridge("virbr0", natNet)

@@ -36,6 +36,10 @@ type faults struct {
 	after bool // it is done all the same: its answer was lost
 	dead  bool // and so do all that follow, as if the service was killed
 	calls []string
+	// stuck is a firewalld that does not answer: a binding that counts waits for
+	// what comes of it, and from then on nobody else waits for firewalld.
+	stuck chan error
+	waits bool
 }
 
 var errInjected = errors.New("injected failure")
@@ -151,7 +155,40 @@ func (z faultyZones) Interfaces(ctx context.Context) (out map[string]string, err
 	return out, err
 }
 
+func (z faultyZones) Unanswered() time.Duration {
+	if z.waiting() {
+		return time.Hour
+	}
+	return z.Client.Unanswered()
+}
+
+func (f *faults) waiting() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.waits
+}
+
+// wait is for the answer of a firewalld that is stuck, if it is.
+func (f *faults) wait(ctx context.Context) error {
+	f.mu.Lock()
+	gate := f.stuck
+	waits := gate != nil && ctx.Value(faultKey{}) == f
+	f.waits = f.waits || waits
+	f.mu.Unlock()
+	if !waits {
+		return nil
+	}
+	err := <-gate
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stuck, f.waits = nil, false
+	return err
+}
+
 func (z faultyZones) BindAll(ctx context.Context, bindings []zones.Binding) (errs []error) {
+	if err := z.wait(ctx); err != nil {
+		return slices.Repeat([]error{err}, len(bindings))
+	}
 	err := z.in(ctx, "Bind", func() error {
 		errs = z.Client.BindAll(ctx, bindings)
 		return errors.Join(errs...)
@@ -282,7 +319,7 @@ func (w *world) start() {
 		Advertisements: noNeeds{},
 		Backends:       bothBackends{faultyRules{service.NFTables{Kernel: w.rules}, w.f}, otherRules{w.other, w.f}}, Leftovers: noLeftovers{}, Libvirt: noLeftovers{},
 		Links: faultyLinks{w.links, w.f}, Table: noTable{}, Chains: noChains{}, Zones: faultyZones{w.zones, w.f}, Firewalld: w.zones,
-		Files: faultyFiles{files, w.f}, Host: noNeeds{}, Settings: faultySettings{service.ConfigFiles{Dir: w.path("etc"), Libvirt: w.path("network.conf")}, w.f}, Totals: totals,
+		Files: faultyFiles{files, w.f}, Records: files, Leaving: files, Host: noNeeds{}, Settings: faultySettings{service.ConfigFiles{Dir: w.path("etc"), Libvirt: w.path("network.conf")}, w.f}, Totals: totals,
 		Log: slog.New(slog.DiscardHandler), Notify: w.notify,
 	})
 	fatal(w.t, w.svc.Start(context.Background()))

@@ -164,7 +164,7 @@ func TestIsolatedNetworkBehindFirewalld(t *testing.T) {
 func TestMissingZoneKeepsGuestsSafe(t *testing.T) {
 	t.Parallel()
 	r := walledRig(t)
-	r.Announce("state_code=zone-not-bound")
+	r.Announce("state_code=zone-")
 	r.unlimited()
 	internet := r.Internet()
 	r.Bridge("virbr0", natNet)

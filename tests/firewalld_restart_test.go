@@ -153,7 +153,7 @@ func TestAskedZoneWhileFirewalldIsAway(t *testing.T) {
 func TestInstallAndRemoveZones(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.Announce("state_code=zone-not-bound")
+	r.Announce("state_code=zone-")
 	r.zoneFiles()
 	r.StartDaemon()
 	r.wantError(r.Manager("InstallZones", opts()), "FirewalldNotRunning")

@@ -154,7 +154,7 @@ func TestZoneOfAWaitingNetwork(t *testing.T) {
 func TestMissingZone(t *testing.T) {
 	t.Parallel()
 	r := walledRig(t)
-	r.Announce("state_code=zone-not-bound")
+	r.Announce("state_code=zone-")
 	r.Bridge("virbr0", natNet)
 	f := r.Follow()
 	r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))

@@ -269,7 +269,7 @@ func TestIptablesBesideFirewalld(t *testing.T) {
 			t.Run(firewalld+" and iptables "+variant, func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t)
-				r.Announce(uncovered, "state_code=zone-not-bound")
+				r.Announce(uncovered, "state_code=zone-")
 				setIptables(r.Host, variant)
 				r.zoneFiles(allZones...)
 				r.Firewalld(firewalld)

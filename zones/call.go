@@ -36,16 +36,19 @@ func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, 
 }
 
 func (c *Client) callFor(ctx context.Context, limit time.Duration, path dbus.ObjectPath, method string, args []any, out ...any) error {
-	inner, cancel := context.WithTimeout(ctx, limit)
+	inner, cancel := context.WithTimeoutCause(ctx, limit, silence{limit})
 	defer cancel()
 	asked := c.talk.ask()
+	inner, stop := c.talk.watch(inner)
 	call := c.conn.Object(busName, path).CallWithContext(inner, method, dbus.FlagNoAutoStart, args...)
+	stop()
 	asked(inner.Err() == nil)
 	if call.Err == nil {
 		return call.Store(out...)
 	}
-	if inner.Err() != nil && ctx.Err() == nil && errors.Is(call.Err, context.DeadlineExceeded) {
-		return silence{limit}
+	var s silence
+	if inner.Err() != nil && errors.As(context.Cause(inner), &s) {
+		return s
 	}
 	return explain(call.Err)
 }

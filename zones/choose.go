@@ -15,7 +15,9 @@ const (
 // Installed is what firewalld has at one moment; the zero value is a host on
 // which it does not run.
 type Installed struct {
-	Running  bool
+	Running bool
+	// Life tells one run of firewalld from another, as long as it is watched.
+	Life     string
 	Zones    []string
 	Policies []string // empty also for firewalld before 0.9, which has none
 }

@@ -47,6 +47,7 @@ type known struct {
 	watches    int
 	generation int // grows with each thing that makes answers out of date
 	running    bool
+	life       string // of the firewalld that runs
 	installed  *Installed
 	backend    string
 }
@@ -149,6 +150,7 @@ func (c *Client) Installed(ctx context.Context) (Installed, error) {
 	if err != nil {
 		return Installed{}, err
 	}
+	have.Life = k.life
 	c.learn(k.generation, func(k *known) { k.installed = &have })
 	return have.clone(), nil
 }

@@ -57,7 +57,7 @@ func (c *Client) Watch(ctx context.Context) (<-chan Event, error) {
 	c.mu.Lock()
 	c.known.watches++
 	c.known.generation++
-	c.known.running = w.owner != ""
+	c.known.running, c.known.life = w.owner != "", w.life()
 	c.mu.Unlock()
 	go w.run(ctx)
 	return w.events, nil
@@ -68,6 +68,7 @@ type watch struct {
 	signals chan *dbus.Signal
 	events  chan Event
 	matches [][]dbus.MatchOption
+	bus     string // the bus's own ID
 	owner   string // firewalld's unique name, "" while it is not there
 	pending []Event
 }
@@ -92,9 +93,20 @@ func (w *watch) start(ctx context.Context) error {
 		}
 		w.matches = append(w.matches, m)
 	}
+	if err := w.client.conn.BusObject().CallWithContext(ctx, busInterface+".GetId", 0).Store(&w.bus); err != nil {
+		return fmt.Errorf("asking the bus for its ID: %w", err)
+	}
 	var err error
 	w.owner, err = w.client.owner(ctx)
 	return err
+}
+
+// life names the run of firewalld: a bus never gives a unique name twice.
+func (w *watch) life() string {
+	if w.owner == "" {
+		return ""
+	}
+	return w.bus + w.owner
 }
 
 func firewalldSignal(iface, member string) []dbus.MatchOption {
@@ -186,7 +198,7 @@ func (w *watch) changeOwner(owner string) {
 	w.client.forget()
 	w.client.talk.begin()
 	w.client.mu.Lock()
-	w.client.known.running = owner != ""
+	w.client.known.running, w.client.known.life = owner != "", w.life()
 	w.client.mu.Unlock()
 	if vanished {
 		w.push(Event{Kind: Vanished})

@@ -55,7 +55,7 @@ func removeNetworks(ctx context.Context, o options, log *slog.Logger) error {
 	for _, n := range d.service.AllNetworks() {
 		errs = append(errs, d.service.RemoveNetwork(ctx, n.Network.Name, service.ChangeOptions{}))
 	}
-	return errors.Join(append(errs, d.close())...)
+	return errors.Join(append(errs, d.service.Owed(), d.close())...)
 }
 
 // vacate takes the rules of both backends out, and the help for DHCP checksums.
@@ -119,7 +119,7 @@ func restoreAdvertisements(ctx context.Context, o options, log *slog.Logger) err
 // may be one that somebody else uses too.
 func forget(runtimeDir string) error {
 	var errs []error
-	for _, name := range []string{"networks", "removed", "counters.json", "journal.json", "iptables", "advertisements"} {
+	for _, name := range []string{"networks", "removed", "counters.json", "journal.json", "iptables", "advertisements", "zones", "leaving"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(runtimeDir, name)))
 	}
 	return errors.Join(errs...)

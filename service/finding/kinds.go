@@ -10,6 +10,8 @@ const (
 	ForwardingOff       ID = "forwarding-off"
 	AdvertisementsHeard ID = "advertisements-heard"
 	ZoneNotBound        ID = "zone-not-bound"
+	ZoneMissing         ID = "zone-missing"
+	FirewalldSilent     ID = "firewalld-unresponsive"
 	LibvirtHasNetwork   ID = "libvirt-has-network"
 	LibvirtRulesMissing ID = "libvirt-rules-missing"
 	LibvirtUnreadable   ID = "libvirt-unreadable"
@@ -34,6 +36,8 @@ func Kinds() []Kind {
 		{ForwardingOff, Warning, Degraded, "The kernel does not forward packets, so guests reach nothing beyond the host."},
 		{AdvertisementsHeard, Warning, Degraded, "The host listens to router advertisements on the network's bridge, so that a guest can make itself the host's router."},
 		{ZoneNotBound, Warning, Degraded, "The bridge is not in its firewalld zone."},
+		{ZoneMissing, Warning, Degraded, "firewalld lacks the zone that the bridge belongs in, so that its default zone decides."},
+		{FirewalldSilent, Warning, Degraded, "firewalld does not answer. The rules are in force, and bridges enter and leave their zones as soon as it does."},
 		{LibvirtHasNetwork, Info, None, "libvirt runs the network too. Its own rules for the network stay as they are, beside the service's."},
 		{LibvirtUnreadable, Warning, None, "A file in which libvirt notes a network that it runs cannot be read. Until it can be, nothing of libvirt's is taken for left behind."},
 		{LibvirtRulesMissing, Warning, None, "libvirt runs the network too, and rules that it made for it have been taken out. The service's are in force; without it the guests would miss them."},
