@@ -216,6 +216,7 @@ func TestVerbsOfTheHost(t *testing.T) {
 	contains(t, "zones remove", r.ctl(0, "zones", "remove", "--unbind"), "libvirt-to-host")
 	r.same("zones remove", r.ctlJSON("zones", "remove"), map[string]any{"removed": []any{}})
 
+	r.statusAndDoctor(t)
 	contains(t, "backend", r.ctl(0, "backend"), "nftables", "auto", "the kernel has it and nft is installed")
 	r.same("backend", r.ctlJSON("backend", "nftables", "--persistent"), map[string]any{"backend": "nftables",
 		"configured_backend": "nftables", "available_backends": []any{"nftables", "iptables"}})
@@ -231,6 +232,29 @@ func TestVerbsOfTheHost(t *testing.T) {
 	}
 }
 
+// statusAndDoctor has a network that waits for its bridge, and one whose bridge
+// firewalld has no zone for.
+func (r *rig) statusAndDoctor(t *testing.T) {
+	t.Helper()
+	r.AwaitState("default", "degraded")
+	r.must(r.AddXML(netXML("lab", "virbr5", "open", "10.5.0.1/24"))) // its zone is nobody's business
+	contains(t, "list", r.ctl(0, "list"), "\ndefault is degraded: ", "zones install", "[zone-not-bound]", "\nlab is waiting: ", "[bridge-missing]")
+	contains(t, "status", r.ctl(0, "status"), "2 networks, 1 degraded, 1 waiting", "the kernel has it and nft is installed",
+		"running, backend nftables", "default is degraded: ", "lab is waiting: ")
+	status := r.ctlJSON("status")
+	r.same("status", field(status, "networks"), map[string]any{"total": 2.0, "active": 0.0, "waiting": 1.0, "degraded": 1.0, "failed": 0.0})
+	r.same("status", field(status, "not_active", 0), map[string]any{"name": "default", "state": "degraded", "state_code": "zone-not-bound"})
+	contains(t, "doctor", r.ctl(1, "doctor"), "warning: network default: ", "[zone-not-bound]", "info: network lab: ", "[bridge-missing]")
+	contains(t, "doctor lab", r.ctl(0, "doctor", "lab"), "[bridge-missing]", "nothing is amiss")
+	out := r.ctl(1, "--json", "doctor", "default")
+	var found any
+	if err := json.Unmarshal([]byte(out), &found); err != nil {
+		t.Fatalf("%v in\n%s", err, out)
+	}
+	r.same("doctor", field(found, 0), map[string]any{"id": "zone-not-bound", "severity": "warning", "network": "default"})
+	r.must(r.Manager("RemoveNetwork", "lab", opts()))
+}
+
 // TestExitCodes has a way to each: 0 and 1 are seen to above.
 func TestExitCodes(t *testing.T) {
 	t.Parallel()
@@ -241,7 +265,7 @@ func TestExitCodes(t *testing.T) {
 		out := r.ctl(2, args...)
 		contains(t, strings.Join(args, " "), out, "virtfirewallctl --help")
 	}
-	for _, args := range [][]string{{"show", "nobody"}, {"remove", "nobody"}, {"rules", "nobody"}, {"counters", "nobody"}, {"bind", "virbr9"}, {"unbind", "virbr9"}} {
+	for _, args := range [][]string{{"doctor", "nobody"}, {"show", "nobody"}, {"remove", "nobody"}, {"rules", "nobody"}, {"counters", "nobody"}, {"bind", "virbr9"}, {"unbind", "virbr9"}} {
 		contains(t, strings.Join(args, " "), r.ctl(3, args...), args[1])
 	}
 	r.ctl(1, "add", "/root/none.xml")
@@ -261,10 +285,10 @@ func TestExitCodes(t *testing.T) {
 	}
 	before := r.everything()
 	for _, args := range [][]string{{"add", "/srv/lab.xml"}, {"remove", "lab"}, {"bind", "virbr5"}, {"unbind", "virbr5"}, {"zones", "install"},
-		{"zones", "remove"}, {"reload"}, {"reapply"}, {"backend", "auto", "--persistent"}} {
+		{"zones", "remove"}, {"reload"}, {"reapply"}, {"backend", "auto", "--persistent"}, {"doctor"}} {
 		as(4, args...)
 	}
-	for _, args := range [][]string{{"list"}, {"show", "lab"}, {"rules"}, {"counters"}, {"preview", "/srv/lab.xml"}, {"zones", "list"}, {"backend"}, {"version"}} {
+	for _, args := range [][]string{{"list"}, {"show", "lab"}, {"rules"}, {"counters"}, {"preview", "/srv/lab.xml"}, {"zones", "list"}, {"backend"}, {"version"}, {"status"}} {
 		as(0, args...)
 	}
 	if diff := cmp.Diff(before, r.everything()); diff != "" {
