@@ -312,3 +312,45 @@ func TestLibvirtsRulesStayBesideFirewalld(t *testing.T) {
 		})
 	}
 }
+
+const closedXML = "<network><name>closed</name><bridge name='virbr9' stp='off'/><ip address='10.9.0.1' prefix='24'/></network>"
+
+// TestGuestsOverLibvirtsReloads: at each reload libvirt takes its rules out and
+// puts them back, one by one. An isolated guest gets nothing out meanwhile; with
+// the iptables backend, whose rules stand before libvirt's, another loses nothing.
+func TestGuestsOverLibvirtsReloads(t *testing.T) {
+	t.Parallel()
+	for _, backend := range []string{"nftables", "iptables"} {
+		t.Run(backend, func(t *testing.T) {
+			t.Parallel()
+			r, p := besideRig(t, "nft", backend)
+			fatal(t, p.run("closed", closedXML))
+			alone := r.libvirtsRules()
+			r.StartDaemon()
+			for _, name := range []string{"first", "closed"} {
+				r.must(r.AddXML(p.dump(t, name)))
+				r.AwaitState(name, "active")
+			}
+			guest, lone := r.Guest("virbr0", "guest", "192.168.122.10/24"), r.Guest("virbr9", "lone", "10.9.0.10/24")
+			internet := r.Internet()
+			r.until("ours are there", func() bool { return backend == "nftables" || strings.Contains(ownChains(r), "virbr9") })
+			out, err := host.StartStream(lone, internet, host.StreamConfig{To: netip.MustParseAddrPort(internet4 + ":7777"), Rate: 500})
+			fatal(t, err)
+			flow, err := host.StartStream(guest, internet, host.StreamConfig{To: netip.MustParseAddrPort(internet4 + ":7778"), Rate: 500})
+			fatal(t, err)
+			for range 5 {
+				p.Must("iptables", "-w", "-F", "LIBVIRT_FWX")
+				fatal(t, p.daemon.Signal(syscall.SIGHUP))
+				r.awaitLibvirts("a reload", alone)
+			}
+			closed, open := out.Stop(), flow.Stop()
+			t.Logf("isolated: %v; nat: %v", closed, open)
+			if closed.Received > 0 || closed.Sent < 100 {
+				t.Errorf("of an isolated guest: %v", closed)
+			}
+			if backend == "iptables" && (open.Lost > 0 || open.SendErrors > 0) || open.Received < 100 {
+				t.Errorf("of a guest: %v", open)
+			}
+		})
+	}
+}
