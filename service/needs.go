@@ -7,7 +7,6 @@ import (
 	"net/netip"
 
 	"github.com/virtfirewalld/virtfirewalld/service/host"
-	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
 // Needs is HostNeeds over the host itself.
@@ -46,8 +45,12 @@ func (n *Needs) ForwardingOff(d host.Demand) (off []string, err error) { return 
 func (n *Needs) ForwardingNeeded(d host.Demand) []string { return n.forwarding.Needed(d) }
 
 // Retranslate forgets connections of these networks that began untranslated.
-func (n *Needs) Retranslate(ctx context.Context, nets []network.Network) error {
-	deleted, err := host.Retranslate(ctx, nets, n.ownAddresses)
+func (n *Needs) Retranslate(ctx context.Context, nets []Member) error {
+	guests := make([]host.Guests, len(nets))
+	for i, m := range nets {
+		guests[i] = host.Guests{Network: m.Network, Index: m.Index}
+	}
+	deleted, err := host.Retranslate(ctx, guests, n.ownAddresses)
 	if deleted > 0 {
 		n.log.Info("connections that began before their translation begin anew", "connections", deleted)
 	}

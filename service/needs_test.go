@@ -47,7 +47,10 @@ func TestNeedsOverTheHost(t *testing.T) {
 
 	track(t, "192.168.122.2", "203.0.113.1")
 	track(t, "192.168.122.2", "203.0.113.2") // an address of the host's own
-	nets := []network.Network{{Name: "default", Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.122.1/24")}}}
+	eth0, err := netlink.LinkByName("eth0")
+	watchtest.Must(t, err)
+	watchtest.Must(t, netlink.NeighSet(&netlink.Neigh{LinkIndex: eth0.Attrs().Index, IP: net.IPv4(192, 168, 122, 2), State: netlink.NUD_PERMANENT, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}))
+	nets := []Member{{Index: eth0.Attrs().Index, Network: network.Network{Name: "default", Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.122.1/24")}}}}
 	watchtest.Must(t, needs.Retranslate(t.Context(), nets))
 	left, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
 	watchtest.Must(t, err)

@@ -120,7 +120,7 @@ type HostNeeds interface {
 	ForwardingNeeded(d host.Demand) []string
 	// Retranslate forgets connections of these networks that began
 	// untranslated.
-	Retranslate(ctx context.Context, nets []network.Network) error
+	Retranslate(ctx context.Context, nets []Member) error
 	// FillChecksums keeps DHCP checksum help for exactly these bridges, each
 	// with its network's name.
 	FillChecksums(ctx context.Context, bridges map[string]string) error

@@ -69,11 +69,11 @@ func (s *Service) translateEarly(ctx context.Context) {
 // forgetUntranslated looks once, for the networks as they are by now.
 func (s *Service) forgetUntranslated() {
 	names := s.early.take()
-	var nets []network.Network
+	var nets []Member
 	s.mu.RLock()
 	for name := range names {
 		if m := s.networks[name]; m != nil && m.translates() {
-			nets = append(nets, m.net)
+			nets = append(nets, m.member())
 		}
 	}
 	s.mu.RUnlock()

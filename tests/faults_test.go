@@ -252,7 +252,7 @@ func (noNeeds) ForwardingNeeded(needs.Demand) []string                          
 func (noNeeds) Silence(int) (bool, error)                                       { return false, nil }
 func (noNeeds) Restore(int) error                                               { return nil }
 func (noNeeds) Silenced() []int                                                 { return nil }
-func (noNeeds) Retranslate(context.Context, []network.Network) error            { return nil }
+func (noNeeds) Retranslate(context.Context, []service.Member) error             { return nil }
 func (noNeeds) FillChecksums(context.Context, map[string]string) error          { return nil }
 
 // noTable is a table that nobody else touches: it is owned.

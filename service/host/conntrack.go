@@ -32,12 +32,20 @@ const (
 	answerTimeout = 5 * time.Second
 )
 
+// Guests are a network and its bridge, by interface index; 0 while there is none.
+type Guests struct {
+	Network network.Network
+	Index   int
+}
+
 // Retranslate deletes the connections of the networks' guests that began
 // without the translation that they would get now, so that the next packet of
-// each begins it anew and translated. own gives the host's own addresses: what
+// each begins it anew and translated. An entry of conntrack does not say which
+// interface its packets came in by, and others may use the same addresses: one
+// is deleted only where its source is known to be at the network's bridge. own gives the host's own addresses: what
 // goes there is not forwarded, and so not translated either. It is asked for
 // only if there is something to compare.
-func Retranslate(ctx context.Context, nets []network.Network, own func() []netip.Addr) (deleted int, err error) {
+func Retranslate(ctx context.Context, nets []Guests, own func() []netip.Addr) (deleted int, err error) {
 	if n, err := connections(); err != nil || n == 0 {
 		return 0, err
 	}
@@ -49,6 +57,10 @@ func Retranslate(ctx context.Context, nets []network.Network, own func() []netip
 		stale, err := untranslated(ctx, m)
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return deleted, err
+		}
+		stale, unsure := m.proven(stale)
+		if unsure != nil {
+			return deleted, unsure
 		}
 		n, failed := deleteAll(ctx, stale)
 		deleted += n

@@ -53,7 +53,10 @@ func BenchmarkRetranslate(b *testing.B) {
 			b.Run(fmt.Sprintf("entries=%d/networks=%d", entries, networks), func(b *testing.B) {
 				watchtest.NewNamespace(b)
 				addConnections(b, netip.MustParseAddr("172.16.0.1"), entries)
-				nets := natNetworks(networks)
+				var nets []Guests
+				for _, n := range natNetworks(networks) {
+					nets = append(nets, Guests{Network: n, Index: 1})
+				}
 				for b.Loop() {
 					if n, err := Retranslate(b.Context(), nets, none); n != 0 || err != nil {
 						b.Fatal(n, err)
@@ -64,12 +67,30 @@ func BenchmarkRetranslate(b *testing.B) {
 	}
 }
 
+// behindAGuest is a network all of whose connections come from a subnet that a
+// guest has behind it.
+func behindAGuest(b *testing.B) []Guests {
+	b.Helper()
+	link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "virbr0"}}
+	watchtest.Must(b, netlink.LinkAdd(link))
+	watchtest.Must(b, netlink.LinkSetUp(link))
+	own, behind := netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("10.0.0.0/8")
+	addr, err := netlink.ParseAddr(own.String())
+	watchtest.Must(b, err)
+	watchtest.Must(b, netlink.AddrAdd(link, addr))
+	guest := net.IPv4(10, 0, 0, 2)
+	watchtest.Must(b, netlink.NeighSet(&netlink.Neigh{LinkIndex: link.Index, IP: guest, State: netlink.NUD_PERMANENT, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}))
+	watchtest.Must(b, netlink.RouteAdd(&netlink.Route{LinkIndex: link.Index, Gw: guest, Dst: &net.IPNet{IP: net.IPv4(10, 0, 0, 0), Mask: net.CIDRMask(8, 32)}}))
+	n := network.Network{Mode: network.ModeNAT, Addresses: []netip.Prefix{own}, Routes: []netip.Prefix{behind}}
+	return []Guests{{Network: n, Index: link.Index}}
+}
+
 // BenchmarkRetranslateAll deletes every connection that there is.
 func BenchmarkRetranslateAll(b *testing.B) {
 	for _, entries := range []int{1000, 100_000} {
 		b.Run(fmt.Sprint("entries=", entries), func(b *testing.B) {
 			watchtest.NewNamespace(b)
-			nets := []network.Network{{Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}}
+			nets := behindAGuest(b)
 			for b.Loop() {
 				b.StopTimer()
 				addConnections(b, netip.MustParseAddr("10.1.0.1"), entries)

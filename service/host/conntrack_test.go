@@ -95,6 +95,25 @@ var nat = network.Network{Name: "default", Bridge: "virbr0", Mode: network.ModeN
 
 func natBoth() network.Network { n := nat; n.NATIPv6 = true; return n }
 
+// guestsOf looks the bridges up in the namespace of the calling thread.
+func guestsOf(nets []network.Network) (out []Guests) {
+	for _, n := range nets {
+		g := Guests{Network: n}
+		if link, err := net.InterfaceByName(n.Bridge); err == nil {
+			g.Index = link.Index
+		}
+		out = append(out, g)
+	}
+	return out
+}
+
+// meet has the host know guests of virbr0, as if they had asked it for an address.
+func meet(h *hosts.Host, dev string, addrs ...string) {
+	for i, a := range addrs {
+		h.Must("ip", "neigh", "replace", a, "lladdr", fmt.Sprintf("02:00:00:00:01:%02x", i), "dev", dev, "nud", "permanent")
+	}
+}
+
 // again runs Retranslate on a host and gives how many it deleted.
 func again(t *testing.T, h *hosts.Host, nets ...network.Network) (deleted int) {
 	t.Helper()
@@ -105,7 +124,7 @@ func again(t *testing.T, h *hosts.Host, nets ...network.Network) (deleted int) {
 		return all
 	}
 	err := h.Do(func() (err error) {
-		deleted, err = Retranslate(context.Background(), nets, own)
+		deleted, err = Retranslate(context.Background(), guestsOf(nets), own)
 		return err
 	})
 	if err != nil {
@@ -207,6 +226,8 @@ func awaitEntry(t *testing.T, h *hosts.Host, any ...string) {
 func TestConnectionsThatStay(t *testing.T) {
 	t.Parallel()
 	h, _, _ := tracking(t)
+	meet(h, "virbr0", "192.168.122.2", "192.168.122.3", "192.168.122.4", "192.168.122.5")
+	h.Must("ip", "route", "add", "10.9.0.0/16", "via", "192.168.122.2")
 	create := func(args ...string) {
 		h.Must(append([]string{"conntrack", "-I", "-p", "udp", "--timeout", "600", "--sport", "1000", "--dport", "53"}, args...)...)
 	}
@@ -235,6 +256,16 @@ func TestConnectionsThatStay(t *testing.T) {
 	pair("10.9.1.1", "203.0.113.1")      // from behind a guest
 	pair("192.168.122.5", "203.0.113.1") // from a guest
 	pair("192.168.122.5", "192.168.123.2")
+	// What nothing says of that it came from the bridge.
+	pair("192.168.122.6", "203.0.113.1")
+	pair("192.168.122.7", "203.0.113.1")
+	meet(h, "virbr0", "192.168.122.7")
+	meet(h, "virbr1", "192.168.122.7")
+	absent := behind
+	absent.Bridge = "virbr9"
+	if n := again(t, h, absent, routed); n != 0 {
+		t.Errorf("%d connections deleted of a network without a bridge", n)
+	}
 	if n := again(t, h, behind, routed); n != 3 {
 		t.Errorf("%d connections deleted, want 3; left are\n%s", n, h.Must("conntrack", "-L"))
 	}
@@ -243,7 +274,7 @@ func TestConnectionsThatStay(t *testing.T) {
 // The kernel leaves translated connections out of what it lists, but older ones
 // do not.
 func TestTranslatedConnectionDoesNotMatch(t *testing.T) {
-	m := newMatcher([]network.Network{nat}, none)
+	m := newMatcher([]Guests{{Network: nat}}, none)
 	guest, server, host := netip.MustParseAddr("192.168.122.2"), netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")
 	if !m.matches(connection{from: guest, to: server, replyTo: guest}) {
 		t.Error("an untranslated connection does not match")
@@ -260,7 +291,7 @@ func TestConnectionsAreLeftWithoutTime(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	err := h.Do(func() error {
-		n, err := Retranslate(ctx, []network.Network{nat}, none)
+		n, err := Retranslate(ctx, []Guests{{Network: nat}}, none)
 		if n != 0 {
 			return fmt.Errorf("%d connections deleted", n)
 		}
@@ -278,7 +309,7 @@ func TestOnlyTheConnectionThatWasSeenIsDeleted(t *testing.T) {
 	f := newFlow(t, one, h.Internet(), "203.0.113.1:7000")
 	f.want("at first", "192.168.122.2")
 	err := h.Do(func() error {
-		m := newMatcher([]network.Network{nat}, none)
+		m := newMatcher([]Guests{{Network: nat}}, none)
 		seen, err := untranslated(context.Background(), m)
 		if err != nil || len(seen) != 1 {
 			return fmt.Errorf("%d connections seen: %w", len(seen), errors.Join(err, os.ErrInvalid))

@@ -13,15 +13,17 @@ import (
 // an address is in one of them at most, and a look for each length of prefix
 // finds it however many networks there are.
 type matcher struct {
+	nets    []Guests
 	subnets map[netip.Prefix]int // with the network's position
 	lengths []int
 	v4, v6  bool // families with subnets
 	own     func() map[netip.Addr]bool
 }
 
-func newMatcher(nets []network.Network, own func() []netip.Addr) *matcher {
-	m := &matcher{subnets: make(map[netip.Prefix]int), own: once(own)}
-	for i, n := range nets {
+func newMatcher(nets []Guests, own func() []netip.Addr) *matcher {
+	m := &matcher{nets: nets, subnets: make(map[netip.Prefix]int), own: once(own)}
+	for i, g := range nets {
+		n := g.Network
 		if n.Mode != network.ModeNAT {
 			continue
 		}
