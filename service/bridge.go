@@ -45,6 +45,9 @@ func (m *managed) present() bool { return m.bridge.index != 0 }
 // member is the network as a backend needs it.
 func (m *managed) member() Member {
 	b := Member{Network: m.net, Index: m.bridge.index, Iface: m.iface(), Names: []string{m.net.Bridge}}
+	if len(m.devices) > 0 {
+		b.Network.Devices = m.devices
+	}
 	switch {
 	case m.bridge.stray == finding.BridgeTaken:
 		b.Iface = "" // there is no link for it to be written for

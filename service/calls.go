@@ -94,7 +94,7 @@ func (s *Service) prepare(c *conversation, n network.Network, before *managed) (
 			}
 		}
 	}
-	return next.compiled(), nil
+	return s.withDevices(next.compiled()), nil
 }
 
 // asksZone says whether the network names a zone that it did not name before.

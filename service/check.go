@@ -91,7 +91,7 @@ func (s *Service) admitBeside(n network.Network) error {
 	if _, known := s.networks[n.Name]; !known && len(s.networks) >= network.MaxNetworks {
 		return errorf(LimitExceeded, "%d networks are the most there may be: remove one first", network.MaxNetworks)
 	}
-	subnets := n.Subnets()
+	subnets := contested(n)
 	for _, networks := range []map[string]*managed{s.networks, s.held} {
 		for name, other := range networks {
 			if name == n.Name || other == nil {
@@ -119,27 +119,6 @@ func (s *Service) owner(bridge string) (name string, taken bool) {
 		}
 	}
 	return "", false
-}
-
-// admitOnHost compares with the subnets of the host's other interfaces.
-func (s *Service) admitOnHost(n network.Network, b bridge) error {
-	subnets := n.Subnets()
-	for _, a := range s.Links.Addresses() {
-		if (b.index != 0 && a.Index == b.index) || a.Prefix.Bits() == 0 {
-			continue
-		}
-		if mine, overlaps := overlap(subnets, a.Prefix.Masked()); overlaps {
-			name := "another interface"
-			if l, ok := s.Links.LinkByIndex(a.Index); ok {
-				if l.Name == n.Bridge {
-					continue
-				}
-				name = "interface " + l.Name
-			}
-			return errorf(SubnetOverlap, "subnet %s overlaps %s of the host's %s: choose another subnet", mine, a.Prefix, name)
-		}
-	}
-	return nil
 }
 
 func overlap(subnets []netip.Prefix, p netip.Prefix) (netip.Prefix, bool) {

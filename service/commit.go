@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
@@ -201,6 +202,7 @@ func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
 	var fresh []network.Network
 	var gone []string
 	ts = s.ignoreGuests(ctx, ts)
+	hosts := sync.OnceValue(s.hostSubnets)
 	for i := range ts {
 		t := &ts[i]
 		if t.next == nil {
@@ -209,6 +211,9 @@ func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
 		}
 		_, found := s.forwarding(ctx, t.next)
 		t.next = t.next.noting(fromForwarding, found...)
+		if t.old == nil || !slices.Equal(t.old.subnets, t.next.subnets) {
+			t.next = t.next.noting(fromSubnets, subnetFindings(hosts(), t.next)...)
+		}
 		if t.next.translates() && (t.old == nil || !slices.Equal(t.old.translated(), t.next.translated())) {
 			fresh = append(fresh, t.next.net)
 		}

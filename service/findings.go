@@ -22,6 +22,7 @@ const (
 	fromLibvirt         source = "libvirt"
 	fromFile            source = "file"
 	fromDevices         source = "devices"
+	fromSubnets         source = "subnets"
 	fromFight           source = "fight"
 	fromHost            source = "host"
 	fromTable           source = "table"

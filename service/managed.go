@@ -13,6 +13,7 @@ import (
 type managed struct {
 	net        network.Network
 	subnets    []netip.Prefix // of net, kept for comparisons
+	devices    []string       // forward devices by their links' own names
 	persistent bool
 	backend    string // the one that holds its rules
 
@@ -83,7 +84,7 @@ func (m *managed) forwards() (v4, v6 bool) {
 	if m.net.Mode == network.ModeIsolated {
 		return false, false
 	}
-	for _, p := range m.net.Subnets() {
+	for _, p := range contested(m.net) { // what is of one link is not forwarded
 		v4, v6 = v4 || p.Addr().Is4(), v6 || p.Addr().Is6()
 	}
 	return v4, v6

@@ -58,6 +58,8 @@ type Links interface {
 type Picture interface {
 	LinkByIndex(index int) (watch.Link, bool)
 	Links() []watch.Link
+	// LinkByName takes own and alternative names.
+	LinkByName(name string) (watch.Link, bool)
 	Addresses() []watch.Address
 	DefaultRoutes() []watch.Route
 }

@@ -52,6 +52,9 @@ func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
 		if t, changed := s.relinked(m.net.Name); changed {
 			ts = append(ts, t)
 			mended[m.net.Name] = "its bridge had changed"
+			if t.old.bridge == t.next.bridge {
+				mended[m.net.Name] = "its forward devices had changed"
+			}
 		}
 	}
 	s.applyLinks(ctx, ts, "Reapply")
@@ -74,6 +77,7 @@ func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
 			nets = append(nets, m.net)
 		}
 	}
+	s.noteSubnets(s.all())
 	s.retranslate(nets)
 	poke(s.dhcp)
 	poke(s.foreign)

@@ -156,7 +156,7 @@ func (s *Service) reloadedOne(e store.Entry, old *managed) (*managed, error) {
 		next.zone.bound = old.zone.bound
 		next.noted = old.notedBeside(fromFile)
 	}
-	return next.compiled(), nil
+	return s.withDevices(next.compiled()), nil
 }
 
 // distinct checks networks that come together against one another.
@@ -171,7 +171,7 @@ func distinct(want map[string]store.Entry) error {
 			return errorf(BridgeInUse, "networks %q and %q both have bridge %s: give one another bridge", name, other, e.Network.Bridge)
 		}
 		bridges[e.Network.Bridge] = name
-		for _, p := range e.Network.Subnets() {
+		for _, p := range contested(e.Network) {
 			all = append(all, owned{p, name})
 		}
 	}

@@ -109,6 +109,9 @@ func (s *Service) relink(ctx context.Context, changes []watch.Change) {
 			touched[m.net.Name] = true
 		}
 	}
+	for _, name := range s.byDevices(changes) {
+		touched[name] = true
+	}
 	var ts []transition
 	for name := range touched {
 		if t, changed := s.relinked(name); changed {
@@ -150,13 +153,14 @@ func (s *Service) relinked(name string) (transition, bool) {
 		s.kick()
 		return transition{}, false
 	}
-	if b == m.bridge {
-		return transition{}, false
-	}
 	next := *m
 	next.bridge = b
 	next.zone = next.zoneAfter(m)
-	return transition{old: m, next: next.compiled()}, true
+	again := s.withDevices(next.compiled())
+	if b == m.bridge && again.sameDevices(m) {
+		return transition{}, false
+	}
+	return transition{old: m, next: again}, true
 }
 
 func (s *Service) applyLinks(ctx context.Context, ts []transition, cause string) {

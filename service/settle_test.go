@@ -11,6 +11,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
 // stubbornHost cannot switch forwarding on.
@@ -27,6 +28,11 @@ func (stubbornHost) Silenced() []int                                        { re
 func (stubbornHost) Retranslate(context.Context, []Member) error            { return nil }
 func (stubbornHost) FillChecksums(context.Context, map[string]string) error { return nil }
 
+// bareHost has no addresses.
+type bareHost struct{ monitor }
+
+func (bareHost) Addresses() []watch.Address { return nil }
+
 type onlyName struct{ Backend }
 
 func (onlyName) Name() string { return choice.NFTables }
@@ -34,7 +40,7 @@ func (onlyName) Name() string { return choice.NFTables }
 // A value that readers may hold is never written again: settling a change that
 // finds something new of the network makes a new value. Run with -race.
 func TestSettlingWritesNoPublishedValue(t *testing.T) {
-	s := New("test", Deps{Host: stubbornHost{}, Advertisements: stubbornHost{}, Totals: NewTotals(nil), Log: slog.New(slog.DiscardHandler), Notify: func(Event) {}})
+	s := New("test", Deps{Host: stubbornHost{}, Links: bareHost{}, Advertisements: stubbornHost{}, Totals: NewTotals(nil), Log: slog.New(slog.DiscardHandler), Notify: func(Event) {}})
 	s.active = onlyName{}
 	n := network.Network{Name: "lab", Bridge: "virbr0", Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}
 	held := managed{net: n, subnets: n.Subnets(), bridge: bridge{index: 7, name: "virbr0"}, zone: zoneState{bound: "libvirt"}}.compiled()

@@ -114,6 +114,7 @@ func (s *Service) followTakeOver(ctx context.Context) {
 			nets = append(nets, m.net)
 		}
 	}
+	s.noteSubnets(s.all())
 	s.retranslate(nets)
 	poke(s.dhcp)
 	poke(s.foreign)
@@ -131,7 +132,7 @@ func (s *Service) restored(e store.Entry, link int, zone *store.ZoneRecord) (*ma
 	}
 	m := managed{net: e.Network, backend: s.active.Name(), subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
 	m.zone = m.recall(zone)
-	return m.compiled(), nil
+	return s.withDevices(m.compiled()), nil
 }
 
 // adopt makes a network known without telling anybody.

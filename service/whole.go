@@ -56,6 +56,7 @@ func (s *Service) Preview(_ context.Context, n network.Network, backend string) 
 	if err != nil {
 		return "", err
 	}
+	n.Devices, _ = s.resolve(n.Devices)
 	part, ok := ruleset.Compile(n, b.index)
 	if !ok {
 		return fmt.Sprintf("# network %s is open: it has no rules, the host's own decide\n", n.Name), nil

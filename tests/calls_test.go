@@ -40,7 +40,7 @@ func TestErrorNames(t *testing.T) {
 		"a name, by settings":        {r.Manager("AddNetwork", "default", settings, opts()), "NetworkExists"},
 		"a bridge that is taken":     {r.AddXML(netXML("other", "virbr0", "nat", "10.1.0.1/24")), "BridgeInUse"},
 		"a subnet that is taken":     {r.AddXML(netXML("other", "virbr1", "nat", "192.168.0.1/16")), "SubnetOverlap"},
-		"a subnet of the host":       {r.AddXML(netXML("other", "virbr1", "nat", "10.70.0.5/30")), "SubnetOverlap"},
+		"a subnet of the host":       {r.AddXML(netXML("other", "virbr1", "nat", "10.70.0.5/24")), "SubnetOverlap"},
 		"no such network":            {r.Manager("RemoveNetwork", "other", opts()), "NetworkNotFound"},
 		"no such network, for ever":  {r.Manager("RemoveNetwork", "other", opts("Persistent", true)), "NetworkNotFound"},
 		"no XML":                     {r.AddXML("network"), "InvalidArgument"},

@@ -270,7 +270,7 @@ func TestHostIsSeenAsItIs(t *testing.T) {
 		r.Must("ip", "route", "del", "default")
 		r.must(r.AddXML(netXML("default", "virbr0", "nat", natNet)))
 		r.Must("ip", "address", "add", "172.16.0.1/24", "dev", "wan0")
-		r.wantError(r.Network("default", "Update", opts("Addresses", []string{"172.16.0.2/25"}), opts()), "SubnetOverlap")
+		r.wantError(r.Network("default", "Update", opts("Addresses", []string{"172.16.0.2/24"}), opts()), "SubnetOverlap")
 		r.Must("ip", "address", "del", "172.16.0.1/24", "dev", "wan0")
 		r.must(r.Manager("RemoveNetwork", "default", opts()))
 	}

@@ -1,5 +1,13 @@
 package finding
 
+// The kinds of finding that forward devices and subnets have.
+const (
+	DeviceMissing      ID = "forward-device-missing"
+	SubnetInsideUplink ID = "subnet-inside-uplink"
+	SubnetAroundUplink ID = "subnet-around-uplink"
+	SubnetOnHost       ID = "subnet-on-host"
+)
+
 // The kinds of finding, by what they are about.
 const (
 	BridgeMissing       ID = "bridge-missing"
@@ -28,6 +36,10 @@ const (
 // Kinds returns the registry: every kind of finding that there is.
 func Kinds() []Kind {
 	return []Kind{
+		{DeviceMissing, Warning, Degraded, "A forward device of the network is no interface of the host, by its own or an alternative name. Guests use it as soon as it appears."},
+		{SubnetInsideUplink, Info, None, "A subnet of the network lies inside the subnet of one of the host's interfaces. Others on that link do not reach the guests by themselves."},
+		{SubnetAroundUplink, Info, None, "A subnet of the network lies around the subnet of one of the host's interfaces. The host reaches the addresses of both over that interface."},
+		{SubnetOnHost, Warning, None, "One of the host's interfaces has got the same subnet as the network. Which of the two a packet is for is a matter of chance."},
 		{BridgeMissing, Info, Waiting, "The network's bridge does not exist. Its rules are in force for the bridge's name, and it is active as soon as the bridge appears."},
 		{NotABridge, Error, Degraded, "What has the bridge's name is not a Linux bridge. The network's rules stay in force for the name."},
 		{BridgeTaken, Warning, Waiting, "The network's bridge belongs to another network by now."},

@@ -175,6 +175,11 @@ func (c compiler) nat() []Rule {
 	}
 	var rules []Rule
 	for _, p := range c.subnets() {
+		// What is of one link is never forwarded, and these rules know networks by
+		// their subnets alone: two networks with fe80::/64 would have the same ones.
+		if network.OfOneLink(p) {
+			continue
+		}
 		rules = append(rules, c.behindGuests(p)...)
 		for _, dev := range c.devices() {
 			rules = append(rules, c.translate(p, dev)...)

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,17 @@ func TestRulesAreReadBack(t *testing.T) {
 			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b Rule) bool { return a == b })); !ok || diff != "" {
 				t.Errorf("%s: %s: read %v (-want +got):\n%s", name, want.spec(), ok, diff)
 			}
+		}
+	}
+}
+
+// Two networks may have fe80::/64, and then no rule of the one is the other's.
+func TestSubnetOfOneLinkIsNotTranslated(t *testing.T) {
+	n := corpus(t)["nat-ipv6-masquerade"]
+	n.Addresses = append(n.Addresses, netip.MustParsePrefix("fe80::1/64"))
+	for _, r := range Compile(n) {
+		if r.Chain.Table == tableNAT && (network.OfOneLink(r.Source) || network.OfOneLink(r.Dest)) {
+			t.Errorf("translated: %s", r.spec())
 		}
 	}
 }
