@@ -124,6 +124,7 @@ func lastByte(addr string) int {
 func TestForwardDeviceThatComesLater(t *testing.T) {
 	t.Parallel()
 	r := startedRig(t)
+	r.Announce("forward-device-missing")
 	r.Bridge("virbr0", natNet)
 	xml := "<network><name>default</name><forward mode='nat'><interface dev='lan0'/><interface dev='wan0'/></forward>" +
 		"<bridge name='virbr0'/><ip address='192.168.122.1' prefix='24'/></network>"
