@@ -46,11 +46,15 @@ func TestFightOverTheTable(t *testing.T) {
 	}
 }
 
+// unwell is what the log says of networks in a fight.
+var unwell = []string{"a network is degraded", "a network is failed"}
+
 // fight has another program undo each repair. The pauses grow, State says who it
 // is and whether the rules are in force, and the service takes part with no more
 // than a little of the processor.
 func (r *rig) fight(t *testing.T, program, undo string, networks uint32) {
 	t.Helper()
+	r.Announce(unwell...)
 	other := r.Start("opponent", "sh", "-c", "while :; do "+undo+" 2>/dev/null; sleep 0.02; done")
 	r.AwaitState("default", "failed")
 	before, began := r.processor(), time.Now()
