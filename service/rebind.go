@@ -152,7 +152,7 @@ func (s *Service) rebound(ctx context.Context, places []*place) (mended []string
 	s.withLock(context.WithoutCancel(ctx), func(context.Context) {
 		var ts []transition
 		for _, p := range places {
-			if s.changedSince(p) {
+			if s.changedSince(p) || errors.Is(p.err, context.Canceled) { // the service stops
 				continue
 			}
 			now, _ := s.known(p.m.net.Name)

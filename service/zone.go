@@ -67,6 +67,9 @@ func (m *managed) outside(zone string, err error) zoneState {
 			return state
 		}
 	}
+	if !m.concernsZones() {
+		return state // where it is, is not known, and does not matter
+	}
 	state.problem, state.retry = m.zoneFinding(err), !untilFirewalldChanges(err)
 	return state
 }
