@@ -119,7 +119,7 @@ func restoreAdvertisements(ctx context.Context, o options, log *slog.Logger) err
 // may be one that somebody else uses too.
 func forget(runtimeDir string) error {
 	var errs []error
-	for _, name := range []string{"networks", "removed", "counters.json", "journal.json", "iptables", "advertisements", "zones", "leaving"} {
+	for _, name := range []string{"networks", "removed", "counters.json", "journal.json", "iptables", "advertisements", "zones", "leaving", "links"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(runtimeDir, name)))
 	}
 	return errors.Join(errs...)
