@@ -192,11 +192,11 @@ func TestSignalsOfEachChange(t *testing.T) {
 	want("a change that changes nothing")
 	r.must(r.Network("lab", "Update", opts("Bridge", "virbr6"), opts("Persistent", true)))
 	heard := f.all()
-	if len(heard) != 1 || !containsAll(heard[0], []string{"PropertiesChanged lab Bridge=virbr6 BridgeIndex=0 Persistent=true State=waiting StateCode=bridge-missing StateReason=bridge virbr6"}) {
+	if len(heard) != 2 || heard[1] != "FindingsChanged" || !containsAll(heard[0], []string{"PropertiesChanged lab Bridge=virbr6 BridgeIndex=0 Persistent=true State=waiting StateCode=bridge-missing StateReason=bridge virbr6"}) {
 		t.Errorf("another bridge was told as %q", heard)
 	}
 	r.must(r.Network("lab", "Update", opts("Bridge", "virbr5"), opts("Persistent", true)))
-	want("the bridge again", fmt.Sprintf("PropertiesChanged lab Bridge=virbr5 BridgeIndex=%d State=active StateCode= StateReason=", index))
+	want("the bridge again", fmt.Sprintf("PropertiesChanged lab Bridge=virbr5 BridgeIndex=%d State=active StateCode= StateReason=", index), "FindingsChanged")
 	r.must(r.AddXML(netXML("lab", "virbr5", "isolated", natNet), "Replace", true))
 	want("replace", "PropertiesChanged lab ForwardMode=isolated Routes=[] TFTP=false")
 	r.must(r.AddXML(strings.Replace(netXML("lab", "virbr5", "nat", natNet), "<name>",
