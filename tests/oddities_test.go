@@ -66,10 +66,11 @@ func errorsOf(ipv6 bool) (all []oddity) {
 		all = append(all, oddity{name: "ICMP cut", protocol: protocol, body: cut(icmp(ipv6, kind, false), 6)})
 	}
 	if ipv6 {
-		// A fragment that is the whole packet, and one that the rest never follows.
+		// A fragment that is the whole packet, and one that the rest never follows:
+		// under another number, lest the next whole one be taken for its rest.
 		fragment := func(more byte) func(from, to netip.Addr) []byte {
 			return func(from, to netip.Addr) []byte {
-				return append([]byte{unix.IPPROTO_TCP, 0, 0, more, 0, 0, 0, 7}, append(tcp(4, 5, true)(from, to), 0, 0, 0, 0)...)
+				return append([]byte{unix.IPPROTO_TCP, 0, 0, more, 0, 0, 0, 7 + more}, append(tcp(4, 5, true)(from, to), 0, 0, 0, 0)...)
 			}
 		}
 		options := func(from, to netip.Addr) []byte {
