@@ -61,7 +61,6 @@ func TestErrorNames(t *testing.T) {
 		"binding without firewalld":  {r.Manager("BindInterface", "virbr0", "trusted"), "FirewalldNotRunning"},
 		"unbinding without it":       {r.Manager("UnbindInterface", "virbr0"), "FirewalldNotRunning"},
 		"binding a stranger":         {r.Manager("BindInterface", "lo", ""), "NetworkNotFound"},
-		"later: diagnosis":           {r.Manager("Diagnose"), notSupported},
 		"later: forwards":            {r.Network("default", "AddPortForward", portForward(), opts()), notSupported},
 		"later: forwards, removal":   {r.Network("default", "RemovePortForward", uint32(1), opts()), notSupported},
 		"later: forwards as setting": {r.Network("default", "Update", opts("PortForwards", []map[string]godbus.Variant{portForward()}), opts()), notSupported},
