@@ -7,6 +7,7 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/store"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
@@ -188,12 +189,12 @@ func (s *Service) refusal(name string, b bridge) error {
 // index.
 func (s *Service) rememberLinks(ts []transition) {
 	for _, t := range ts {
-		old, next := 0, 0
+		var old, next store.Link
 		if t.old != nil {
-			old = t.old.bridge.index
+			old = t.old.link()
 		}
 		if t.next != nil {
-			next = t.next.bridge.index
+			next = t.next.link()
 		}
 		if old == next {
 			continue
@@ -219,14 +220,25 @@ func (s *Service) refreshUplinks(context.Context) {
 func (s *Service) rememberAll() {
 	kept := s.Files.Links()
 	for _, m := range s.all() {
-		if kept[m.net.Name] != m.bridge.index {
-			s.rememberLinks([]transition{{old: &managed{net: m.net, bridge: bridge{index: kept[m.net.Name]}}, next: m}})
-		}
+		s.rememberLinks([]transition{{old: linked(m.net.Name, kept[m.net.Name]), next: m}})
 		delete(kept, m.net.Name)
 	}
-	for name, index := range kept {
-		s.rememberLinks([]transition{{old: &managed{net: network.Network{Name: name}, bridge: bridge{index: index}}}})
+	for name, link := range kept {
+		s.rememberLinks([]transition{{old: linked(name, link)}})
 	}
+}
+
+// linked is what was known of a network at the last end of the service.
+func linked(name string, link store.Link) *managed {
+	return &managed{net: network.Network{Name: name, Bridge: link.Bridge}, bridge: bridge{index: link.Index}}
+}
+
+// link is what is kept of the network's bridge over a restart.
+func (m *managed) link() store.Link {
+	if m.bridge.index == 0 {
+		return store.Link{}
+	}
+	return store.Link{Bridge: m.net.Bridge, Index: m.bridge.index}
 }
 
 // zoneAfter is the state in firewalld's zones of a network whose bridge was

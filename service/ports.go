@@ -107,8 +107,8 @@ type Files interface {
 	SaveCounters(map[string]ruleset.Counters) error
 	// SaveLink keeps the index of a network's link until reboot, 0 for none;
 	// Links are those that were kept.
-	SaveLink(network string, index int) error
-	Links() map[string]int
+	SaveLink(network string, link store.Link) error
+	Links() map[string]store.Link
 }
 
 // HostNeeds is what networks need of the host besides rules.

@@ -28,8 +28,14 @@ func (s *Service) takeOver(ctx context.Context) error {
 	}
 	s.noteBroken(broken)
 	records := s.loadZoneRecords()
-	links := s.Files.Links()
+	kept := s.Files.Links()
 	entries := state.Current()
+	links := make(map[string]int, len(entries))
+	for _, e := range entries {
+		if l := kept[e.Network.Name]; l.Bridge == e.Network.Bridge {
+			links[e.Network.Name] = l.Index
+		}
+	}
 	// A link that a network had is not taken by one that only has its name.
 	slices.SortStableFunc(entries, func(a, b store.Entry) int { return min(1, links[b.Network.Name]) - min(1, links[a.Network.Name]) })
 	for _, e := range entries {

@@ -7,25 +7,32 @@ import (
 	"path/filepath"
 )
 
+// Link is the interface that a network's bridge is. It is of the bridge that the
+// network was configured with: another one in its file is another interface.
+type Link struct {
+	Bridge string
+	Index  int
+}
+
 // linkRecord says which interface a network's bridge is. The name comes with
 // it, since a file's name may be shortened.
 type linkRecord struct {
 	Network string
-	Index   int
+	Link
 }
 
 const linksFolder folder = "links"
 
-// SaveLink keeps the index of the network's link until reboot; 0 keeps none.
+// SaveLink keeps the network's link until reboot; index 0 keeps none.
 // One file each: what it costs does not grow with the number of networks.
-func (s *Store) SaveLink(network string, index int) error {
+func (s *Store) SaveLink(network string, link Link) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	path := s.path(linksFolder, fileName(network)+".json")
-	if index == 0 {
+	if link.Index == 0 {
 		return ignoreMissing(s.cfg.disk.Remove(path))
 	}
-	data, err := json.Marshal(linkRecord{network, index})
+	data, err := json.Marshal(linkRecord{network, link})
 	if err != nil {
 		return err
 	}
@@ -40,16 +47,16 @@ func (s *Store) SaveLink(network string, index int) error {
 
 // Links returns the links that were kept, by network. A record that cannot be
 // used is none: the bridge is found by its name then.
-func (s *Store) Links() map[string]int {
+func (s *Store) Links() map[string]Link {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	links := map[string]int{}
+	links := map[string]Link{}
 	files, _ := listFolder(s.path(linksFolder, ""))
 	for _, file := range files {
 		var r linkRecord
 		data, _, err := readFile(s.path(linksFolder, file), 4096)
 		if err == nil && json.Unmarshal(data, &r) == nil && fileName(r.Network)+".json" == file && r.Index > 0 {
-			links[r.Network] = r.Index
+			links[r.Network] = r.Link
 		}
 	}
 	return links
