@@ -97,6 +97,10 @@ type Files interface {
 	// Load reads what is stored at a start; Read looks again later.
 	Load() (store.State, []store.FileError, error)
 	Read() (store.State, []store.FileError, error)
+	// Keep makes what Load gave the last good definitions, but for refused
+	// networks; Faults are files of the store's own that were put aside.
+	Keep(state store.State, refused map[string]bool) error
+	Faults() []store.FileError
 	Put(name string, doc []byte, persistent bool) (undo func() error, err error)
 	Remove(name string, persistent bool) (undo func() error, err error)
 	// Persistent says whether a persistent file speaks of the name.

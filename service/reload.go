@@ -66,6 +66,7 @@ func (s *Service) reload(ctx context.Context, c *conversation, undo *undoStack) 
 	})
 	if err == nil {
 		s.decided(settings.Configured, decision)
+		s.noteRead(state)
 	}
 	return err
 }

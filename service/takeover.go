@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
-	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
@@ -26,26 +25,9 @@ func (s *Service) takeOver(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("loading the stored networks: %w", err)
 	}
-	s.noteBroken(broken)
+	s.noteBroken(slices.Concat(broken, s.Files.Faults()))
 	records := s.loadZoneRecords()
-	kept := s.Files.Links()
-	entries := state.Current()
-	links := make(map[string]int, len(entries))
-	for _, e := range entries {
-		if l := kept[e.Network.Name]; l.Bridge == e.Network.Bridge {
-			links[e.Network.Name] = l.Index
-		}
-	}
-	// A link that a network had is not taken by one that only has its name.
-	slices.SortStableFunc(entries, func(a, b store.Entry) int { return min(1, links[b.Network.Name]) - min(1, links[a.Network.Name]) })
-	for _, e := range entries {
-		m, err := s.restored(e, links[e.Network.Name], records.Of(e.Network.Name))
-		if err != nil {
-			s.Log.Error("a stored network is left out until its file is right", "file", e.Path, "network", e.Network.Name, "error", err)
-			continue
-		}
-		s.adopt(m)
-	}
+	refused := s.adoptAll(state, records)
 	s.forgetZones(records)
 	s.restoreLeaving()
 	s.Totals.forget(func(name string) bool { return s.networks[name] == nil })
@@ -66,22 +48,15 @@ func (s *Service) takeOver(ctx context.Context) error {
 			return errorf(BackendUnavailable, "taking out what an earlier run left with %s: %w", idle.Name(), err)
 		}
 	}
+	if err := s.Files.Keep(state, refused); err != nil {
+		s.Log.Error("a network whose file breaks may not come back as it is", "error", err)
+	}
 	s.followTakeOver(ctx)
 	if err == nil {
 		s.Log.Info("in force", "networks", len(members), "backend", s.active.Name())
 	}
 	s.sumUpStates()
 	return nil
-}
-
-// noteBroken reports files that no network can be made of.
-func (s *Service) noteBroken(broken []store.FileError) {
-	fs := make([]finding.Finding, len(broken))
-	for i, b := range broken {
-		s.Log.Error("a stored network is left out until its file is right", "file", b.Path, "error", b.Err)
-		fs[i] = finding.Finding{ID: finding.FileNeverUsable, Summary: b.Error(), Remedy: "mend the file, then `virtfirewallctl reload`"}
-	}
-	s.noteHost(fromFile, fs...)
 }
 
 // untilOwnerGone waits a little for an owner of the table that was just killed:

@@ -306,7 +306,7 @@ func newWorld(t *testing.T, h *host.Host, client *zones.Client) *world {
 // start makes a service over the files that there are.
 func (w *world) start() {
 	w.t.Helper()
-	files, err := store.Open(store.Config{PersistentDir: w.path("etc/networks"), RuntimeDir: w.path("run"), Parse: network.FromXML})
+	files, err := store.Open(store.Config{PersistentDir: w.path("etc/networks"), RuntimeDir: w.path("run"), StateDir: w.path("state"), Parse: network.FromXML})
 	fatal(w.t, err)
 	kept, err := files.LoadCounters()
 	fatal(w.t, err)

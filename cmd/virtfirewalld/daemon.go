@@ -97,7 +97,9 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	if err := d.alone(ctx); err != nil {
 		return err
 	}
-	files, err := store.Open(store.Config{PersistentDir: filepath.Join(o.configDir, "networks"), RuntimeDir: o.runtimeDir, Parse: network.FromXML})
+	files, err := store.Open(store.Config{
+		PersistentDir: filepath.Join(o.configDir, "networks"), RuntimeDir: o.runtimeDir, StateDir: o.stateDir, Parse: network.FromXML,
+	})
 	if err != nil {
 		return err
 	}

@@ -119,7 +119,8 @@ func restoreAdvertisements(ctx context.Context, o options, log *slog.Logger) err
 // may be one that somebody else uses too.
 func forget(runtimeDir string) error {
 	var errs []error
-	for _, name := range []string{"networks", "removed", "counters.json", "journal.json", "iptables", "advertisements", "zones", "leaving", "links"} {
+	for _, name := range []string{"networks", "removed", "counters.json", "journal.json", "iptables", "advertisements", "zones", "leaving", "links",
+		"kept", "counters.json.broken", "journal.json.broken"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(runtimeDir, name)))
 	}
 	return errors.Join(errs...)

@@ -18,14 +18,21 @@ func (s *Store) SaveCounters(totals map[string]ruleset.Counters) error {
 	return nil
 }
 
-// LoadCounters gives what was saved last, and nothing after a reboot.
+// LoadCounters returns what was saved last, and nothing after a reboot. A file
+// that cannot be used is moved out of the way, and Faults tells of it.
 func (s *Store) LoadCounters() (map[string]ruleset.Counters, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	totals := make(map[string]ruleset.Counters)
 	err := s.readJSON(countersFile, &totals)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("loading counters: %w", err)
+	if errors.Is(err, fs.ErrNotExist) {
+		return totals, nil
+	}
+	if err != nil {
+		if err = s.putAside(countersFile, err); err != nil {
+			err = fmt.Errorf("loading counters: %w", err)
+		}
+		return make(map[string]ruleset.Counters), err
 	}
 	if totals == nil { // the file says null
 		totals = make(map[string]ruleset.Counters)

@@ -58,8 +58,8 @@ func (realDisk) SyncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// write puts a file in place whole. With sync it is on the disk when write
-// returns; a folder in memory needs none.
+// write puts a file in place whole. With sync its content is on the disk when
+// it has its name; a folder in memory needs none.
 func write(d disk, path string, data []byte, mode fs.FileMode, sync bool) error {
 	dir, base := filepath.Split(path)
 	// The store's lock makes the name ours alone: a leftover is of a killed run.
@@ -83,9 +83,6 @@ func write(d disk, path string, data []byte, mode fs.FileMode, sync bool) error 
 	if err != nil {
 		return errors.Join(err, ignoreMissing(d.Remove(temporary)))
 	}
-	if sync {
-		return d.SyncDir(dir)
-	}
 	return nil
 }
 
@@ -99,9 +96,22 @@ func ignoreMissing(err error) error {
 	return err
 }
 
+// othersWrite are the bits of a mode that let others than the owner write.
+const othersWrite fs.FileMode = 0o022
+
 // readFile reads a file that decides over the firewall: nobody but root may
 // have written it. The checks are on the open file, not on its name.
 func readFile(path string, most int64) ([]byte, fs.FileMode, error) {
+	data, mode, err := readOwn(path, most)
+	if err == nil && mode&othersWrite != 0 {
+		return nil, 0, othersMay(mode)
+	}
+	return data, mode, err
+}
+
+// readOwn is readFile without a look at who may write: what it reads is put
+// back as it was, and nothing more.
+func readOwn(path string, most int64) ([]byte, fs.FileMode, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ELOOP) {
 		return nil, 0, errors.New("it is a symbolic link; put the file itself in its place")
@@ -141,10 +151,11 @@ func checkOwner(info fs.FileInfo) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 {
 		return fmt.Errorf("it belongs to user %d; chown it to root", st.Uid)
 	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("others than root may write it (mode %04o); chmod it to 0644", info.Mode().Perm())
-	}
 	return nil
+}
+
+func othersMay(mode fs.FileMode) error {
+	return fmt.Errorf("others than root may write it (mode %04o); chmod it to 0644", mode.Perm())
 }
 
 func tooLarge(most int64) error {
@@ -161,9 +172,10 @@ func checkFolder(dir string) error {
 		err = errors.New("it is not a folder")
 	}
 	if err == nil {
-		if err = checkOwner(info); err != nil {
-			err = errors.New(strings.Replace(err.Error(), "0644", "0755", 1))
-		}
+		err = checkOwner(info)
+	}
+	if err == nil && info.Mode()&othersWrite != 0 {
+		err = errors.New(strings.Replace(othersMay(info.Mode()).Error(), "0644", "0755", 1))
 	}
 	if err != nil {
 		return fmt.Errorf("using folder %s: %w", dir, err)

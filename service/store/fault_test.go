@@ -185,7 +185,7 @@ func TestFaults(t *testing.T) {
 // restart of the service.
 func run(t *testing.T, cfg Config, c changeCase, d *faultyDisk, killed bool) (before, after map[string]string) {
 	t.Helper()
-	dirs := []string{cfg.PersistentDir, cfg.RuntimeDir}
+	dirs := []string{cfg.PersistentDir, cfg.RuntimeDir, cfg.StateDir}
 	for _, dir := range dirs {
 		must(t, os.RemoveAll(dir))
 	}
@@ -216,4 +216,48 @@ func run(t *testing.T, cfg Config, c changeCase, d *faultyDisk, killed bool) (be
 	}
 	open(t, cfg)
 	return before, tree(t, dirs...)
+}
+
+// The same with files that cannot be used by the time of the start: the last
+// good definitions are those of the old state or the new one, and nothing that
+// was removed comes back.
+func TestFaultsAndBrokenFiles(t *testing.T) {
+	for _, c := range changes() {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := testConfig(t)
+			old := killedAndBroken(t, cfg, c, &faultyDisk{disk: realDisk{}, at: 1, dead: true})
+			changed := killedAndBroken(t, cfg, c, &faultyDisk{disk: realDisk{}})
+			for at := 2; ; at++ {
+				d := &faultyDisk{disk: realDisk{}, at: at, dead: true}
+				got := killedAndBroken(t, cfg, c, d)
+				if d.calls < at {
+					break
+				}
+				if !cmp.Equal(got, old) && !cmp.Equal(got, changed) {
+					t.Errorf("killed at call %d: %q, neither %q nor %q", at, got, old, changed)
+				}
+			}
+		})
+	}
+}
+
+func killedAndBroken(t *testing.T, cfg Config, c changeCase, d *faultyDisk) []string {
+	t.Helper()
+	for _, dir := range []string{cfg.PersistentDir, cfg.RuntimeDir, cfg.StateDir} {
+		must(t, os.RemoveAll(dir))
+	}
+	s := open(t, cfg)
+	c.before(t, s)
+	s.cfg.disk = d
+	_, _ = c.change(s)
+	for _, dir := range []string{cfg.PersistentDir, filepath.Join(cfg.RuntimeDir, "networks")} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.xml"))
+		must(t, err)
+		for _, file := range files {
+			must(t, os.Truncate(file, 0))
+		}
+	}
+	state, _, err := open(t, cfg).Load()
+	must(t, err)
+	return view(state.Current())
 }

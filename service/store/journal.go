@@ -28,11 +28,14 @@ type operation struct {
 // each. One operation is atomic by itself. Several are written down first, and
 // Open goes on with what a killed run began. The journal is in the runtime
 // folder: after a loss of power no runtime file is left that could contradict a
-// persistent one.
+// persistent one. Copies need no journal: a start compares them with the files.
+// They go before their file and come after it, so that none is of a file that
+// was not there.
 func (s *Store) commit(ops []operation) (undo func() error, err error) {
-	if err := s.finish(); err != nil {
+	if err := errors.Join(s.finish(), s.makeRuntimeFolder()); err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(ops, func(a, b operation) int { return a.turn() - b.turn() })
 	inverse := make([]operation, 0, len(ops))
 	for i := range slices.Backward(ops) {
 		back, err := s.inverse(&ops[i])
@@ -52,6 +55,16 @@ func (s *Store) commit(ops []operation) (undo func() error, err error) {
 	}, nil
 }
 
+func (o operation) turn() int {
+	switch {
+	case !o.Folder.isCopies():
+		return 1
+	case o.Delete:
+		return 0
+	}
+	return 2
+}
+
 // finish ends a change whose journal is still there because its end failed.
 func (s *Store) finish() error {
 	if !s.journal {
@@ -64,7 +77,7 @@ func (s *Store) finish() error {
 }
 
 func (s *Store) do(ops []operation) error {
-	if len(ops) > 1 {
+	if files := slices.DeleteFunc(slices.Clone(ops), func(o operation) bool { return o.Folder.isCopies() }); len(files) > 1 {
 		if err := s.writeJSON(journalFile, ops); err != nil {
 			return fmt.Errorf("writing down what is to be changed: %w", err)
 		}
@@ -79,7 +92,23 @@ func (s *Store) doAll(ops []operation) error {
 			return fmt.Errorf("changing %s: %w", s.path(op.Folder, op.File), err)
 		}
 	}
+	if err := s.settle(ops); err != nil {
+		return err
+	}
 	return s.endJournal()
+}
+
+// settle has the folders that outlive a reboot on the disk as they are.
+func (s *Store) settle(ops []operation) error {
+	for _, f := range []folder{persistentFolder, lastingCopies} {
+		if !slices.ContainsFunc(ops, func(o operation) bool { return o.Folder == f }) {
+			continue
+		}
+		if err := ignoreMissing(s.cfg.disk.SyncDir(s.path(f, ""))); err != nil {
+			return fmt.Errorf("writing folder %s to the disk: %w", s.path(f, ""), err)
+		}
+	}
+	return nil
 }
 
 func (s *Store) endJournal() error {
@@ -108,7 +137,7 @@ func (s *Store) goBack(inverse []operation) error {
 }
 
 func (s *Store) isDone(op operation) bool {
-	data, mode, err := readFile(s.path(op.Folder, op.File), mostJournalBytes)
+	data, mode, err := readOwn(s.path(op.Folder, op.File), mostJournalBytes)
 	if op.Delete {
 		return errors.Is(err, fs.ErrNotExist)
 	}
@@ -116,17 +145,11 @@ func (s *Store) isDone(op operation) bool {
 }
 
 func (s *Store) doOne(op operation) error {
-	path, lasts := s.path(op.Folder, op.File), op.Folder == persistentFolder
+	path, lasts := s.path(op.Folder, op.File), op.Folder.lasts()
 	if op.Delete {
-		if err := s.cfg.disk.Remove(path); err != nil {
-			return ignoreMissing(err)
-		}
-		if lasts {
-			return s.cfg.disk.SyncDir(filepath.Dir(path))
-		}
-		return nil
+		return ignoreMissing(s.cfg.disk.Remove(path))
 	}
-	if lasts {
+	if lasts || op.Folder == runtimeCopies {
 		if err := s.cfg.disk.MkdirAll(filepath.Dir(path)); err != nil {
 			return err
 		}
@@ -138,18 +161,19 @@ func (s *Store) doOne(op operation) error {
 	return write(s.cfg.disk, path, op.Data, mode, lasts)
 }
 
-// inverse is the operation that leads back to the file as it is. The new file
-// gets the mode of the one that it replaces.
+// inverse is the operation that leads back to the file as it is, be it usable or
+// not. The new file gets the mode of the one that it replaces, but that others
+// may not write it.
 func (s *Store) inverse(op *operation) (operation, error) {
 	back := operation{Folder: op.Folder, File: op.File}
-	data, mode, err := readFile(s.path(op.Folder, op.File), mostJournalBytes)
+	data, mode, err := readOwn(s.path(op.Folder, op.File), mostJournalBytes)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		back.Delete = true
+	case errors.Is(err, fs.ErrNotExist), err != nil && op.Folder.isCopies():
+		back.Delete = true // also of a copy that is none
 	case err != nil:
-		return back, FileError{s.path(op.Folder, op.File), err}
+		return back, FileError{Path: s.path(op.Folder, op.File), Err: err}
 	default:
-		back.Data, back.Mode, op.Mode = data, mode, mode
+		back.Data, back.Mode, op.Mode = data, mode, mode&^othersWrite
 	}
 	return back, nil
 }
@@ -162,16 +186,34 @@ func (s *Store) replay() error {
 		s.journal = false
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	s.journal = true
 	for _, op := range ops {
-		if op.File == "" || op.File != filepath.Base(op.File) {
-			return fmt.Errorf("the journal speaks of a file %q outside its folder", op.File)
+		if err == nil && !op.inPlace() {
+			err = fmt.Errorf("it speaks of a file %q in folder %q, which the service does not write", op.File, op.Folder)
 		}
 	}
+	if err != nil {
+		s.journal = false
+		return s.putAside(journalFile, err)
+	}
+	s.journal = true
 	return s.doAll(ops)
+}
+
+// inPlace reports whether an operation is on a file of the store's own folders.
+func (o operation) inPlace() bool {
+	places := []folder{persistentFolder, runtimeFolder, removedFolder, lastingCopies, runtimeCopies}
+	return slices.Contains(places, o.Folder) && o.File != "" && o.File[0] != '.' && o.File == filepath.Base(o.File)
+}
+
+// putAside moves a file of the store's own that cannot be used out of the way,
+// for whoever wants to look at it, and has Faults tell of it.
+func (s *Store) putAside(name string, why error) error {
+	path := s.path(stateFolder, name)
+	if err := s.cfg.disk.Rename(path, path+asideSuffix); err != nil {
+		return fmt.Errorf("moving a file out of the way that cannot be used: %w; remove %s", errors.Join(err, why), path)
+	}
+	s.faults = append(s.faults, FileError{Path: path, Err: fmt.Errorf("%w; it was renamed to %s: look at it, then remove it", why, name+asideSuffix)})
+	return nil
 }
 
 func (s *Store) writeJSON(name string, v any) error {
@@ -192,7 +234,7 @@ func (s *Store) readJSON(name string, v any) error {
 		err = json.Unmarshal(data, v)
 	}
 	if err != nil {
-		return FileError{path, err}
+		return fmt.Errorf("it cannot be used: %w", err)
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ func (s *Store) LoadLeaving() ([]Leaving, []FileError) {
 	defer s.mu.Unlock()
 	files, err := s.openFolder(leavingFolder)
 	if err != nil {
-		return nil, []FileError{{s.path(leavingFolder, ""), err}}
+		return nil, []FileError{{Path: s.path(leavingFolder, ""), Err: err}}
 	}
 	var found []Leaving
 	var broken []FileError

@@ -17,19 +17,66 @@ type Entry struct {
 	Doc        []byte
 	Path       string // of the file that speaks
 	Persistent bool   // there is a persistent file, be it this one or not
+	// Fault is a file of this network that cannot be used: the one at Path, in
+	// whose place the last good definition stands, or the persistent one below
+	// a runtime change. nil where all is well.
+	Fault *FileError
+
+	former *Entry
+	kept   bool
+}
+
+// Standing is 2 for a network that is in force as it is, by the last good
+// definition, 1 for one whose file says something else by now, 0 for a new one.
+func (e Entry) Standing() int {
+	switch {
+	case e.former != nil:
+		return 1
+	case e.kept:
+		return 2
+	}
+	return 0
+}
+
+// Former is the last good definition where the file says something else by now:
+// it stands where the caller cannot put in force what the file says.
+func (e Entry) Former() (Entry, bool) {
+	if e.former == nil {
+		return Entry{}, false
+	}
+	f := *e.former
+	f.Persistent = e.Persistent
+	return f, true
 }
 
 // State is everything that is stored.
 type State struct {
-	persistent map[string]document
-	runtime    map[string]document
-	removed    map[string]bool
+	persistent, runtime loaded
+	removed             map[string]bool
 }
 
-// FileError is a file that is left out, and why.
+// of is what was loaded of a folder.
+func (s State) of(f folder) loaded {
+	if f == persistentFolder {
+		return s.persistent
+	}
+	return s.runtime
+}
+
+// loaded is one folder.
+type loaded struct {
+	documents map[string]document
+	broken    []FileError
+	copies
+}
+
+// FileError is a file or folder that cannot be used, and why.
 type FileError struct {
 	Path string
-	Err  error
+	// Network is in force by its last good definition, which the file held; ""
+	// for a file that never was good.
+	Network string
+	Err     error
 }
 
 func (e FileError) Error() string { return e.Path + ": " + e.Err.Error() }
@@ -64,9 +111,12 @@ func (s State) entries(see func(known) known) []Entry {
 		if k == (known{}) {
 			continue
 		}
-		d := s.persistent[name]
+		d := s.persistent.documents[name]
 		if k.runtime != "" {
-			d = s.runtime[name]
+			below := d.entry.Fault
+			if d = s.runtime.documents[name]; d.entry.Fault == nil {
+				d.entry.Fault = below
+			}
 		}
 		d.entry.Persistent = k.persistent != ""
 		out = append(out, d.entry)
@@ -78,11 +128,11 @@ func (s State) entries(see func(known) known) []Entry {
 // names is what files there are of each network. A removal of what is no longer
 // stored is nothing.
 func (s State) names() map[string]known {
-	all := make(map[string]known, len(s.persistent)+len(s.runtime))
-	for name, d := range s.persistent {
+	all := make(map[string]known, len(s.persistent.documents)+len(s.runtime.documents))
+	for name, d := range s.persistent.documents {
 		all[name] = known{persistent: d.file}
 	}
-	for name, d := range s.runtime {
+	for name, d := range s.runtime.documents {
 		k := all[name]
 		k.runtime = d.file
 		all[name] = k
@@ -96,7 +146,7 @@ func (s State) names() map[string]known {
 }
 
 // Load is Read for a start: what it finds is what the other methods know from
-// then on.
+// then on. What the caller has put in force goes to Keep.
 func (s *Store) Load() (State, []FileError, error) {
 	state, broken, err := s.Read()
 	if err == nil {
@@ -108,63 +158,110 @@ func (s *Store) Load() (State, []FileError, error) {
 }
 
 // Read reads all files. Those that cannot be used are reported and do not hide
-// the others; err is for folders that cannot be read. The other methods go by
-// what was known before, until ForgetRuntimeChanges is given the result.
+// the others; in their place stands the last good definition of the network. A
+// folder that cannot be used is as if each of its files could not. err is for
+// what leaves nothing to go by. The other methods go by what was known before,
+// until ForgetRuntimeChanges is given the result.
 func (s *Store) Read() (State, []FileError, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.finish(); err != nil {
+	if err := errors.Join(s.finish(), s.makeRuntimeFolder()); err != nil {
 		return State{}, nil, err
 	}
-	persistent, broken, err := s.loadFolder(persistentFolder)
+	persistent, err := s.loadFolder(persistentFolder)
 	if err != nil {
 		return State{}, nil, err
 	}
-	runtime, more, err := s.loadFolder(runtimeFolder)
+	runtime, err := s.loadFolder(runtimeFolder)
 	if err != nil {
 		return State{}, nil, err
 	}
-	removed, rest, err := s.loadRemoved()
-	if err != nil {
-		return State{}, nil, err
-	}
+	removed, rest := s.loadRemoved()
 	state := State{persistent: persistent, runtime: runtime, removed: removed}
-	return state, slices.Concat(broken, more, rest), nil
+	return state, slices.Concat(persistent.broken, runtime.broken, rest), nil
 }
 
-// loadFolder reads the *.xml files of a folder in the order of their names. Of
-// two files with one network the one that the service would have written is
-// used, else the first; the other is an error, for nobody can tell which was
-// meant, and to leave out both would cut off a network over a forgotten copy.
-func (s *Store) loadFolder(f folder) (map[string]document, []FileError, error) {
-	files, err := listFolder(s.path(f, ""))
-	if err != nil {
-		return nil, nil, err
+// loadFolder reads the *.xml files of a folder and puts last good definitions
+// in the place of those that cannot be used. Where there are none to go by, for
+// a fault of their own, nothing may be taken for absent.
+func (s *Store) loadFolder(f folder) (loaded, error) {
+	last, lost := s.loadKept(f)
+	files, err := s.listNetworks(f, last)
+	if err != nil && (lost != nil || !last.ever) {
+		return loaded{}, errors.Join(err, lost)
 	}
-	found := make(map[string]document, len(files))
-	var broken []FileError
+	if err != nil {
+		return s.allKept(f, last, FileError{Path: s.path(f, ""), Err: err}), nil
+	}
+	l := s.loadFiles(f, files, last)
+	if lost != nil && len(l.broken) > 0 {
+		return loaded{}, errors.Join(l.broken[0], lost)
+	}
+	s.stand(f, &l)
+	return l, nil
+}
+
+// listNetworks lists a folder, which has to be there if files of it were in
+// force.
+func (s *Store) listNetworks(f folder, last copies) ([]string, error) {
+	dir := s.path(f, "")
+	if err := checkFolder(dir); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(dir); len(last.kept) > 0 && errors.Is(err, fs.ErrNotExist) {
+		return nil, folderGone(len(last.kept))
+	}
+	return listFolder(dir)
+}
+
+// loadFiles reads files in the order of their names. Of two with one network
+// the one that is in force is used, else the one that the service would have
+// written, else the first; the other is an error, for nobody can tell which was
+// meant, and to leave out both would cut off a network over a forgotten copy.
+func (s *Store) loadFiles(f folder, files []string, last copies) loaded {
+	l := loaded{documents: make(map[string]document, len(files)), copies: last}
 	for _, file := range files {
 		if !strings.HasSuffix(file, suffix) {
 			continue
 		}
 		d, err := s.loadDocument(f, file)
 		if err != nil {
-			broken = append(broken, FileError{s.path(f, file), err})
+			l.broken = append(l.broken, FileError{Path: s.path(f, file), Err: err})
 			continue
 		}
 		name := d.entry.Network.Name
-		other, twice := found[name]
-		if twice && file == fileName(name)+suffix {
+		other, twice := l.documents[name]
+		if twice && last.claim(name, file) > last.claim(name, other.file) {
 			d, other = other, d
 		}
 		if twice {
-			broken = append(broken, FileError{d.entry.Path, fmt.Errorf(
+			l.broken = append(l.broken, FileError{Path: d.entry.Path, Err: fmt.Errorf(
 				"network %q is defined in %s too, which is used; remove one of the two", name, other.entry.Path)})
 			d = other
 		}
-		found[name] = d
+		l.documents[name] = d
 	}
-	return found, broken, nil
+	for name, d := range l.documents {
+		k, was := last.kept[name]
+		if d.entry.kept = was; was && !k.same(d) {
+			former := s.document(f, k, FileError{}).entry
+			former.Fault = nil
+			d.entry.former = &former
+		}
+		l.documents[name] = d
+	}
+	return l
+}
+
+// claim is how well a file is placed to speak of a network.
+func (c copies) claim(name, file string) int {
+	switch {
+	case c.kept[name].File == file:
+		return 2
+	case file == fileName(name)+suffix:
+		return 1
+	}
+	return 0
 }
 
 func (s *Store) loadDocument(f folder, file string) (document, error) {
@@ -183,10 +280,17 @@ func (s *Store) loadDocument(f folder, file string) (document, error) {
 	return document{Entry{Network: n, Doc: doc, Path: path}, file}, nil
 }
 
-func (s *Store) loadRemoved() (map[string]bool, []FileError, error) {
-	files, err := listFolder(s.path(removedFolder, ""))
+// loadRemoved reads which networks were taken out until the next reload. One
+// that cannot be read holds no longer: its network is in force again.
+func (s *Store) loadRemoved() (map[string]bool, []FileError) {
+	dir := s.path(removedFolder, "")
+	err := checkFolder(dir)
+	var files []string
+	if err == nil {
+		files, err = listFolder(dir)
+	}
 	if err != nil {
-		return nil, nil, err
+		return nil, []FileError{{Path: dir, Err: err}}
 	}
 	removed := make(map[string]bool, len(files))
 	var broken []FileError
@@ -197,12 +301,12 @@ func (s *Store) loadRemoved() (map[string]bool, []FileError, error) {
 			err = errors.New("it does not hold the name of the network that its file name says; remove it")
 		}
 		if err != nil {
-			broken = append(broken, FileError{path, err})
+			broken = append(broken, FileError{Path: path, Err: err})
 			continue
 		}
 		removed[string(name)] = true
 	}
-	return removed, broken, nil
+	return removed, broken
 }
 
 // listFolder gives the names in a folder, sorted, without hidden ones. A folder

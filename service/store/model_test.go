@@ -88,7 +88,7 @@ func (m *model) current() []string {
 func TestStoreIsTheModel(t *testing.T) {
 	base := testConfig(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		for _, dir := range []string{base.PersistentDir, base.RuntimeDir} {
+		for _, dir := range []string{base.PersistentDir, base.RuntimeDir, base.StateDir} {
 			must(t, os.RemoveAll(dir))
 		}
 		s, m := open(t, base), newModel()
@@ -97,7 +97,7 @@ func TestStoreIsTheModel(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"put": func(rt *rapid.T) {
 				n, v, persistent := name.Draw(rt, "name"), version.Draw(rt, "version"), rapid.Bool().Draw(rt, "persistent")
-				before := tree(t, base.PersistentDir, base.RuntimeDir)
+				before := tree(t, base.PersistentDir, base.RuntimeDir, base.StateDir)
 				undo, err := s.Put(n, doc(n, v), persistent)
 				if err != nil {
 					rt.Fatal(err)
@@ -109,7 +109,7 @@ func TestStoreIsTheModel(t *testing.T) {
 			},
 			"remove": func(rt *rapid.T) {
 				n, persistent := name.Draw(rt, "name"), rapid.Bool().Draw(rt, "persistent")
-				before := tree(t, base.PersistentDir, base.RuntimeDir)
+				before := tree(t, base.PersistentDir, base.RuntimeDir, base.StateDir)
 				undo, err := s.Remove(n, persistent)
 				known := m.persistent[n] != "" || m.runtime[n] != "" || m.change[n] != ""
 				if (err == nil) != known {
@@ -121,7 +121,7 @@ func TestStoreIsTheModel(t *testing.T) {
 				m.remove(n, persistent)
 			},
 			"reload": func(rt *rapid.T) {
-				before := tree(t, base.PersistentDir, base.RuntimeDir)
+				before := tree(t, base.PersistentDir, base.RuntimeDir, base.StateDir)
 				undo, err := forget(s)
 				if err != nil {
 					rt.Fatal(err)
@@ -147,6 +147,28 @@ func TestStoreIsTheModel(t *testing.T) {
 					v := version.Draw(rt, "version")
 					writeFile(t, filepath.Join(base.PersistentDir, n+"-by-hand.xml"), doc(n, v))
 					m.persistent[n] = v
+				}
+				s = open(t, base)
+			},
+			"broken files": func(rt *rapid.T) {
+				files := tree(t, base.PersistentDir, filepath.Join(base.RuntimeDir, "networks"))
+				was := map[string][]byte{}
+				for path := range files {
+					data, err := os.ReadFile(path)
+					must(t, err)
+					was[path] = data
+					must(t, os.Truncate(path, 0))
+				}
+				s = open(t, base)
+				state, broken, err := s.Load()
+				if err != nil || len(broken) != len(files) {
+					rt.Fatal(err, broken)
+				}
+				if diff := cmp.Diff(m.current(), view(state.Current())); diff != "" {
+					rt.Fatal("in force by the last good definitions (-model +store):\n", diff)
+				}
+				for path, data := range was {
+					must(t, os.WriteFile(path, data, 0o644))
 				}
 				s = open(t, base)
 			},
@@ -185,7 +207,7 @@ func undone(rt *rapid.T, t *testing.T, cfg Config, before map[string]string, und
 	if err := undo(); err != nil {
 		rt.Fatal(err)
 	}
-	if diff := cmp.Diff(before, tree(t, cfg.PersistentDir, cfg.RuntimeDir)); diff != "" {
+	if diff := cmp.Diff(before, tree(t, cfg.PersistentDir, cfg.RuntimeDir, cfg.StateDir)); diff != "" {
 		rt.Fatal("undo leaves (-before +after):\n", diff)
 	}
 	return true

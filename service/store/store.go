@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -31,6 +32,7 @@ var (
 type Config struct {
 	PersistentDir string // /etc/virtfirewalld/networks
 	RuntimeDir    string // /run/virtfirewalld
+	StateDir      string // /var/lib/virtfirewalld
 	// Parse reads one document; it gives the network's name and whether the
 	// document can be used.
 	Parse func(doc []byte) (network.Network, error)
@@ -38,7 +40,7 @@ type Config struct {
 	disk disk // for tests; nil: the real one
 }
 
-// folder is one of the three places for files.
+// folder is one of the places for files.
 type folder string
 
 const (
@@ -46,13 +48,19 @@ const (
 	runtimeFolder    folder = "networks"
 	removedFolder    folder = "removed"
 	stateFolder      folder = "."
+	lastingCopies    folder = "lasting" // the last good definitions of persistent networks
+	runtimeCopies    folder = "kept"    // and of what ends with a reboot
 )
+
+// lasts reports whether what is in the folder outlives a reboot.
+func (f folder) lasts() bool { return f == persistentFolder || f == lastingCopies }
 
 const (
 	suffix       = ".xml"
 	changeSuffix = ".change.xml" // a runtime change to a persistent network
 	journalFile  = "journal.json"
 	countersFile = "counters.json"
+	asideSuffix  = ".broken"
 )
 
 // known is what files there are of one network.
@@ -69,6 +77,7 @@ type Store struct {
 	mu      sync.Mutex
 	names   map[string]known
 	journal bool // there is one on the disk
+	faults  []FileError
 }
 
 // Open makes the runtime folders, ends what a killed run left half done and
@@ -78,20 +87,18 @@ func Open(cfg Config) (*Store, error) {
 	if s.cfg.disk == nil {
 		s.cfg.disk = realDisk{}
 	}
-	for _, f := range []folder{stateFolder, runtimeFolder, removedFolder} {
+	for _, f := range []folder{stateFolder, removedFolder, runtimeCopies} {
 		if err := s.cfg.disk.MkdirAll(s.path(f, "")); err != nil {
 			return nil, fmt.Errorf("making the runtime folder: %w", err)
 		}
 	}
-	for _, f := range []folder{persistentFolder, stateFolder, runtimeFolder, removedFolder} {
-		if err := checkFolder(s.path(f, "")); err != nil {
-			return nil, err
-		}
+	if err := checkFolder(s.path(stateFolder, "")); err != nil {
+		return nil, err
 	}
 	if err := s.replay(); err != nil {
 		return nil, fmt.Errorf("ending an interrupted change: %w", err)
 	}
-	for _, f := range []folder{persistentFolder, stateFolder, runtimeFolder, removedFolder} {
+	for _, f := range []folder{persistentFolder, stateFolder, runtimeFolder, removedFolder, lastingCopies, runtimeCopies} {
 		s.sweep(s.path(f, ""))
 	}
 	return s, nil
@@ -109,8 +116,11 @@ func (s *Store) sweep(dir string) {
 
 // path is the file of that name in a folder; for "" the folder itself.
 func (s *Store) path(f folder, name string) string {
-	if f == persistentFolder {
+	switch f {
+	case persistentFolder:
 		return filepath.Join(s.cfg.PersistentDir, name)
+	case lastingCopies:
+		return filepath.Join(s.cfg.StateDir, "networks", name)
 	}
 	return filepath.Join(s.cfg.RuntimeDir, string(f), name)
 }
@@ -138,9 +148,11 @@ func (s *Store) Persistent(name string) bool {
 
 // Put stores a network's document: with persistent in its persistent file,
 // which ends any runtime change to it, else until reboot, and where there is a
-// persistent file until ForgetRuntimeChanges. undo puts every byte back.
+// persistent file until ForgetRuntimeChanges. It is the last good definition
+// from then on. undo puts every byte back.
 func (s *Store) Put(name string, doc []byte, persistent bool) (undo func() error, err error) {
-	if n, err := s.cfg.Parse(doc); err != nil {
+	n, err := s.cfg.Parse(doc)
+	if err != nil {
 		return nil, fmt.Errorf("storing network %q: its document could not be read again: %w", name, err)
 	} else if n.Name != name {
 		return nil, fmt.Errorf("storing network %q: its document is of network %q", name, n.Name)
@@ -148,21 +160,36 @@ func (s *Store) Put(name string, doc []byte, persistent bool) (undo func() error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := s.names[name]
-	is := known{persistent: was.persistent}
-	var ops []operation
+	is := known{persistent: was.persistent, runtime: runtimeName(name, was.persistent != "")}
+	f, file := runtimeFolder, is.runtime
 	if persistent {
-		if is.persistent == "" {
-			is.persistent = fileName(name) + suffix
-			if _, err := os.Lstat(s.path(persistentFolder, is.persistent)); err == nil {
-				return nil, fmt.Errorf("storing network %q in %s: %w", name, s.path(persistentFolder, is.persistent), ErrUnread)
-			}
+		if file, err = s.persistentFile(name, was.persistent); err != nil {
+			return nil, fmt.Errorf("storing network %q: %w", name, err)
 		}
-		ops = append(ops, operation{Folder: persistentFolder, File: is.persistent, Data: doc})
-	} else {
-		is.runtime = runtimeName(name, is.persistent != "")
-		ops = append(ops, operation{Folder: runtimeFolder, File: is.runtime, Data: doc})
+		f, is = persistentFolder, known{persistent: file}
 	}
+	keep, err := keeping(f, kept{File: file, Network: n, Doc: doc})
+	if err != nil {
+		return nil, err
+	}
+	ops := []operation{{Folder: f, File: file, Data: doc}, keep}
 	return s.change(name, is, append(ops, s.leftOver(name, was, is)...))
+}
+
+// persistentFile is the file that a persistent network is written to: the one
+// that it has, else a new one.
+func (s *Store) persistentFile(name, has string) (string, error) {
+	if err := s.writable(); err != nil {
+		return "", err
+	}
+	if has != "" {
+		return has, nil
+	}
+	file := fileName(name) + suffix
+	if _, err := os.Lstat(s.path(persistentFolder, file)); err == nil {
+		return "", fmt.Errorf("writing %s: %w", s.path(persistentFolder, file), ErrUnread)
+	}
+	return file, nil
 }
 
 // Remove removes a network: with persistent all of its files, else what is
@@ -187,6 +214,12 @@ func (s *Store) Remove(name string, persistent bool) (undo func() error, err err
 // leftOver are the operations that take away what a network had and has no more.
 func (s *Store) leftOver(name string, was, is known) []operation {
 	var ops []operation
+	if was.persistent != "" && is.persistent == "" {
+		ops = append(ops, forgetting(persistentFolder, name))
+	}
+	if was.runtime != "" && is.runtime == "" {
+		ops = append(ops, forgetting(runtimeFolder, name))
+	}
 	if was.persistent != "" && was.persistent != is.persistent {
 		ops = append(ops, operation{Folder: persistentFolder, File: was.persistent, Delete: true})
 	}
@@ -210,12 +243,16 @@ func (s *Store) ForgetRuntimeChanges(read State) (undo func() error, err error) 
 	var ops []operation
 	for name, k := range read.names() {
 		is := afterReload(k)
-		ops = append(ops, s.leftOver(name, k, is)...)
+		ops = append(ops, slices.DeleteFunc(s.leftOver(name, k, is), func(o operation) bool { return o.Folder.isCopies() })...)
 		if is != (known{}) {
 			next[name] = is
 		}
 	}
-	back, err := s.commit(ops)
+	copying, err := read.copyingAfterReload(next)
+	if err != nil {
+		return nil, err
+	}
+	back, err := s.commit(append(ops, copying...))
 	if err != nil {
 		return nil, fmt.Errorf("forgetting runtime changes: %w", err)
 	}

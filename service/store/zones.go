@@ -72,7 +72,7 @@ func (s *Store) LoadZones() (ZoneRecords, []FileError) {
 	r.older = errors.Is(err, fs.ErrNotExist) && ran == nil
 	files, err := s.openFolder(zonesFolder)
 	if err != nil {
-		return r, []FileError{{s.path(zonesFolder, ""), err}}
+		return r, []FileError{{Path: s.path(zonesFolder, ""), Err: err}}
 	}
 	var broken []FileError
 	for _, file := range files {
@@ -123,7 +123,7 @@ func (s *Store) setAside(f folder, file string, why error) FileError {
 	if err := s.cfg.disk.Rename(path, path+brokenSuffix); err != nil {
 		why = fmt.Errorf("%w; renaming it to %s: %w", why, file+brokenSuffix, err)
 	}
-	return FileError{path, why}
+	return FileError{Path: path, Err: why}
 }
 
 // PutZone writes a network's record. undo puts back what was there.

@@ -1,0 +1,93 @@
+package service
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
+	"github.com/virtfirewalld/virtfirewalld/service/store"
+)
+
+const mendFile = "mend the file, then `virtfirewallctl reload`"
+
+// noteBroken logs files that cannot be used, and reports those that no network
+// is in force for.
+func (s *Service) noteBroken(broken []store.FileError) {
+	var fs []finding.Finding
+	for _, b := range broken {
+		switch {
+		case b.Network != "": // which says so itself
+			s.logStanding(b)
+		case strings.HasSuffix(b.Path, ".xml"):
+			s.Log.Error("a stored network is left out until its file is right", "file", b.Path, "error", b.Err)
+			fs = append(fs, finding.Finding{ID: finding.FileNeverUsable, Summary: b.Error(), Remedy: mendFile})
+		default:
+			s.Log.Error("what the service stored cannot be used", "file", b.Path, "error", b.Err)
+			fs = append(fs, finding.Finding{ID: finding.StateFileBroken, Summary: b.Error(), Remedy: "see to it, then `virtfirewallctl reload`"})
+		}
+	}
+	s.noteHost(fromFile, fs...)
+}
+
+func (s *Service) logStanding(b store.FileError) {
+	s.Log.Error("a network is in force by its last good definition until its file is right: mend the file, then reload",
+		"file", b.Path, "network", b.Network, "error", b.Err)
+}
+
+// adoptAll makes the stored networks known. Those that were in force come
+// first, so that what is new takes nothing from them; where one cannot be what
+// its file says by now, it is what it was, and is named in refused.
+func (s *Service) adoptAll(state store.State, records store.ZoneRecords) (refused map[string]bool) {
+	refused = map[string]bool{}
+	kept := s.Files.Links()
+	entries := state.Current()
+	// A link that a network had is not taken by one that only has its name.
+	slices.SortStableFunc(entries, func(a, b store.Entry) int {
+		return cmp.Or(min(1, linkOf(b, kept))-min(1, linkOf(a, kept)), b.Standing()-a.Standing())
+	})
+	for _, e := range entries {
+		m, err := s.restored(e, linkOf(e, kept), records.Of(e.Network.Name))
+		if former, was := e.Former(); err != nil && was {
+			refused[e.Network.Name] = true
+			former.Fault = &store.FileError{Path: e.Path, Network: e.Network.Name, Err: err}
+			s.logStanding(*former.Fault)
+			m, err = s.restored(former, linkOf(former, kept), records.Of(e.Network.Name))
+			e = former
+		}
+		if err != nil {
+			refused[e.Network.Name] = true
+			s.Log.Error("a stored network is left out until its file is right", "file", e.Path, "network", e.Network.Name, "error", err)
+			continue
+		}
+		s.adopt(m.noting(fromFile, standing(e)...))
+	}
+	return refused
+}
+
+// linkOf is the link that a network had for the bridge of this definition; 0 for
+// none that is known.
+func linkOf(e store.Entry, kept map[string]store.Link) int {
+	if l := kept[e.Network.Name]; l.Bridge == e.Network.Bridge {
+		return l.Index
+	}
+	return 0
+}
+
+// noteRead notes what a reload that took all files found of them. The caller
+// holds the lock.
+func (s *Service) noteRead(state store.State) {
+	for _, e := range state.AfterReload() {
+		s.note(e.Network.Name, fromFile, standing(e)...)
+	}
+	s.noteHost(fromFile)
+}
+
+// standing is the finding of a network that is in force by its last good
+// definition.
+func standing(e store.Entry) []finding.Finding {
+	if e.Fault == nil {
+		return nil
+	}
+	return []finding.Finding{{ID: finding.FileUnusable, Summary: e.Fault.Error() + "; its last good definition is in force", Remedy: mendFile}}
+}
