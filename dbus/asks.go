@@ -1,7 +1,9 @@
 package dbus
 
 import (
+	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"unicode"
@@ -12,26 +14,54 @@ import (
 
 // side is a network as one side of a change has it.
 type side struct {
-	name, bridge, mode, zone string
+	name, bridge, mode, zone                 string
+	subnets, devices, natAddresses, natPorts string // "" for none
 }
 
 func sideOf(n network.Network) side {
-	return side{name: n.Name, bridge: n.Bridge, mode: string(n.Mode), zone: n.Zone}
+	return side{
+		name: n.Name, bridge: n.Bridge, mode: string(n.Mode), zone: n.Zone,
+		subnets: sorted(n.Subnets()), devices: strings.Join(slices.Sorted(slices.Values(n.Devices)), " "),
+		natAddresses: strings.TrimSpace(n.NATAddresses.String() + " " + n.NATAddresses6.String()), natPorts: n.NATPorts.String(),
+	}
+}
+
+// sorted writes subnets in one way, whatever their order: rules compare texts.
+func sorted(subnets []netip.Prefix) string {
+	subnets = slices.SortedFunc(slices.Values(subnets), func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	texts := make([]string, len(subnets))
+	for i, p := range subnets {
+		texts[i] = p.String()
+	}
+	return strings.Join(texts, " ")
 }
 
 // details are what an Authorizer is told of a side. before adds what a change
 // starts from; nil where there is nothing before, or nothing after.
 func (x side) details(before *side) map[string]string {
-	d := map[string]string{
-		"network":      printable(x.name),
-		"bridge":       printable(x.bridge),
-		"forward_mode": x.mode,
-		"zone":         printable(x.zone),
-	}
+	d := x.values()
+	d["network"] = printable(x.name)
 	if before != nil {
-		d["old_bridge"], d["old_forward_mode"], d["old_zone"] = before.bridge, before.mode, before.zone
+		for key, value := range before.values() {
+			d["old_"+key] = value
+		}
 	}
 	return d
+}
+
+// values are what may differ between the two sides of a change.
+func (x side) values() map[string]string {
+	return map[string]string{
+		"bridge":        printable(x.bridge),
+		"forward_mode":  x.mode,
+		"zone":          printable(x.zone),
+		"subnets":       x.subnets,
+		"devices":       printable(x.devices),
+		"nat_addresses": x.natAddresses,
+		"nat_ports":     x.natPorts,
+	}
 }
 
 // printable keeps what a caller made up from writing lines of its own into the

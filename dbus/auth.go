@@ -38,7 +38,7 @@ type Authorizer interface {
 // ask is one thing that a caller needs the right to.
 type ask struct {
 	action string
-	// details are what is known of the object: "network", "bridge",
-	// "forward_mode", "zone", and more where a change has two sides.
+	// details are what is known of the object: "network", "bridge", "subnets"
+	// and so on, and more where a change has two sides.
 	details map[string]string
 }

@@ -155,13 +155,37 @@ func (a *asker) last() string {
 	return a.asked[len(a.asked)-1]
 }
 
+// aside is one side of a change, as the test expects it.
+type aside struct{ bridge, mode, zone, subnets, devices, natAddresses, natPorts string }
+
+// manage is how an asker writes down one question: a network as it would be, and
+// where there is one, as it was.
+func manage(what, name string, is aside, was ...aside) string {
+	d := []string{"network=" + name}
+	add := func(prefix string, x aside) {
+		d = append(d, prefix+"bridge="+x.bridge, prefix+"forward_mode="+x.mode, prefix+"zone="+x.zone, prefix+"subnets="+x.subnets,
+			prefix+"devices="+x.devices, prefix+"nat_addresses="+x.natAddresses, prefix+"nat_ports="+x.natPorts)
+	}
+	add("", is)
+	for _, x := range was {
+		add("old_", x)
+	}
+	slices.Sort(d)
+	return "manage-" + what + "(" + strings.Join(d, " ") + ")"
+}
+
 func TestWhatTheAuthorizerIsAsked(t *testing.T) {
 	a := &asker{}
 	r := newRigWith(t, a)
 	path := r.add(t, "lab")
 	a.say(ErrAccessDenied)
-	lab := "bridge=" + bridgeOf("lab") + " forward_mode=nat network=lab"
-	was := " old_bridge=" + bridgeOf("lab") + " old_forward_mode=nat old_zone="
+	lab := aside{bridge: bridgeOf("lab"), mode: "nat", subnets: "192.168.150.0/24"}
+	def := aside{bridge: "virbr0", mode: "nat", subnets: "192.168.122.0/24"}
+	trusted := aside{bridge: "virbr1", mode: "nat", zone: "trusted", subnets: def.subnets}
+	bound, routed, moved := lab, lab, lab
+	bound.zone, routed.mode, moved.subnets = "trusted", "route", "10.1.0.0/16 10.9.0.0/24 fd00:9::/64"
+	narrowed := lab
+	narrowed.devices, narrowed.natAddresses, narrowed.natPorts = "eth0 eth1", "10.0.0.5-10.0.0.9", "2000-3000"
 	labXML := strings.Replace(strings.Replace(defaultXML, "<name>default<", "<name>lab<", 1), "'virbr0'", "'virbr1' zone='trusted'", 1)
 	replace := options("Replace", true)
 	for _, c := range []struct {
@@ -169,18 +193,16 @@ func TestWhatTheAuthorizerIsAsked(t *testing.T) {
 		args   []any
 		want   string
 	}{
-		{"AddNetworkFromXML", []any{defaultXML, noOptions()}, "manage-networks(bridge=virbr0 forward_mode=nat network=default zone=)"},
-		{"AddNetworkFromXML", []any{labXML, noOptions()}, "manage-networks(bridge=virbr1 forward_mode=nat network=lab zone=trusted)" +
-			" manage-zones(bridge=virbr1 forward_mode=nat network=lab zone=trusted)"},
-		{"AddNetworkFromXML", []any{labXML, replace}, "manage-networks(bridge=virbr1 forward_mode=nat network=lab" + was + " zone=trusted)" +
-			" manage-zones(bridge=virbr1 forward_mode=nat network=lab" + was + " zone=trusted)" +
-			" manage-networks(" + lab + was + " zone=)"},
-		{"AddNetwork", []any{"lab", plainSettings("lab"), replace}, "manage-networks(" + lab + was + " zone=)"},
-		{"RemoveNetwork", []any{"lab", noOptions()}, "manage-networks(" + lab + " zone=)"},
-		{"RemoveNetwork", []any{"none\nat all", noOptions()}, "manage-networks(bridge= forward_mode= network=none\uFFFDat all zone=)"},
-		{"BindInterface", []any{bridgeOf("lab"), "trusted"}, "manage-zones(" + lab + was + " zone=trusted) manage-zones(" + lab + was + " zone=)"},
-		{"UnbindInterface", []any{bridgeOf("lab")}, "manage-zones(" + lab + was + " zone=)"},
-		{"UnbindInterface", []any{"br9"}, "manage-zones(bridge=br9 forward_mode= network= zone=)"},
+		{"AddNetworkFromXML", []any{defaultXML, noOptions()}, manage("networks", "default", def)},
+		{"AddNetworkFromXML", []any{labXML, noOptions()}, manage("networks", "lab", trusted) + " " + manage("zones", "lab", trusted)},
+		{"AddNetworkFromXML", []any{labXML, replace}, manage("networks", "lab", trusted, lab) + " " + manage("zones", "lab", trusted, lab) +
+			" " + manage("networks", "lab", lab, lab)},
+		{"AddNetwork", []any{"lab", plainSettings("lab"), replace}, manage("networks", "lab", lab, lab)},
+		{"RemoveNetwork", []any{"lab", noOptions()}, manage("networks", "lab", lab)},
+		{"RemoveNetwork", []any{"none\nat all", noOptions()}, manage("networks", "none\uFFFDat all", aside{})},
+		{"BindInterface", []any{bridgeOf("lab"), "trusted"}, manage("zones", "lab", bound, lab) + " " + manage("zones", "lab", lab, lab)},
+		{"UnbindInterface", []any{bridgeOf("lab")}, manage("zones", "lab", lab, lab)},
+		{"UnbindInterface", []any{"br9"}, manage("zones", "", aside{bridge: "br9"})},
 		{"SetBackend", []any{"auto", noOptions()}, "choose-backend(backend=auto)"},
 		{"Reload", nil, "reload()"},
 		{"Diagnose", nil, "diagnose()"},
@@ -196,11 +218,14 @@ func TestWhatTheAuthorizerIsAsked(t *testing.T) {
 		args   []any
 		want   string
 	}{
-		{"AddPortForward", []any{noOptions(), noOptions()}, "manage-port-forwards(" + lab + " zone=)"},
-		{"Update", []any{options("TFTP", true), noOptions()}, "manage-networks(" + lab + was + " zone=)"},
-		{"Update", []any{options("ForwardMode", "route"), noOptions()}, "manage-networks(bridge=" + bridgeOf("lab") +
-			" forward_mode=route network=lab" + was + " zone=) manage-networks(" + lab + was + " zone=)"},
-		{"Update", []any{options("Bridge", "a/b"), noOptions()}, "manage-networks(" + lab + " zone=)"},
+		{"AddPortForward", []any{noOptions(), noOptions()}, manage("port-forwards", "lab", lab)},
+		{"Update", []any{options("TFTP", true), noOptions()}, manage("networks", "lab", lab, lab)},
+		{"Update", []any{options("ForwardMode", "route"), noOptions()}, manage("networks", "lab", routed, lab) + " " + manage("networks", "lab", lab, lab)},
+		{"Update", []any{options("Addresses", []string{"10.9.0.1/24", "fd00:9::1/64"}, "Routes", []string{"10.1.0.0/16"}), noOptions()},
+			manage("networks", "lab", moved, lab) + " " + manage("networks", "lab", lab, lab)},
+		{"Update", []any{options("ForwardDevices", []string{"eth1", "eth0"}, "NATAddressRange", "10.0.0.5-10.0.0.9", "NATPortRange", "2000-3000"), noOptions()},
+			manage("networks", "lab", narrowed, lab) + " " + manage("networks", "lab", lab, lab)},
+		{"Update", []any{options("Bridge", "a/b"), noOptions()}, manage("networks", "lab", lab)},
 		{"GetRuleset", nil, "read()"},
 	} {
 		wantError(t, r.callAt(path, networkInterface+"."+c.method, c.args...).Err, errAccessDenied, "denied")
@@ -239,6 +264,27 @@ func TestLeavingAZoneIsAskedFor(t *testing.T) {
 			t.Errorf("%+v to %+v: %q, want %q", c.before, c.after, got, c.want)
 		}
 	}
+}
+
+// What was approved is of these subnets, devices and ranges, and of no others.
+func TestApprovalIsOfWhatWasThere(t *testing.T) {
+	n := namedNetwork(t, "lab")
+	after, err := n.With(map[string]any{"TFTP": true})
+	must(t, err)
+	approved := change{before: &service.Status{Network: n}, asks: func(before *service.Status) []ask { return networkAsks("lab", before, &after) }}
+	allows := approved.expect(&call{user: 1000})
+	must(t, allows(&service.Status{Network: n}))
+	for key, value := range map[string]any{
+		"Addresses": []string{"10.99.0.1/24"}, "Routes": []string{"10.98.0.0/24"}, "ForwardDevices": []string{"eth7"},
+		"NATAddressRange": "10.0.0.5-10.0.0.9", "NATPortRange": "2000-3000", "Bridge": "br7",
+	} {
+		other, err := n.With(map[string]any{key: value})
+		must(t, err)
+		if err := allows(&service.Status{Network: other}); err == nil || !strings.Contains(err.Error(), "changed by another") {
+			t.Errorf("%s was changed meanwhile: %v", key, err)
+		}
+	}
+	must(t, allows(&service.Status{Network: after})) // TFTP is in no detail
 }
 
 func TestAuthorizerAnswers(t *testing.T) {

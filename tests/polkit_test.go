@@ -2,6 +2,7 @@ package tests
 
 import (
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -26,6 +27,16 @@ func TestPolkitDefaults(t *testing.T) {
 	r.must(r.Manager("RemoveNetwork", "lab", opts()))
 }
 
+// oneUserOneNetwork is the second example, which is a comment, for a user.
+func oneUserOneNetwork(t *testing.T, example, user string) string {
+	t.Helper()
+	_, commented, found := strings.Cut(example, "// polkit.addRule")
+	if !found || !strings.Contains(commented, `"bob"`) {
+		t.Fatal("the example has no rule for one user")
+	}
+	return strings.ReplaceAll(strings.ReplaceAll("polkit.addRule"+commented, "\n// ", "\n"), `"bob"`, strconv.Quote(user))
+}
+
 // TestPolkitRules are an administrator's, by user, by group and by network.
 func TestPolkitRules(t *testing.T) {
 	t.Parallel()
@@ -34,7 +45,7 @@ func TestPolkitRules(t *testing.T) {
 	r := newRig(t)
 	r.join("libvirt", alice)
 	r.rules(string(example) +
-		rule("manage-networks", `subject.user == "u2002" && action.lookup("network") == "dev" && action.lookup("bridge") == "virbr5"`, "YES") +
+		oneUserOneNetwork(t, string(example), "u2002") +
 		rule("manage-networks", `subject.user == "u2003"`, "NO") +
 		rule("reload", `subject.user == "u2003"`, "YES"))
 	r.Polkit()
@@ -51,7 +62,27 @@ func TestPolkitRules(t *testing.T) {
 	r.must(b.AddXML(netXML("dev", "virbr5", "nat", "10.5.0.1/24")))
 	r.must(b.Network("dev", "Update", opts("TFTP", true), opts()))
 	r.must(b.AddXML(netXML("dev", "virbr5", "route", "10.5.0.1/24"), "Replace", true))
+	for key, value := range map[string]any{ // and none of its values
+		"Addresses": []string{"10.6.0.1/24"}, "Routes": []string{"10.6.0.0/24"}, "ForwardDevices": []string{"wan0"},
+		"NATAddressRange": "203.0.113.5-203.0.113.9", "NATPortRange": "2000-3000", "Bridge": "virbr0",
+	} {
+		r.wantError(b.Network("dev", "Update", opts(key, value), opts()), needsPeople)
+		r.must(a.Network("dev", "Update", opts("ForwardMode", "nat", key, value), opts()))
+		for what, call := range map[string]error{
+			"back":     b.AddXML(netXML("dev", "virbr5", "nat", "10.5.0.1/24"), "Replace", true).Err,
+			"a change": b.Network("dev", "Update", opts("TFTP", false), opts()).Err,
+			"removal":  b.Manager("RemoveNetwork", "dev", opts()).Err,
+		} {
+			if errorName(call) != needsPeople {
+				t.Errorf("%s is another's, and %s: %v", key, what, call)
+			}
+		}
+		r.must(a.AddXML(netXML("dev", "virbr5", "nat", "10.5.0.1/24"), "Replace", true))
+	}
 	for what, call := range map[string]error{
+		"another subnet by Replace":    b.AddXML(netXML("dev", "virbr5", "nat", "10.6.0.1/24"), "Replace", true).Err,
+		"a second subnet by Replace":   b.AddXML(netXML("dev", "virbr5", "nat", "10.5.0.1/24", "2001:db8:5::1/64"), "Replace", true).Err,
+		"a wider subnet":               b.AddXML(netXML("dev", "virbr5", "nat", "10.5.0.1/16"), "Replace", true).Err,
 		"another bridge by Replace":    b.AddXML(netXML("dev", "virbr0", "nat", "10.5.0.1/24"), "Replace", true).Err,
 		"another bridge by Update":     b.Network("dev", "Update", opts("Bridge", "virbr0"), opts()).Err,
 		"another network":              b.AddXML(netXML("lab", "virbr5", "nat", "10.5.0.1/24"), "Replace", true).Err,
