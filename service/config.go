@@ -1,13 +1,8 @@
 package service
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
@@ -15,6 +10,12 @@ import (
 
 // ConfigFile is the name of the configuration file in its directory.
 const ConfigFile = "virtfirewalld.conf"
+
+// More than anybody writes.
+const (
+	maxConfigLine  = 4096
+	maxConfigBytes = 1 << 20
+)
 
 // Config is the service's own configuration.
 type Config struct {
@@ -27,9 +28,10 @@ type Config struct {
 // for messages.
 func ParseConfig(text []byte, file string) (Config, error) {
 	c := Config{OwnTable: true}
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	for number := 1; lines.Scan(); number++ {
-		key, value, err := setting(lines.Text())
+	number := 0
+	for line := range strings.Lines(string(text)) {
+		number++
+		key, value, err := setting(line)
 		if err == nil && key != "" {
 			err = c.set(key, value, file, number)
 		}
@@ -37,7 +39,7 @@ func ParseConfig(text []byte, file string) (Config, error) {
 			return Config{}, fmt.Errorf("%s, line %d: %w", file, number, err)
 		}
 	}
-	return c, lines.Err()
+	return c, nil
 }
 
 func (c *Config) set(key, value, file string, line int) error {
@@ -66,6 +68,12 @@ func (c *Config) set(key, value, file string, line int) error {
 
 // setting splits one line; key is "" for an empty line or a comment.
 func setting(line string) (key, value string, err error) {
+	if len(line) > maxConfigLine {
+		return "", "", fmt.Errorf("the line has %d bytes: %d are the most", len(line), maxConfigLine)
+	}
+	if strings.ContainsRune(line, 0) {
+		return "", "", errors.New("the line has a byte 0, so this is no text: write it anew")
+	}
 	line = strings.TrimSpace(line)
 	if line == "" || line[0] == '#' {
 		return "", "", nil
@@ -89,65 +97,4 @@ func setting(line string) (key, value string, err error) {
 		return "", "", fmt.Errorf("%q follows the value", rest)
 	}
 	return strings.TrimSpace(key), value, nil
-}
-
-// ConfigFiles are where the configuration is.
-type ConfigFiles struct {
-	Dir     string // of virtfirewalld.conf
-	Libvirt string // libvirt's network.conf, whose backend counts where the service's own does not say
-}
-
-// Read reads the configuration; missing files are the defaults.
-func (f ConfigFiles) Read() (Config, error) {
-	file := filepath.Join(f.Dir, ConfigFile)
-	text, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Config{}, fmt.Errorf("reading the configuration: %w", err)
-	}
-	c, err := ParseConfig(text, file)
-	if err != nil {
-		return c, err
-	}
-	c.Libvirt.File = f.Libvirt
-	c.Libvirt.Value, c.Libvirt.Line, err = choice.ReadLibvirt(f.Libvirt)
-	return c, err
-}
-
-// SetBackend writes the backend into the service's own file and leaves the
-// rest as it is.
-func (f ConfigFiles) SetBackend(value string) error {
-	file := filepath.Join(f.Dir, ConfigFile)
-	text, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	line, written := fmt.Sprintf("firewall_backend = %q", value), false
-	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
-	for i, l := range lines {
-		if key, _, err := setting(l); err == nil && key == "firewall_backend" {
-			lines[i], written = line, true
-		}
-	}
-	if !written {
-		lines = append(lines, line)
-	}
-	return writeWhole(file, []byte(strings.TrimPrefix(strings.Join(lines, "\n"), "\n")+"\n"))
-}
-
-// writeWhole replaces a file in one step.
-func writeWhole(file string, text []byte) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(file), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // gone already where all went well
-	_, err = tmp.Write(text)
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), file)
 }

@@ -154,5 +154,11 @@ type Libvirt interface {
 // Settings is the service's own configuration.
 type Settings interface {
 	Read() (Config, error)
-	SetBackend(value string) error
+	// AtStart returns what a start goes by where the files cannot be used, and
+	// Remember keeps it.
+	AtStart() (c Config, unusable error)
+	Remember(c Config) error
+	// StageBackend does all of writing the backend into the configuration that
+	// can fail; put does the rest, and drop ends it either way.
+	StageBackend(value string) (put func() error, drop func(), err error)
 }

@@ -67,6 +67,7 @@ func (s *Service) reload(ctx context.Context, c *conversation, undo *undoStack) 
 	if err == nil {
 		s.decided(settings.Configured, decision)
 		s.noteRead(state)
+		s.configured(settings, nil)
 	}
 	return err
 }

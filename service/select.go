@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/systemd"
 )
 
@@ -51,6 +52,22 @@ func (s *Service) decided(c choice.Configured, d choice.Decision) {
 	})
 }
 
+// configured keeps a configuration that is in force for the next start, or says
+// why it is not the one in the files.
+func (s *Service) configured(c Config, unusable error) {
+	if unusable != nil {
+		s.Log.Error("the configuration cannot be used; the last good one is in force, or the defaults where there is none", "error", unusable)
+		s.noteHost(fromConfig, finding.Finding{
+			ID: finding.ConfigurationUnusable, Summary: unusable.Error(), Remedy: "mend the file, then `virtfirewallctl reload`",
+		})
+		return
+	}
+	s.noteHost(fromConfig)
+	if err := s.Settings.Remember(c); err != nil {
+		s.Log.Warn("a start may not have the settings that are in force now", "error", err)
+	}
+}
+
 // SetBackend chooses the backend and moves every network to it, or none. With
 // Persistent the configuration says so from now on; else the next reload or
 // restart reads what it says.
@@ -71,14 +88,19 @@ func (s *Service) SetBackend(ctx context.Context, backend string, o ChangeOption
 	if err != nil {
 		return err
 	}
-	persist := func() error {
-		if !o.Persistent {
-			return nil
-		}
-		if err := s.Settings.SetBackend(backend); err != nil {
+	persist := func() error { return nil }
+	if o.Persistent { // what cannot be written must not be moved to
+		put, drop, err := s.Settings.StageBackend(backend)
+		if err != nil {
 			return errorf(ApplyFailed, "writing the backend into the configuration: %w", err)
 		}
-		return nil
+		defer drop()
+		persist = func() error {
+			if err := put(); err != nil {
+				return errorf(ApplyFailed, "writing the backend into the configuration: %w", err)
+			}
+			return nil
+		}
 	}
 	if err := s.move(ctx, d.Backend, persist); err != nil {
 		return err
@@ -87,6 +109,7 @@ func (s *Service) SetBackend(ctx context.Context, backend string, o ChangeOption
 		// Where it says so now: the file and the line.
 		if written, chosen, err := s.decide(ctx); err == nil {
 			c, d = written, chosen
+			s.configured(c, nil)
 		}
 	}
 	s.decided(c.Configured, d)

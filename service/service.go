@@ -7,6 +7,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -141,12 +142,14 @@ func (s *Service) Start(ctx context.Context) error {
 		return err
 	}
 	defer s.unlock()
-	c, d, err := s.decide(ctx)
+	c, unusable := s.Settings.AtStart()
+	d, err := s.choose(ctx, c.Configured)
 	if err != nil {
-		return err
+		return errors.Join(err, unusable)
 	}
 	s.active = s.Backends.Get(d.Backend)
 	s.decided(c.Configured, d)
+	s.configured(c, unusable)
 	if err := s.takeOver(ctx); err != nil {
 		return err
 	}

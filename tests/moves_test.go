@@ -113,8 +113,9 @@ type faultySettings struct {
 	*faults
 }
 
-func (s faultySettings) SetBackend(value string) error {
-	return s.call("SetBackend", false, func() error { return s.ConfigFiles.SetBackend(value) })
+func (s faultySettings) StageBackend(value string) (put func() error, drop func(), err error) {
+	err = s.call("StageBackend", false, func() error { put, drop, err = s.ConfigFiles.StageBackend(value); return err })
+	return func() error { return s.call("put", false, put) }, drop, err
 }
 
 // moves are calls that change the backend.
@@ -129,7 +130,9 @@ func moves() []operation {
 			return w.svc.SetBackend(ctx, choice.NFTables, service.ChangeOptions{Persistent: true})
 		}},
 		{"reload to the other", func(ctx context.Context, w *world) error {
-			fatal(w.t, service.ConfigFiles{Dir: w.path("etc")}.SetBackend(choice.IPTables))
+			put, _, err := service.ConfigFiles{Dir: w.path("etc")}.StageBackend(choice.IPTables)
+			fatal(w.t, err)
+			fatal(w.t, put())
 			return w.svc.Reload(ctx)
 		}},
 	}

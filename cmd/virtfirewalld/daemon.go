@@ -76,11 +76,8 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	defer cancel()
 	// The lasting netlink sockets come first: the library that encodes the
 	// rules cannot use file descriptors of 1,024 and more.
-	config := service.ConfigFiles{Dir: o.settingsDir, Libvirt: o.libvirtConf}
-	settings, err := config.Read()
-	if err != nil {
-		return err
-	}
+	config := service.ConfigFiles{Dir: o.configDir, Libvirt: o.libvirtConf, State: o.stateDir}
+	settings, _ := config.AtStart() // the service tells of what cannot be used
 	var totals *service.Totals
 	begin := func(network string) ruleset.Counters { return totals.Of(network) }
 	if d.rules, err = nftables.Open(nftables.Config{Owned: settings.OwnTable, Log: d.log, StartValues: begin}); err != nil {

@@ -29,11 +29,6 @@ const flushTimeout = 5 * time.Minute
 func flush(ctx context.Context, o options, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	// What is to go must not stay for a mistake in the settings.
-	if _, err := (service.ConfigFiles{Dir: o.settingsDir, Libvirt: o.libvirtConf}).Read(); err != nil {
-		log.Warn("flushing without the settings", "error", err)
-		o.settingsDir, o.libvirtConf = o.runtimeDir, ""
-	}
 	removing := removeNetworks(ctx, o, log)
 	if errors.Is(removing, errServed) {
 		return removing

@@ -30,7 +30,6 @@ func main() {
 // options are the command line.
 type options struct {
 	configDir, libvirtConf, stateDir, runtimeDir string
-	settingsDir                                  string // of virtfirewalld.conf
 	level                                        slog.Level
 	version, flush                               bool
 }
@@ -52,7 +51,6 @@ func parse(args []string, out io.Writer) (options, error) {
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q: see virtfirewalld --help", f.Arg(0))
 	}
-	o.settingsDir = o.configDir
 	return o, nil
 }
 

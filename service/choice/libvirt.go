@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
+
+	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
 // maxFile is more than anybody writes into network.conf.
@@ -16,20 +16,12 @@ const maxFile = 1 << 20
 // that sets it. A missing file, or one without the key, gives line 0. The value
 // may be any word: Choose judges it.
 func ReadLibvirt(file string) (value string, line int, err error) {
-	f, err := os.Open(file)
+	text, err := trusted.ReadAnybodys(file, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", 0, nil
 	}
 	if err != nil {
-		return "", 0, fmt.Errorf("reading libvirt's configuration: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return "", 0, fmt.Errorf("reading libvirt's configuration: %w", err)
-	}
-	if len(text) > maxFile {
-		return "", 0, fmt.Errorf("reading libvirt's configuration: %s is larger than %d bytes", file, maxFile)
+		return "", 0, fmt.Errorf("reading libvirt's configuration %s: %w", file, err)
 	}
 	value, line, err = parseLibvirt(text)
 	if err != nil {

@@ -55,6 +55,7 @@ func Kinds() []Kind {
 		{LibvirtRulesMissing, Warning, None, "libvirt runs the network too, and rules that it made for it have been taken out. The service's are in force; without it the guests would miss them."},
 		{FileUnusable, Error, Degraded, "The file that defines the network cannot be used. Its last good definition is in force."},
 		{FileNeverUsable, Error, None, "A file in the networks' folder cannot be used, and no good definition of it is known, so no network is made of it."},
+		{ConfigurationUnusable, Error, None, "The service's own configuration, or libvirt's, could not be used when the service started. The last good one is in force, or the defaults where there was none."},
 		{StateFileBroken, Warning, None, "A file that the service keeps its state in could not be used and was put aside."},
 		{NetworksConflict, Error, Failed, "The network clashes with another one, which stays in force: they want the same bridge or the same addresses."},
 		{RulesMissing, Error, Failed, "The network's rules are not all in force: another program removed or changed them, and they are not put back yet."},

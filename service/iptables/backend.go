@@ -72,8 +72,13 @@ func Open(cfg Config) (*Backend, error) {
 		config: cfg, log: cfg.Log,
 		base: make(map[string]ruleset.Counters), last: make(map[string]ruleset.Counters),
 	}
+	var broken []error
 	var err error
-	b.recorded, err = readRecords(cfg.Record)
+	b.recorded, broken, err = readRecords(cfg.Record)
+	for _, why := range broken {
+		b.log.Warn("a record of iptables rules cannot be used and was renamed: rules of a network that has changed since may be left, which `virtfirewallctl rules` does not show and iptables-save does",
+			"error", why)
+	}
 	return b, err
 }
 

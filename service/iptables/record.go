@@ -10,11 +10,17 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
 const (
 	recordSuffix = ".rules"
+	newSuffix    = ".new"
+	brokenSuffix = ".broken"
 	triedFile    = "tried"
+	// mostRecordBytes is far more than the rules of the largest network.
+	mostRecordBytes = 64 << 20
 )
 
 // record is what a file says.
@@ -23,34 +29,45 @@ type record struct {
 	Rules   []Rule
 }
 
-// readRecords reads what earlier processes noted. A file that cannot be read
-// tells nothing, and is replaced or removed when its network is next changed.
-func readRecords(dir string) (map[string][]Rule, error) {
-	recorded := make(map[string][]Rule)
+// readRecords reads what earlier processes noted. A file that cannot be used is
+// moved out of the way and reported: what it noted stays in the kernel where it
+// is not a network's rule any more.
+func readRecords(dir string) (recorded map[string][]Rule, broken []error, err error) {
+	recorded = make(map[string][]Rule)
 	if dir == "" {
-		return recorded, nil
+		return recorded, nil, nil
 	}
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return recorded, nil
+		return recorded, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading what is recorded of iptables: %w", err)
+		return nil, nil, fmt.Errorf("reading what is recorded of iptables: %w", err)
 	}
 	for _, f := range files {
-		if !strings.HasSuffix(f.Name(), recordSuffix) {
+		path := filepath.Join(dir, f.Name())
+		if strings.HasSuffix(path, newSuffix) {
+			_ = os.Remove(path) // of a run that was killed while it wrote
+		}
+		if !strings.HasSuffix(path, recordSuffix) {
 			continue
 		}
-		data, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		r, err := readRecord(path)
 		if err != nil {
-			return nil, fmt.Errorf("reading what is recorded of iptables: %w", err)
+			broken = append(broken, fmt.Errorf("using %s: %w", path, errors.Join(err, os.Rename(path, path+brokenSuffix))))
+			continue
 		}
-		var r record
-		if json.Unmarshal(data, &r) == nil {
-			recorded[r.Network] = r.Rules
-		}
+		recorded[r.Network] = r.Rules
 	}
-	return recorded, nil
+	return recorded, broken, nil
+}
+
+func readRecord(path string) (r record, err error) {
+	data, _, err := trusted.Read(path, mostRecordBytes)
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	return r, err
 }
 
 // note records rules before they are put in, beside those that are there
@@ -134,10 +151,14 @@ func (b *Backend) write(path string, data []byte) error {
 	if err := os.MkdirAll(b.config.Record, 0o700); err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return err
+	err := os.WriteFile(path+newSuffix, data, 0o600)
+	if err == nil {
+		err = os.Rename(path+newSuffix, path)
 	}
-	return os.Rename(path+".new", path)
+	if err != nil {
+		_ = os.Remove(path + newSuffix) // half of it, where the disk is full
+	}
+	return err
 }
 
 // tried says whether these programs have been seen to work since the host was
@@ -146,7 +167,7 @@ func (b *Backend) tried(both [2]family) bool {
 	if b.config.Record == "" {
 		return false
 	}
-	said, err := os.ReadFile(filepath.Join(b.config.Record, triedFile))
+	said, _, err := trusted.Read(filepath.Join(b.config.Record, triedFile), mostRecordBytes)
 	return err == nil && string(said) == programs(both)
 }
 

@@ -2,13 +2,10 @@ package store
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -94,91 +91,4 @@ func ignoreMissing(err error) error {
 		return nil
 	}
 	return err
-}
-
-// othersWrite are the bits of a mode that let others than the owner write.
-const othersWrite fs.FileMode = 0o022
-
-// readFile reads a file that decides over the firewall: nobody but root may
-// have written it. The checks are on the open file, not on its name.
-func readFile(path string, most int64) ([]byte, fs.FileMode, error) {
-	data, mode, err := readOwn(path, most)
-	if err == nil && mode&othersWrite != 0 {
-		return nil, 0, othersMay(mode)
-	}
-	return data, mode, err
-}
-
-// readOwn is readFile without a look at who may write: what it reads is put
-// back as it was, and nothing more.
-func readOwn(path string, most int64) ([]byte, fs.FileMode, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, unix.ELOOP) {
-		return nil, 0, errors.New("it is a symbolic link; put the file itself in its place")
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	if err := checkFile(info, most); err != nil {
-		return nil, 0, err
-	}
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = tooLarge(most)
-	}
-	return data, info.Mode().Perm(), err
-}
-
-func checkFile(info fs.FileInfo, most int64) error {
-	if !info.Mode().IsRegular() {
-		return errors.New("it is not a regular file; remove it")
-	}
-	if err := checkOwner(info); err != nil {
-		return err
-	}
-	if info.Size() > most {
-		return tooLarge(most)
-	}
-	return nil
-}
-
-func checkOwner(info fs.FileInfo) error {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 {
-		return fmt.Errorf("it belongs to user %d; chown it to root", st.Uid)
-	}
-	return nil
-}
-
-func othersMay(mode fs.FileMode) error {
-	return fmt.Errorf("others than root may write it (mode %04o); chmod it to 0644", mode.Perm())
-}
-
-func tooLarge(most int64) error {
-	return fmt.Errorf("it is larger than %d bytes", most)
-}
-
-// checkFolder refuses a folder in which others than root could put files.
-func checkFolder(dir string) error {
-	info, err := os.Stat(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil && !info.IsDir() {
-		err = errors.New("it is not a folder")
-	}
-	if err == nil {
-		err = checkOwner(info)
-	}
-	if err == nil && info.Mode()&othersWrite != 0 {
-		err = errors.New(strings.Replace(othersMay(info.Mode()).Error(), "0644", "0755", 1))
-	}
-	if err != nil {
-		return fmt.Errorf("using folder %s: %w", dir, err)
-	}
-	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+
+	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
 // mostJournalBytes bounds what is read of our own files: the undoing of 4,096
@@ -137,7 +139,7 @@ func (s *Store) goBack(inverse []operation) error {
 }
 
 func (s *Store) isDone(op operation) bool {
-	data, mode, err := readOwn(s.path(op.Folder, op.File), mostJournalBytes)
+	data, mode, err := trusted.ReadOwn(s.path(op.Folder, op.File), mostJournalBytes)
 	if op.Delete {
 		return errors.Is(err, fs.ErrNotExist)
 	}
@@ -166,14 +168,14 @@ func (s *Store) doOne(op operation) error {
 // may not write it.
 func (s *Store) inverse(op *operation) (operation, error) {
 	back := operation{Folder: op.Folder, File: op.File}
-	data, mode, err := readOwn(s.path(op.Folder, op.File), mostJournalBytes)
+	data, mode, err := trusted.ReadOwn(s.path(op.Folder, op.File), mostJournalBytes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err != nil && op.Folder.isCopies():
 		back.Delete = true // also of a copy that is none
 	case err != nil:
 		return back, FileError{Path: s.path(op.Folder, op.File), Err: err}
 	default:
-		back.Data, back.Mode, op.Mode = data, mode, mode&^othersWrite
+		back.Data, back.Mode, op.Mode = data, mode, mode&^trusted.OthersWrite
 	}
 	return back, nil
 }
@@ -226,7 +228,7 @@ func (s *Store) writeJSON(name string, v any) error {
 
 func (s *Store) readJSON(name string, v any) error {
 	path := s.path(stateFolder, name)
-	data, _, err := readFile(path, mostJournalBytes)
+	data, _, err := trusted.Read(path, mostJournalBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

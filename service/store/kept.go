@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
 const (
@@ -72,7 +73,7 @@ func forgetting(f folder, name string) operation {
 func (s *Store) loadKept(f folder) (c copies, err error) {
 	dir := s.path(copiesOf(f), "")
 	c.kept = make(map[string]kept)
-	err = checkFolder(dir)
+	err = trusted.CheckFolder(dir)
 	var entries []os.DirEntry
 	if err == nil {
 		entries, err = os.ReadDir(dir)
@@ -96,7 +97,7 @@ func (s *Store) loadKept(f folder) (c copies, err error) {
 }
 
 func readKept(path string) (k kept, err error) {
-	data, _, err := readFile(path, mostKeptBytes)
+	data, _, err := trusted.Read(path, mostKeptBytes)
 	if err != nil {
 		return k, err
 	}
@@ -217,7 +218,7 @@ func (s *Store) Faults() []FileError {
 // missing in a folder which can be read are taken for removed.
 func (s *Store) writable() error {
 	dir := s.path(persistentFolder, "")
-	if err := checkFolder(dir); err != nil {
+	if err := trusted.CheckFolder(dir); err != nil {
 		return err
 	}
 	count := 0

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
 const leavingFolder folder = "leaving"
@@ -45,7 +46,7 @@ func (s *Store) LoadLeaving() ([]Leaving, []FileError) {
 }
 
 func (s *Store) loadLeaving(file string) (record Leaving, err error) {
-	data, _, err := readFile(s.path(leavingFolder, file), 2*network.MaxXMLBytes)
+	data, _, err := trusted.Read(s.path(leavingFolder, file), 2*network.MaxXMLBytes)
 	if err == nil {
 		err = json.Unmarshal(data, &record)
 	}

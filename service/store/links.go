@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+
+	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
 // Link is the interface that a network's bridge is. It is of the bridge that the
@@ -54,7 +56,7 @@ func (s *Store) Links() map[string]Link {
 	files, _ := listFolder(s.path(linksFolder, ""))
 	for _, file := range files {
 		var r linkRecord
-		data, _, err := readFile(s.path(linksFolder, file), 4096)
+		data, _, err := trusted.Read(s.path(linksFolder, file), 4096)
 		if err == nil && json.Unmarshal(data, &r) == nil && fileName(r.Network)+".json" == file && r.Index > 0 {
 			links[r.Network] = r.Link
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
 // Entry is one stored network.
@@ -205,7 +206,7 @@ func (s *Store) loadFolder(f folder) (loaded, error) {
 // force.
 func (s *Store) listNetworks(f folder, last copies) ([]string, error) {
 	dir := s.path(f, "")
-	if err := checkFolder(dir); err != nil {
+	if err := trusted.CheckFolder(dir); err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(dir); len(last.kept) > 0 && errors.Is(err, fs.ErrNotExist) {
@@ -266,7 +267,7 @@ func (c copies) claim(name, file string) int {
 
 func (s *Store) loadDocument(f folder, file string) (document, error) {
 	path := s.path(f, file)
-	doc, _, err := readFile(path, network.MaxXMLBytes)
+	doc, _, err := trusted.Read(path, network.MaxXMLBytes)
 	if err != nil {
 		return document{}, err
 	}
@@ -284,7 +285,7 @@ func (s *Store) loadDocument(f folder, file string) (document, error) {
 // that cannot be read holds no longer: its network is in force again.
 func (s *Store) loadRemoved() (map[string]bool, []FileError) {
 	dir := s.path(removedFolder, "")
-	err := checkFolder(dir)
+	err := trusted.CheckFolder(dir)
 	var files []string
 	if err == nil {
 		files, err = listFolder(dir)
@@ -296,7 +297,7 @@ func (s *Store) loadRemoved() (map[string]bool, []FileError) {
 	var broken []FileError
 	for _, file := range files {
 		path := s.path(removedFolder, file)
-		name, _, err := readFile(path, network.MaxNameBytes)
+		name, _, err := trusted.Read(path, network.MaxNameBytes)
 		if err == nil && fileName(string(name)) != file {
 			err = errors.New("it does not hold the name of the network that its file name says; remove it")
 		}

@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
 // Errors of single calls.
@@ -92,7 +93,7 @@ func Open(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("making the runtime folder: %w", err)
 		}
 	}
-	if err := checkFolder(s.path(stateFolder, "")); err != nil {
+	if err := trusted.CheckFolder(s.path(stateFolder, "")); err != nil {
 		return nil, err
 	}
 	if err := s.replay(); err != nil {

@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
 const (
@@ -96,7 +98,7 @@ func (s *Store) openFolder(f folder) ([]string, error) {
 	if err := s.cfg.disk.MkdirAll(s.path(f, "")); err != nil {
 		return nil, err
 	}
-	if err := checkFolder(s.path(f, "")); err != nil {
+	if err := trusted.CheckFolder(s.path(f, "")); err != nil {
 		return nil, err
 	}
 	s.sweep(s.path(f, ""))
@@ -105,7 +107,7 @@ func (s *Store) openFolder(f folder) ([]string, error) {
 
 func (s *Store) loadZone(file string) (ZoneRecord, error) {
 	var record ZoneRecord
-	data, _, err := readFile(s.path(zonesFolder, file), mostRecordBytes)
+	data, _, err := trusted.Read(s.path(zonesFolder, file), mostRecordBytes)
 	if err == nil {
 		err = json.Unmarshal(data, &record)
 	}
@@ -145,7 +147,7 @@ func (s *Store) ForgetZone(network string) error {
 func (s *Store) putRecord(f folder, file string, data []byte) (undo func() error, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was, _, err := readFile(s.path(f, file), mostJournalBytes)
+	was, _, err := trusted.Read(s.path(f, file), mostJournalBytes)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		was = nil // nobody misses what could not be read
 	}

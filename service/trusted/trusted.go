@@ -1,0 +1,104 @@
+// Package trusted reads files that decide over the firewall, and says why one
+// cannot be trusted. Nothing that it is given makes it wait.
+package trusted
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// OthersWrite are the bits of a mode that let others than the owner write.
+const OthersWrite fs.FileMode = 0o022
+
+// Read reads a file that decides over the firewall: nobody but root may
+// have written it. The checks are on the open file, not on its name.
+func Read(path string, most int64) ([]byte, fs.FileMode, error) {
+	data, mode, err := ReadOwn(path, most)
+	if err == nil && mode&OthersWrite != 0 {
+		return nil, 0, othersMay(mode)
+	}
+	return data, mode, err
+}
+
+// ReadOwn is Read without a look at who may write: what it reads is put
+// back as it was, and nothing more.
+func ReadOwn(path string, most int64) ([]byte, fs.FileMode, error) {
+	data, info, err := read(path, unix.O_NOFOLLOW, most, checkOwner)
+	if errors.Is(err, unix.ELOOP) {
+		err = errors.New("it is a symbolic link; put the file itself in its place")
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return data, info.Mode().Perm(), nil
+}
+
+// ReadAnybodys reads a regular file, be it whose it may, also through links:
+// another program's, which that program has to judge.
+func ReadAnybodys(path string, most int64) ([]byte, error) {
+	data, _, err := read(path, 0, most, func(fs.FileInfo) error { return nil })
+	return data, err
+}
+
+// read opens without waiting, as for a pipe that nobody writes to.
+func read(path string, flags int, most int64, check func(fs.FileInfo) error) ([]byte, fs.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|flags, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, errors.New("it is not a regular file; remove it")
+	}
+	if err := check(info); err != nil {
+		return nil, nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("it is larger than %d bytes", most)
+	}
+	return data, info, err
+}
+
+func checkOwner(info fs.FileInfo) error {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 {
+		return fmt.Errorf("it belongs to user %d; chown it to root", st.Uid)
+	}
+	return nil
+}
+
+func othersMay(mode fs.FileMode) error {
+	return fmt.Errorf("others than root may write it (mode %04o); chmod it to 0644", mode.Perm())
+}
+
+// CheckFolder refuses a folder in which others than root could put files.
+func CheckFolder(dir string) error {
+	info, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && !info.IsDir() {
+		err = errors.New("it is not a folder")
+	}
+	if err == nil {
+		err = checkOwner(info)
+	}
+	if err == nil && info.Mode()&OthersWrite != 0 {
+		err = errors.New(strings.Replace(othersMay(info.Mode()).Error(), "0644", "0755", 1))
+	}
+	if err != nil {
+		return fmt.Errorf("using folder %s: %w", dir, err)
+	}
+	return nil
+}
