@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,9 +14,21 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
+// logged is a log that one goroutine writes and another one reads.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
 // stateRig is a service with networks, whose log can be read.
-func stateRig(networks int) (*Service, *bytes.Buffer) {
-	var log bytes.Buffer
+func stateRig(networks int) (*Service, *logged) {
+	var log logged
 	drop := func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey || a.Key == "message_id" {
 			return slog.Attr{}
@@ -29,9 +42,11 @@ func stateRig(networks int) (*Service, *bytes.Buffer) {
 	return s, &log
 }
 
-func taken(log *bytes.Buffer) []string {
-	defer log.Reset()
-	return strings.Split(strings.TrimSpace(log.String()), "\n")
+func taken(log *logged) []string {
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	defer log.text.Reset()
+	return strings.Split(strings.TrimSpace(log.text.String()), "\n")
 }
 
 func off() finding.Finding {
