@@ -42,6 +42,12 @@ func stateRig(networks int) (*Service, *logged) {
 	return s, &log
 }
 
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 func taken(log *logged) []string {
 	log.mu.Lock()
 	defer log.mu.Unlock()
