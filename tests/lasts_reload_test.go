@@ -104,7 +104,7 @@ func TestBrokenFileAtStart(t *testing.T) {
 func TestFailedReloadChangesNothing(t *testing.T) {
 	t.Parallel()
 	r := startedRig(t)
-	r.Announce("a stored network is left out until its file is right")
+	r.Announce("a stored network is left out until its file is right", standing)
 	r.must(r.AddXML(lasting("kept", 1, "nat"), "Persistent", true))
 	r.must(r.AddXML(lasting("other", 2, "nat"), "Persistent", true))
 	r.must(r.Network("other", "Update", opts("ForwardMode", "route"), opts()))
