@@ -14,10 +14,11 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
+const zonesFolder folder = "zones"
+
 const (
-	zonesFolder  folder = "zones"
-	recordSuffix        = ".json"
-	brokenSuffix        = ".broken" // a record that is kept aside
+	recordSuffix = ".json"
+	brokenSuffix = ".broken" // a record that is kept aside
 	// mostRecordBytes is more than any record has.
 	mostRecordBytes = 1 << 14
 )
