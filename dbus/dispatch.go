@@ -202,7 +202,6 @@ func (s *Server) run(c *call, m method, w work, p *pool) {
 	if m.alone != nil {
 		select {
 		case m.alone <- struct{}{}:
-			defer func() { <-m.alone }()
 		default:
 			c.fail(refuse(errLimitsExceeded, "another call of this kind is under way, and there is one at a time: try again when it has ended"))
 			return
@@ -213,6 +212,9 @@ func (s *Server) run(c *call, m method, w work, p *pool) {
 		defer s.order.Unlock()
 	}
 	body, err := w.do(ctx)
+	if m.alone != nil {
+		<-m.alone // before the answer: who has that may call again
+	}
 	if m.changes() {
 		// Who gets the answer has got the signals of the change before it.
 		s.events.flush(ctx)

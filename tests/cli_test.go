@@ -238,20 +238,20 @@ func (r *rig) statusAndDoctor(t *testing.T) {
 	t.Helper()
 	r.AwaitState("default", "degraded")
 	r.must(r.AddXML(netXML("lab", "virbr5", "open", "10.5.0.1/24"))) // its zone is nobody's business
-	contains(t, "list", r.ctl(0, "list"), "\ndefault is degraded: ", "zones install", "[zone-not-bound]", "\nlab is waiting: ", "[bridge-missing]")
+	contains(t, "list", r.ctl(0, "list"), "\ndefault is degraded: ", "zones install", "[zone-missing]", "\nlab is waiting: ", "[bridge-missing]")
 	contains(t, "status", r.ctl(0, "status"), "2 networks, 1 degraded, 1 waiting", "the kernel has it and nft is installed",
 		"running, backend nftables", "default is degraded: ", "lab is waiting: ")
 	status := r.ctlJSON("status")
 	r.same("status", field(status, "networks"), map[string]any{"total": 2.0, "active": 0.0, "waiting": 1.0, "degraded": 1.0, "failed": 0.0})
-	r.same("status", field(status, "not_active", 0), map[string]any{"name": "default", "state": "degraded", "state_code": "zone-not-bound"})
-	contains(t, "doctor", r.ctl(1, "doctor"), "warning: network default: ", "[zone-not-bound]", "info: network lab: ", "[bridge-missing]")
+	r.same("status", field(status, "not_active", 0), map[string]any{"name": "default", "state": "degraded", "state_code": "zone-missing"})
+	contains(t, "doctor", r.ctl(1, "doctor"), "warning: network default: ", "[zone-missing]", "info: network lab: ", "[bridge-missing]")
 	contains(t, "doctor lab", r.ctl(0, "doctor", "lab"), "[bridge-missing]", "nothing is amiss")
 	out := r.ctl(1, "--json", "doctor", "default")
 	var found any
 	if err := json.Unmarshal([]byte(out), &found); err != nil {
 		t.Fatalf("%v in\n%s", err, out)
 	}
-	r.same("doctor", field(found, 0), map[string]any{"id": "zone-not-bound", "severity": "warning", "network": "default"})
+	r.same("doctor", field(found, 0), map[string]any{"id": "zone-missing", "severity": "warning", "network": "default"})
 	r.must(r.Manager("RemoveNetwork", "lab", opts()))
 }
 

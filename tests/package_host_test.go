@@ -159,7 +159,7 @@ func TestLifeOfThePackage(t *testing.T) {
 			p.Reboot()
 			p.settle()
 			p.says("active", "systemctl", "is-active", "virtfirewalld")
-			p.says("default", "sh", "-c", "virtfirewallctl list | awk 'NR > 1 { print $1 }'")
+			p.says("default", "sh", "-c", "virtfirewallctl list | awk 'NR > 1 && !NF { exit } NR > 1 { print $1 }'")
 			p.until("virbr0 is in its zone", func() bool { return p.zone() == "libvirt" })
 			p.translates("booted again")
 
@@ -212,7 +212,7 @@ func (p *packaged) upgrade(backend string) {
 		p.t.Error("the old program runs on")
 	}
 	p.says("virtfirewalld 7.9.0-rc1", "virtfirewalld", "--version")
-	p.says("default\npassing", "sh", "-c", "virtfirewallctl list | awk 'NR > 1 { print $1 }'")
+	p.says("default\npassing", "sh", "-c", "virtfirewallctl list | awk 'NR > 1 && !NF { exit } NR > 1 { print $1 }'")
 	p.says(backend, "sh", "-c", "virtfirewallctl backend --json | sed -n 's/.*\"backend\": \"\\(.*\\)\".*/\\1/p'")
 	p.translates("upgraded")
 	// One that the administrator stopped stays stopped, and its rules stay.

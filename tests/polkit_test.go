@@ -43,6 +43,7 @@ func TestPolkitRules(t *testing.T) {
 	example, err := os.ReadFile("../polkit/50-virtfirewalld.rules")
 	fatal(t, err)
 	r := newRig(t)
+	r.Announce("state_code=forward-device-missing")
 	r.join("libvirt", alice)
 	r.rules(string(example) +
 		oneUserOneNetwork(t, string(example), "u2002") +
