@@ -58,11 +58,11 @@ func (r *rig) cannotStart(t *testing.T) {
 	both("virtfirewalld is masked", "systemctl unmask virtfirewalld")
 	r.Must("systemctl", "unmask", "virtfirewalld")
 
-	r.configure("firewall_backend = \"none of these\"")
+	mend := r.withoutBackend()
 	_, _ = r.Run("systemctl", "start", "virtfirewalld")
 	r.until("systemd gives up", func() bool { return r.unitProperty("ActiveState") == "failed" })
 	both("virtfirewalld failed", "journalctl -u virtfirewalld")
-	r.configure("")
+	mend()
 	r.Must("systemctl", "reset-failed", "virtfirewalld")
 
 	r.Must("systemctl", "disable", "virtfirewalld")

@@ -319,13 +319,22 @@ func (r *rig) onlyRootOwnsTheName() {
 	}
 }
 
+// withoutBackend makes each start fail: a configuration that cannot be read is no
+// reason to end, a backend that was asked for and does not work is one.
+func (r *rig) withoutBackend() (mend func()) {
+	r.t.Helper()
+	r.configure("firewall_backend = \"iptables\"")
+	r.Must("sh", "-c", "chmod a-x /usr/sbin/xtables-*-multi")
+	return func() {
+		r.Must("sh", "-c", "chmod a+x /usr/sbin/xtables-*-multi")
+		r.configure("")
+	}
+}
+
 // givesUp has the service fail at each start.
 func (r *rig) givesUp() {
 	r.t.Helper()
-	// A configuration that cannot be read is no reason to end, a backend that was
-	// asked for and does not work is one.
-	r.configure("firewall_backend = \"iptables\"")
-	r.Must("sh", "-c", "chmod a-x /usr/sbin/xtables-*-multi")
+	mend := r.withoutBackend()
 	_, _ = r.Run("systemctl", "restart", "virtfirewalld")
 	r.until("systemd gives up", func() bool {
 		return r.unitProperty("ActiveState") == "failed" && r.unitProperty("SubState") == "failed"
@@ -336,8 +345,7 @@ func (r *rig) givesUp() {
 	if table := r.Table(); !strings.Contains(table, "net_default_from") {
 		r.t.Errorf("a service that cannot start takes the rules:\n%s", table)
 	}
-	r.Must("sh", "-c", "chmod a+x /usr/sbin/xtables-*-multi")
-	r.configure("")
+	mend()
 	r.Must("systemctl", "reset-failed", "virtfirewalld")
 	r.Must("systemctl", "start", "virtfirewalld")
 }
