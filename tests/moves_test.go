@@ -114,8 +114,9 @@ type faultySettings struct {
 }
 
 func (s faultySettings) StageBackend(value string) (put func() error, drop func(), err error) {
-	err = s.call("StageBackend", false, func() error { put, drop, err = s.ConfigFiles.StageBackend(value); return err })
-	return func() error { return s.call("put", false, put) }, drop, err
+	var write func() error
+	err = s.call("StageBackend", false, func() error { write, drop, err = s.ConfigFiles.StageBackend(value); return err })
+	return func() error { return s.call("put", false, write) }, drop, err
 }
 
 // moves are calls that change the backend.
