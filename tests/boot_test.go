@@ -175,7 +175,8 @@ func TestBootProtectsFromTheFirstPacket(t *testing.T) {
 			b.says("", "ip", "netns", "list")
 
 			b.unit("guests-at-boot.service", guestsUnit)
-			b.unit("virtfirewalld.service.d/slow.conf", "[Service]\nExecStartPre=sleep 3\n")
+			// Long enough for guests to begin first, also on a busy machine.
+			b.unit("virtfirewalld.service.d/slow.conf", "[Service]\nExecStartPre=sleep 15\n")
 			b.Must("sh", "-c", "sed '/^Before=/d' /usr/lib/systemd/system/virtfirewalld.service >"+unitsDir+"virtfirewalld.service")
 			b.Reboot()
 			b.open("not ordered")
