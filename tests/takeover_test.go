@@ -270,7 +270,7 @@ func TestIptablesBesideFirewalld(t *testing.T) {
 				t.Parallel()
 				r := newRig(t)
 				// Three reloads at once flush more often than once each.
-				r.Announce(uncovered, "state_code=zone-", "state_code=rules-")
+				r.Announce(uncovered, "state_code=zone-", "state_code=rules-fought-over")
 				setIptables(r.Host, variant)
 				r.zoneFiles(allZones...)
 				r.Firewalld(firewalld)
