@@ -7,10 +7,13 @@ import (
 
 const (
 	// fightRepairs of one thing within fightWindow are a fight: another program
-	// undoes each repair. What is put right once, or by a reload of a firewall
-	// in a few steps, is not.
+	// undoes each repair. What is put right once is not.
 	fightRepairs = 5
 	fightWindow  = 10 * time.Second
+	// fightAct is how long what follows a first repair counts as one with it: a
+	// firewall's reload or restart undoes several, table after table. It is short
+	// enough that who undoes repairs without end still has fightRepairs in time.
+	fightAct = fightWindow / (2 * (fightRepairs - 1))
 	// fightFirst is the pause before the next repair in a fight. Each later one
 	// is twice as long, up to fightLongest.
 	fightFirst   = time.Second
@@ -35,16 +38,19 @@ func (o opponent) String() string {
 // fight is what is remembered of the repairs of one thing. The zero value is a
 // thing that was never repaired. A fight is a value: repaired returns the next.
 type fight struct {
-	recent []time.Time // of the last repairs, the newest last
+	recent []time.Time // when the last acts were first repaired, the newest last
 	pause  time.Duration
 	by     opponent // the last one that is known
 }
 
 // repaired returns the fight after a repair of what an opponent undid.
 func (f fight) repaired(at time.Time, by opponent) fight {
-	next := fight{pause: f.pause, by: f.by}
+	next := fight{recent: f.recent, pause: f.pause, by: f.by}
 	if by.Program != "" || next.by.Program == "" {
 		next.by = by
+	}
+	if !f.on() && at.Sub(f.last()) < fightAct {
+		return next
 	}
 	old := func(t time.Time) bool { return at.Sub(t) >= fightWindow }
 	next.recent = append(slices.DeleteFunc(slices.Clone(f.recent), old), at)

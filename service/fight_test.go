@@ -13,12 +13,14 @@ func TestFightPausesGrow(t *testing.T) {
 	var f fight
 	at, nft := begin, opponent{"nft", 812}
 	var got []time.Duration
-	for range 14 {
+	for len(got) < 11 {
 		f = f.repaired(at, nft)
-		got = append(got, f.pause)
+		if len(got) == 0 || f.pause > 0 {
+			got = append(got, f.pause)
+		}
 		at = at.Add(max(100*time.Millisecond, f.pause)) // undone at once, and repaired as soon as it may be
 	}
-	want := []time.Duration{0, 0, 0, 0}
+	want := []time.Duration{0}
 	for s := 1; s < 64; s *= 2 {
 		want = append(want, time.Duration(s)*time.Second)
 	}
@@ -46,6 +48,31 @@ func TestFightNeedsFiveRepairsInTenSeconds(t *testing.T) {
 	}
 }
 
+// TestFightIsNotAReload: a firewall that loads its rules anew undoes several
+// repairs, one after another; a few such loads in a row are no fight. Who does not
+// stop is named within the window, however far his steps are apart.
+func TestFightIsNotAReload(t *testing.T) {
+	var f fight
+	for reload := range fightRepairs - 1 {
+		for step := range 10 {
+			f = f.repaired(begin.Add(time.Duration(reload)*2*time.Second+time.Duration(step)*100*time.Millisecond), opponent{})
+		}
+	}
+	if f.on() {
+		t.Errorf("%d reloads of ten steps are a fight", fightRepairs-1)
+	}
+	for every := 20 * time.Millisecond; every < 2500*time.Millisecond; every += 10 * time.Millisecond {
+		var f fight
+		at := begin
+		for ; !f.on() && at.Sub(begin) <= time.Minute; at = at.Add(every) {
+			f = f.repaired(at, opponent{})
+		}
+		if took := at.Sub(begin) - every; took > fightWindow {
+			t.Errorf("who undoes a repair every %v is named after %v", every, took)
+		}
+	}
+}
+
 func TestFightRemembersWhoWasNamed(t *testing.T) {
 	f := fight{}.repaired(begin, opponent{"ufw", 7})
 	if f = f.repaired(begin.Add(time.Second), opponent{}); f.by != (opponent{"ufw", 7}) {
@@ -59,12 +86,15 @@ func TestFightRemembersWhoWasNamed(t *testing.T) {
 	}
 }
 
-// fought makes n quick repairs, and returns when the last one was.
+// actEvery is short enough for a fight and long enough for acts of their own.
+const actEvery = 2 * time.Second
+
+// fought makes n repairs of as many acts, and returns when the last one was.
 func fought(f fights, n int, things ...string) time.Time {
 	for i := range n {
-		f.repaired(begin.Add(time.Duration(i)*time.Second), opponent{"nft", 1}, things...)
+		f.repaired(begin.Add(time.Duration(i)*actEvery), opponent{"nft", 1}, things...)
 	}
-	return begin.Add(time.Duration(n-1) * time.Second)
+	return begin.Add(time.Duration(n-1) * actEvery)
 }
 
 func TestFightOverOneNetworkLeavesTheOthers(t *testing.T) {
@@ -130,7 +160,7 @@ func TestAnEndedPauseOutlastsItself(t *testing.T) {
 	at := begin
 	for range 20 {
 		f.repaired(at, opponent{}, "a")
-		at = at.Add(max(time.Second, f["a"].pause))
+		at = at.Add(max(actEvery, f["a"].pause))
 	}
 	if ended := f.end(at, nil); ended != nil || f["a"].pause != fightLongest {
 		t.Errorf("%v ended after a pause of %v", ended, f["a"].pause)

@@ -110,8 +110,6 @@ func TestForeignChangesAreMended(t *testing.T) {
 		"add table inet foreign { chain c { type filter hook forward priority 5; } ;}": nil,
 	}
 	for damage, want := range damages {
-		// Five repairs of one network's rules in ten seconds would be a fight.
-		time.Sleep(2500 * time.Millisecond)
 		told := r.repairs()
 		r.Must("nft", damage)
 		r.awaitRepairs(told, want...)

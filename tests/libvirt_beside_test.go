@@ -287,7 +287,7 @@ func TestLibvirtsRulesStayBesideFirewalld(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			// firewalld's reloads and libvirt's write to the same tables at once.
-			r.Announce("binding a bridge to its zone", "state_code=rules-fought-over")
+			r.Announce("binding a bridge to its zone")
 			r.zoneFiles(allZones...)
 			setIptables(r.Host, "nft")
 			r.Firewalld("nftables")

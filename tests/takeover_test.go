@@ -269,8 +269,7 @@ func TestIptablesBesideFirewalld(t *testing.T) {
 			t.Run(firewalld+" and iptables "+variant, func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t)
-				// Three reloads at once flush more often than once each.
-				r.Announce(uncovered, "state_code=zone-", "state_code=rules-fought-over")
+				r.Announce(uncovered, "state_code=zone-")
 				setIptables(r.Host, variant)
 				r.zoneFiles(allZones...)
 				r.Firewalld(firewalld)
