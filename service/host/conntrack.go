@@ -12,8 +12,8 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/attribute"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
 const (
@@ -108,11 +108,9 @@ func connections() (n uint32, err error) {
 	// acknowledgement ends it.
 	req := ctRequest(ctGetStats, unix.NLM_F_ACK, unix.AF_UNSPEC)
 	err = req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(b []byte) bool {
-		for kind, value := range attribute.All(payload(b)) {
-			const entries = 1 // CTA_STATS_GLOBAL_ENTRIES
-			if kind == entries && len(value) == 4 {
-				n = bigEndian(value)
-			}
+		const entries = 1 // CTA_STATS_GLOBAL_ENTRIES
+		if body := nfnl.Body(b); body.Has(entries) {
+			n = body.Uint32(entries)
 		}
 		return true
 	})
@@ -133,7 +131,7 @@ func untranslated(ctx context.Context, m *matcher) ([]connection, error) {
 	req.AddData(nl.NewRtAttr(ctaStatusMask, nl.BEUint32Attr(ipsSrcNAT)))
 	var found []connection
 	err := req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(b []byte) bool {
-		if c, ok := parseConnection(payload(b)); ok && m.matches(c) {
+		if c, ok := parseConnection(nfnl.Body(b)); ok && m.matches(c) {
 			found = append(found, c.clone())
 		}
 		return ctx.Err() == nil

@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	hosts "github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
@@ -249,11 +249,11 @@ func TestActionsHaveTheKernelsSize(t *testing.T) {
 	for want, a := range map[int]action{24: csum(), 28: mirrored(netlink.TCA_EGRESS_MIRROR)} {
 		top := nl.NewRtAttr(nl.TCA_ACT_TAB, nil)
 		a.encode(top, 7)
-		for kind, value := range attribute.All(top.Serialize()[unix.SizeofRtAttr:]) {
+		for kind, value := range nfnl.All(top.Serialize()[unix.SizeofRtAttr:]) {
 			if kind != nl.TCA_ACT_OPTIONS {
 				continue
 			}
-			for kind, parms := range attribute.All(value) {
+			for kind, parms := range nfnl.All(value) {
 				if int(kind) != a.parms || len(parms) != want {
 					t.Errorf("%s: attribute %d has %d bytes, want %d", a.kind, kind, len(parms), want)
 				}

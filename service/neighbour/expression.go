@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
 // decoder reads a rule of a kind that libvirt makes with nft. Matches load
@@ -45,16 +47,16 @@ const (
 // would not write.
 func decode(expressions []byte, ipv6 bool, linkName func(uint32) string) (r rule, ok bool) {
 	d := &decoder{ipv6: ipv6, linkName: linkName}
-	for _, item := range each(expressions) {
-		e := attributesOf(item)
-		if d.rule.action != actionNone || !d.expression(e.text(unix.NFTA_EXPR_NAME), e.nested(unix.NFTA_EXPR_DATA)) {
+	for _, item := range nfnl.All(expressions) {
+		e := nfnl.Attributes(item)
+		if d.rule.action != actionNone || !d.expression(e.Text(unix.NFTA_EXPR_NAME), e.Get(unix.NFTA_EXPR_DATA)) {
 			return rule{}, false
 		}
 	}
 	return d.rule, d.rule.action != actionNone
 }
 
-func (d *decoder) expression(name string, e attributes) bool {
+func (d *decoder) expression(name string, e nfnl.Attributes) bool {
 	switch name {
 	case "counter":
 		return true
@@ -63,8 +65,8 @@ func (d *decoder) expression(name string, e attributes) bool {
 	case "payload":
 		return d.payload(e)
 	case "ct":
-		d.load = load{what: loadedState, register: e.number(unix.NFTA_CT_DREG), length: 4}
-		return e.number(unix.NFTA_CT_KEY) == unix.NFT_CT_STATE && !e.has(unix.NFTA_CT_SREG) && !e.has(unix.NFTA_CT_DIRECTION)
+		d.load = load{what: loadedState, register: e.Uint32(unix.NFTA_CT_DREG), length: 4}
+		return e.Uint32(unix.NFTA_CT_KEY) == unix.NFT_CT_STATE && !e.Has(unix.NFTA_CT_SREG) && !e.Has(unix.NFTA_CT_DIRECTION)
 	case "bitwise":
 		return d.bitwise(e)
 	case "cmp":
@@ -79,12 +81,12 @@ func (d *decoder) expression(name string, e attributes) bool {
 		return true
 	case "nat":
 		d.rule.action = actionTranslate
-		return e.number(unix.NFTA_NAT_TYPE) == unix.NFT_NAT_SNAT
+		return e.Uint32(unix.NFTA_NAT_TYPE) == unix.NFT_NAT_SNAT
 	}
 	return false
 }
 
-func (d *decoder) meta(e attributes) bool {
+func (d *decoder) meta(e nfnl.Attributes) bool {
 	kinds := map[uint32]load{
 		unix.NFT_META_IIF:     {what: loadedInIndex, length: 4},
 		unix.NFT_META_OIF:     {what: loadedOutIndex, length: 4},
@@ -92,18 +94,18 @@ func (d *decoder) meta(e attributes) bool {
 		unix.NFT_META_OIFNAME: {what: loadedOutName, length: unix.IFNAMSIZ},
 		unix.NFT_META_L4PROTO: {what: loadedProtocol, length: 1},
 	}
-	found, ok := kinds[e.number(unix.NFTA_META_KEY)]
-	found.register = e.number(unix.NFTA_META_DREG)
+	found, ok := kinds[e.Uint32(unix.NFTA_META_KEY)]
+	found.register = e.Uint32(unix.NFTA_META_DREG)
 	d.load = found
-	return ok && !e.has(unix.NFTA_META_SREG)
+	return ok && !e.Has(unix.NFTA_META_SREG)
 }
 
 // payload loads a field of the packet, or writes the UDP checksum.
-func (d *decoder) payload(e attributes) bool {
+func (d *decoder) payload(e nfnl.Attributes) bool {
 	type place struct{ base, offset uint32 }
-	at := place{e.number(unix.NFTA_PAYLOAD_BASE), e.number(unix.NFTA_PAYLOAD_OFFSET)}
-	length := int(e.number(unix.NFTA_PAYLOAD_LEN))
-	if e.has(unix.NFTA_PAYLOAD_SREG) {
+	at := place{e.Uint32(unix.NFTA_PAYLOAD_BASE), e.Uint32(unix.NFTA_PAYLOAD_OFFSET)}
+	length := int(e.Uint32(unix.NFTA_PAYLOAD_LEN))
+	if e.Has(unix.NFTA_PAYLOAD_SREG) {
 		d.rule.action = actionChecksum
 		return at == place{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 6} && length == 2
 	}
@@ -111,7 +113,7 @@ func (d *decoder) payload(e attributes) bool {
 	if d.ipv6 {
 		source.offset, destination.offset = 8, 24
 	}
-	d.load = load{register: e.number(unix.NFTA_PAYLOAD_DREG), length: length}
+	d.load = load{register: e.Uint32(unix.NFTA_PAYLOAD_DREG), length: length}
 	switch at {
 	case source:
 		d.load.what = loadedSource
@@ -132,23 +134,23 @@ func (d *decoder) zero() []byte {
 	return make([]byte, 4)
 }
 
-func (d *decoder) bitwise(e attributes) bool {
-	mask, xor := e.nested(unix.NFTA_BITWISE_MASK)[unix.NFTA_DATA_VALUE], e.nested(unix.NFTA_BITWISE_XOR)[unix.NFTA_DATA_VALUE]
-	ok := d.load.what != loadedNothing && d.load.mask == nil && e.number(unix.NFTA_BITWISE_SREG) == d.load.register &&
+func (d *decoder) bitwise(e nfnl.Attributes) bool {
+	mask, xor := e.Get(unix.NFTA_BITWISE_MASK).Get(unix.NFTA_DATA_VALUE), e.Get(unix.NFTA_BITWISE_XOR).Get(unix.NFTA_DATA_VALUE)
+	ok := d.load.what != loadedNothing && d.load.mask == nil && e.Uint32(unix.NFTA_BITWISE_SREG) == d.load.register &&
 		len(mask) == d.load.length && bytes.Equal(xor, make([]byte, len(mask))) && len(mask) > 0
-	d.load.register, d.load.mask = e.number(unix.NFTA_BITWISE_DREG), mask
+	d.load.register, d.load.mask = e.Uint32(unix.NFTA_BITWISE_DREG), mask
 	return ok
 }
 
 // compare ends a match. A name that is compared with fewer bytes is the
 // beginning of many names.
-func (d *decoder) compare(e attributes) bool {
-	l, value := d.load, e.nested(unix.NFTA_CMP_DATA)[unix.NFTA_DATA_VALUE]
+func (d *decoder) compare(e nfnl.Attributes) bool {
+	l, value := d.load, e.Get(unix.NFTA_CMP_DATA).Get(unix.NFTA_DATA_VALUE)
 	d.load = load{}
-	if e.number(unix.NFTA_CMP_SREG) != l.register || len(value) != l.length {
+	if e.Uint32(unix.NFTA_CMP_SREG) != l.register || len(value) != l.length {
 		return false
 	}
-	equal, unequal := e.number(unix.NFTA_CMP_OP) == unix.NFT_CMP_EQ, e.number(unix.NFTA_CMP_OP) == unix.NFT_CMP_NEQ
+	equal, unequal := e.Uint32(unix.NFTA_CMP_OP) == unix.NFT_CMP_EQ, e.Uint32(unix.NFTA_CMP_OP) == unix.NFT_CMP_NEQ
 	switch l.what {
 	case loadedSource:
 		return equal && d.address(&d.rule.src, value, l.mask)
@@ -216,8 +218,8 @@ func (d *decoder) address(into *netip.Prefix, value, mask []byte) bool {
 }
 
 // immediate is a verdict, or a number for what follows.
-func (d *decoder) immediate(e attributes) bool {
-	if e.number(unix.NFTA_IMMEDIATE_DREG) != unix.NFT_REG_VERDICT {
+func (d *decoder) immediate(e nfnl.Attributes) bool {
+	if e.Uint32(unix.NFTA_IMMEDIATE_DREG) != unix.NFT_REG_VERDICT {
 		return true
 	}
 	switch verdict, _ := verdictOf(e); verdict {
@@ -234,20 +236,20 @@ func (d *decoder) immediate(e attributes) bool {
 // verdictAccept is NF_ACCEPT.
 const verdictAccept = 1
 
-func verdictOf(immediate attributes) (code int32, chain string) {
-	v := immediate.nested(unix.NFTA_IMMEDIATE_DATA).nested(unix.NFTA_DATA_VERDICT)
-	return int32(v.number(unix.NFTA_VERDICT_CODE)), v.text(unix.NFTA_VERDICT_CHAIN)
+func verdictOf(immediate nfnl.Attributes) (code int32, chain string) {
+	v := immediate.Get(unix.NFTA_IMMEDIATE_DATA).Get(unix.NFTA_DATA_VERDICT)
+	return int32(v.Uint32(unix.NFTA_VERDICT_CODE)), v.Text(unix.NFTA_VERDICT_CHAIN)
 }
 
 // jump gives the chain that a rule leads to which does nothing else.
 func jump(expressions []byte) (chain string, ok bool) {
-	for _, item := range each(expressions) {
-		e := attributesOf(item)
-		switch e.text(unix.NFTA_EXPR_NAME) {
+	for _, item := range nfnl.All(expressions) {
+		e := nfnl.Attributes(item)
+		switch e.Text(unix.NFTA_EXPR_NAME) {
 		case "counter":
 		case "immediate":
 			var code int32
-			code, chain = verdictOf(e.nested(unix.NFTA_EXPR_DATA))
+			code, chain = verdictOf(e.Get(unix.NFTA_EXPR_DATA))
 			if ok || code != unix.NFT_JUMP {
 				return "", false
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
 // Leftovers is the rules that libvirt made for networks which are ours now, and
@@ -206,7 +207,7 @@ func removeOnce(ctx context.Context, t targets, done *[2]survey, tables, guarded
 		generation, tables, again = 0, false, tables
 	}
 	err = removeRules(found, generation, tables)
-	if errors.Is(err, errChanged) && !rules {
+	if errors.Is(err, nfnl.ErrChanged) && !rules {
 		return true, nil
 	}
 	for i := range done {

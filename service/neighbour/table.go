@@ -8,6 +8,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
 // tableName is that of libvirt's own tables, of the families ip and ip6. This
@@ -41,6 +43,10 @@ func familyOf(ipv6 bool) byte {
 	return unix.NFPROTO_IPV4
 }
 
+// session reads nf_tables over one connection. It parses only what it needs: the
+// tables are others', and hold whatever others put there.
+type session struct{ *nfnl.Conn }
+
 // survey is what a family's part of nf_tables has that may be libvirt's.
 type survey struct {
 	table   bool // libvirt's own, which nobody protects
@@ -59,17 +65,17 @@ type handle struct {
 // look finds out in two requests whether there is anything to look into.
 func (s session) look(ipv6 bool) (v survey, err error) {
 	v.finding.where = "table " + family(ipv6) + " " + tableName
-	err = s.dump(unix.NFT_MSG_GETTABLE, familyOf(ipv6), nil, func(a attributes) {
-		if a.text(unix.NFTA_TABLE_NAME) == tableName {
-			v.table = nftables.TableFlags(a.number(unix.NFTA_TABLE_FLAGS))&nftables.TableFlagOwner == 0
+	err = s.Dump(unix.NFT_MSG_GETTABLE, familyOf(ipv6), nil, func(a nfnl.Attributes) {
+		if a.Text(unix.NFTA_TABLE_NAME) == tableName {
+			v.table = nftables.TableFlags(a.Uint32(unix.NFTA_TABLE_FLAGS))&nftables.TableFlagOwner == 0
 		}
 	})
 	if err != nil {
 		return v, err
 	}
 	v.spare = true
-	err = s.dump(unix.NFT_MSG_GETCHAIN, familyOf(ipv6), nil, func(a attributes) {
-		table, chain := a.text(unix.NFTA_CHAIN_TABLE), a.text(unix.NFTA_CHAIN_NAME)
+	err = s.Dump(unix.NFT_MSG_GETCHAIN, familyOf(ipv6), nil, func(a nfnl.Attributes) {
+		table, chain := a.Text(unix.NFTA_CHAIN_TABLE), a.Text(unix.NFTA_CHAIN_NAME)
 		if table == tableName {
 			v.spare = v.spare && (chain == hookChain || roleOf(chain) != roleNone)
 		}
@@ -92,15 +98,15 @@ func (s session) rules(v *survey, ipv6 bool, t targets) error {
 	if err != nil {
 		return err
 	}
-	inTable := []netlink.Attribute{named(unix.NFTA_RULE_TABLE, tableName)}
-	return s.dump(unix.NFT_MSG_GETRULE, familyOf(ipv6), inTable, func(a attributes) {
-		if a.text(unix.NFTA_RULE_TABLE) != tableName {
+	inTable := []netlink.Attribute{nfnl.Named(unix.NFTA_RULE_TABLE, tableName)}
+	return s.Dump(unix.NFT_MSG_GETRULE, familyOf(ipv6), inTable, func(a nfnl.Attributes) {
+		if a.Text(unix.NFTA_RULE_TABLE) != tableName {
 			return
 		}
-		chain, number := a.text(unix.NFTA_RULE_CHAIN), a.number64(unix.NFTA_RULE_HANDLE)
-		r, ok := decode(a[unix.NFTA_RULE_EXPRESSIONS], ipv6, links.name)
+		chain, number := a.Text(unix.NFTA_RULE_CHAIN), a.Uint64(unix.NFTA_RULE_HANDLE)
+		r, ok := decode(a.Get(unix.NFTA_RULE_EXPRESSIONS), ipv6, links.name)
 		// libvirt comments no rule.
-		ok = ok && !a.has(unix.NFTA_RULE_USERDATA)
+		ok = ok && !a.Has(unix.NFTA_RULE_USERDATA)
 		network, ours := "", false
 		if ok {
 			network, ours = t.owner(r, roleOf(chain))
@@ -113,27 +119,36 @@ func (s session) rules(v *survey, ipv6 bool, t targets) error {
 		if t.concerns(r.in, r.out, r.src.String(), r.dst.String()) {
 			v.finding.kept = append(v.finding.kept, fmt.Sprintf("chain %s, handle %d", chain, number))
 		}
-		target, isJump := jump(a[unix.NFTA_RULE_EXPRESSIONS])
-		v.spare = v.spare && isJump && chain == hookChain && roleOf(target) != roleNone && !a.has(unix.NFTA_RULE_USERDATA)
+		target, isJump := jump(a.Get(unix.NFTA_RULE_EXPRESSIONS))
+		v.spare = v.spare && isJump && chain == hookChain && roleOf(target) != roleNone && !a.Has(unix.NFTA_RULE_USERDATA)
 	})
 }
 
 // extras looks for sets and other objects, which libvirt does not make.
 func (s session) extras(v *survey, ipv6 bool) error {
 	for message, table := range map[int]netlink.Attribute{
-		unix.NFT_MSG_GETSET:       named(unix.NFTA_SET_TABLE, tableName),
-		unix.NFT_MSG_GETOBJ:       named(unix.NFTA_OBJ_TABLE, tableName),
-		unix.NFT_MSG_GETFLOWTABLE: named(unix.NFTA_SET_TABLE, tableName), // NFTA_FLOWTABLE_TABLE,
+		unix.NFT_MSG_GETSET:       nfnl.Named(unix.NFTA_SET_TABLE, tableName),
+		unix.NFT_MSG_GETOBJ:       nfnl.Named(unix.NFTA_OBJ_TABLE, tableName),
+		unix.NFT_MSG_GETFLOWTABLE: nfnl.Named(unix.NFTA_SET_TABLE, tableName), // NFTA_FLOWTABLE_TABLE,
 	} {
-		err := s.dump(message, familyOf(ipv6), []netlink.Attribute{table}, func(a attributes) {
+		err := s.Dump(message, familyOf(ipv6), []netlink.Attribute{table}, func(a nfnl.Attributes) {
 			// The table's name has the same number in all three.
-			v.spare = v.spare && a.text(unix.NFTA_SET_TABLE) != tableName
+			v.spare = v.spare && a.Text(unix.NFTA_SET_TABLE) != tableName
 		})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// generation returns the number of the state of all rulesets of the network
+// namespace. Every transaction of anybody counts it up.
+func (s session) generation() (id uint32, err error) {
+	err = s.Get(unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, nil, func(a nfnl.Attributes) {
+		id = a.Uint32(unix.NFTA_GEN_ID)
+	})
+	return id, err
 }
 
 // survey reads all that matters of a family.
@@ -192,7 +207,7 @@ func removeRules(surveys [2]survey, generation uint32, tables bool) error {
 	}
 	err = conn.FlushWithGenID(generation)
 	if errors.Is(err, unix.ERESTART) {
-		return errChanged
+		return nfnl.ErrChanged
 	}
 	if err != nil {
 		return fmt.Errorf("removing what libvirt left in its tables: %w", err)
@@ -202,11 +217,12 @@ func removeRules(surveys [2]survey, generation uint32, tables bool) error {
 
 // surveyAll reads both families at one generation.
 func surveyAll(ctx context.Context, t targets) (surveys [2]survey, generation uint32, err error) {
-	s, err := openSession(ctx)
+	conn, err := nfnl.Open(ctx, 0)
 	if err != nil {
-		return surveys, 0, err
+		return surveys, 0, fmt.Errorf("opening a netfilter netlink socket: %w", err)
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	s := session{conn}
 	if generation, err = s.generation(); err != nil {
 		return surveys, 0, fmt.Errorf("reading libvirt's tables: %w", err)
 	}

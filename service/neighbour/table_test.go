@@ -14,6 +14,7 @@ import (
 	"github.com/google/nftables/expr"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
@@ -301,7 +302,7 @@ func removeAtLast(t *testing.T, h *host.Host, n network.Network) {
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, errChanged) || time.Now().After(deadline) {
+		if !errors.Is(err, nfnl.ErrChanged) || time.Now().After(deadline) {
 			t.Fatal(err)
 		}
 	}

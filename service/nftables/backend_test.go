@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -80,10 +81,9 @@ func expectTable(t *testing.T, ns int, parts ...ruleset.Part) {
 // generation is the number of the last change in the network namespace.
 func generation(t *testing.T, b *Backend) (id uint32) {
 	t.Helper()
-	err := b.reader.read(t.Context(), func(s session) error {
-		return s.get(unix.NFT_MSG_GETGEN, unix.NFPROTO_UNSPEC, nil, func(body []byte) {
-			data, _ := find(body, unix.NFTA_GEN_ID)
-			id = number32(data)
+	err := b.reader.read(t.Context(), func(c *nfnl.Conn) error {
+		return c.Get(unix.NFT_MSG_GETGEN, unix.NFPROTO_UNSPEC, nil, func(body nfnl.Attributes) {
+			id = body.Uint32(unix.NFTA_GEN_ID)
 		})
 	})
 	if err != nil || id == 0 {
@@ -346,8 +346,8 @@ type oldKernel struct{ wire }
 
 func (o oldKernel) exchange(messages []netlink.Message) error {
 	for _, m := range messages {
-		if m.Header.Type == kind(unix.NFT_MSG_NEWTABLE) {
-			if flags, _ := find(m.Data[genHeader:], unix.NFTA_TABLE_FLAGS); number32(flags) != 0 {
+		if m.Header.Type == nfnl.Type(unix.NFT_MSG_NEWTABLE) {
+			if nfnl.Body(m.Data).Uint32(unix.NFTA_TABLE_FLAGS) != 0 {
 				return fmt.Errorf("the kernel refused it: %w", unix.EOPNOTSUPP)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -17,9 +18,9 @@ import (
 func (b *Backend) Counters(ctx context.Context) (map[string]ruleset.Counters, error) {
 	owners := b.counterOwners()
 	out := make(map[string]ruleset.Counters, len(owners)/4)
-	err := b.reader.read(ctx, func(s session) error {
+	err := b.reader.read(ctx, func(c *nfnl.Conn) error {
 		clear(out)
-		return s.counters(func(name string, packets, bytes uint64) {
+		return readCounters(c, func(name string, packets, bytes uint64) {
 			if o, ok := owners[name]; ok {
 				c := out[o.network]
 				o.put(&c, packets, bytes)
@@ -89,18 +90,15 @@ func (b *Backend) ResetCounters(ctx context.Context, network string) error {
 func resetMessages(counters []string) ([]netlink.Message, error) {
 	var out []netlink.Message
 	for _, name := range counters {
-		attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
-			named(unix.NFTA_OBJ_TABLE, ruleset.TableName),
-			named(unix.NFTA_OBJ_NAME, name),
+		m, err := nfnl.Request(unix.NFT_MSG_GETOBJ_RESET, 0, unix.NFPROTO_INET, []netlink.Attribute{
+			nfnl.Named(unix.NFTA_OBJ_TABLE, ruleset.TableName),
+			nfnl.Named(unix.NFTA_OBJ_NAME, name),
 			{Type: unix.NFTA_OBJ_TYPE, Data: binary.BigEndian.AppendUint32(nil, objectCounter)},
 		})
 		if err != nil {
 			return nil, fmt.Errorf("encoding counter %s: %w", name, err)
 		}
-		out = append(out, netlink.Message{
-			Header: netlink.Header{Type: kind(unix.NFT_MSG_GETOBJ_RESET), Flags: netlink.Request},
-			Data:   append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attrs...),
-		})
+		out = append(out, m)
 	}
 	return out, nil
 }

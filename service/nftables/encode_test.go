@@ -1,7 +1,6 @@
 package nftables
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"strings"
 	"testing"
@@ -11,8 +10,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/attribute"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -235,20 +234,14 @@ func TestMasqueradeSaysThatPortsAreGiven(t *testing.T) {
 func masqueradeFlags(messages []netlink.Message) []uint32 {
 	var out []uint32
 	for _, m := range messages {
-		if m.Header.Type != kind(unix.NFT_MSG_NEWRULE) {
+		if m.Header.Type != nfnl.Type(unix.NFT_MSG_NEWRULE) {
 			continue
 		}
-		list, _ := find(m.Data[genHeader:], unix.NFTA_RULE_EXPRESSIONS)
-		for _, item := range attribute.All(list) {
-			if findText(item, unix.NFTA_EXPR_NAME) != "masq" {
-				continue
+		for _, item := range nfnl.All(nfnl.Body(m.Data).Get(unix.NFTA_RULE_EXPRESSIONS)) {
+			expression := nfnl.Attributes(item)
+			if expression.Text(unix.NFTA_EXPR_NAME) == "masq" {
+				out = append(out, expression.Get(unix.NFTA_EXPR_DATA).Uint32(unix.NFTA_MASQ_FLAGS))
 			}
-			data, _ := find(item, unix.NFTA_EXPR_DATA)
-			flags, ok := find(data, unix.NFTA_MASQ_FLAGS)
-			if !ok {
-				flags = make([]byte, 4)
-			}
-			out = append(out, binary.BigEndian.Uint32(flags))
 		}
 	}
 	return out

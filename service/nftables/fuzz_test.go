@@ -7,6 +7,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
 // message is one netlink message with native header fields.
@@ -54,7 +56,7 @@ func TestAnswers(t *testing.T) {
 
 func TestRefusalsExplainPermissions(t *testing.T) {
 	m := netlink.Message{
-		Header: netlink.Header{Type: kind(unix.NFT_MSG_NEWTABLE), Sequence: 3},
+		Header: netlink.Header{Type: nfnl.Type(unix.NFT_MSG_NEWTABLE), Sequence: 3},
 		Data:   append([]byte{1, 0, 0, 0}, attributeBytes(unix.NFTA_TABLE_NAME, []byte("x\x00"))...),
 	}
 	got := refusal([]netlink.Message{m}, answer{sequence: 3, errno: unix.EPERM}).Error()
@@ -71,7 +73,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, a := range parseAnswers(data) {
-			sent := []netlink.Message{{Header: netlink.Header{Type: kind(unix.NFT_MSG_NEWSETELEM), Sequence: a.sequence}, Data: data}}
+			sent := []netlink.Message{{Header: netlink.Header{Type: nfnl.Type(unix.NFT_MSG_NEWSETELEM), Sequence: a.sequence}, Data: data}}
 			if refusal(sent, a) == nil {
 				t.Error("a refusal is no error")
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -23,8 +24,8 @@ func (b *Backend) List(ctx context.Context, network string) (string, error) {
 		return "", nil
 	}
 	var l lister
-	err := b.reader.read(ctx, func(s session) error {
-		l = lister{planner: b.planner, session: s, want: in.part, have: ruleset.Part{Network: network}}
+	err := b.reader.read(ctx, func(c *nfnl.Conn) error {
+		l = lister{planner: b.planner, conn: c, want: in.part, have: ruleset.Part{Network: network}}
 		l.totals = make(map[string]ruleset.Total, len(in.part.Counters))
 		return l.all()
 	})
@@ -41,7 +42,7 @@ func (b *Backend) List(ctx context.Context, network string) (string, error) {
 // lister gathers what is there of what should be.
 type lister struct {
 	planner
-	session
+	conn       *nfnl.Conn
 	want, have ruleset.Part
 	dormant    bool
 	notes      []string
@@ -49,10 +50,9 @@ type lister struct {
 }
 
 func (l *lister) all() error {
-	table := []netlink.Attribute{named(unix.NFTA_TABLE_NAME, ruleset.TableName)}
-	found, err := l.one(unix.NFT_MSG_GETTABLE, table, func(body []byte) {
-		flags, _ := find(body, unix.NFTA_TABLE_FLAGS)
-		l.dormant = number32(flags)&unix.NFT_TABLE_F_DORMANT != 0
+	table := []netlink.Attribute{nfnl.Named(unix.NFTA_TABLE_NAME, ruleset.TableName)}
+	found, err := l.one(unix.NFT_MSG_GETTABLE, table, func(body nfnl.Attributes) {
+		l.dormant = body.Uint32(unix.NFTA_TABLE_FLAGS)&unix.NFT_TABLE_F_DORMANT != 0
 	})
 	if err != nil || !found {
 		return err
@@ -71,8 +71,8 @@ func (l *lister) all() error {
 }
 
 // one asks for an object that need not be there.
-func (l *lister) one(message int, attrs []netlink.Attribute, each func(body []byte)) (found bool, err error) {
-	err = l.get(message, unix.NFPROTO_INET, attrs, func(body []byte) {
+func (l *lister) one(message int, attrs []netlink.Attribute, each func(nfnl.Attributes)) (found bool, err error) {
+	err = l.conn.Get(message, unix.NFPROTO_INET, attrs, func(body nfnl.Attributes) {
 		found = true
 		each(body)
 	})
@@ -84,10 +84,10 @@ func (l *lister) one(message int, attrs []netlink.Attribute, each func(body []by
 
 func (l *lister) counter(name string) error {
 	attrs := []netlink.Attribute{
-		named(unix.NFTA_OBJ_TABLE, ruleset.TableName), named(unix.NFTA_OBJ_NAME, name),
+		nfnl.Named(unix.NFTA_OBJ_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_OBJ_NAME, name),
 		{Type: unix.NFTA_OBJ_TYPE, Data: binary.BigEndian.AppendUint32(nil, objectCounter)},
 	}
-	_, err := l.one(unix.NFT_MSG_GETOBJ, attrs, func(body []byte) {
+	_, err := l.one(unix.NFT_MSG_GETOBJ, attrs, func(body nfnl.Attributes) {
 		c := counterOf(body)
 		l.have.Counters = append(l.have.Counters, name)
 		l.totals[name] = ruleset.Total{Packets: c.packets, Bytes: c.bytes}
@@ -98,9 +98,9 @@ func (l *lister) counter(name string) error {
 // chain lists the rules that are there in their order. One is the service's if
 // it does what a rule of the chain does.
 func (l *lister) chain(want ruleset.Chain) error {
-	at := []netlink.Attribute{named(unix.NFTA_CHAIN_TABLE, ruleset.TableName), named(unix.NFTA_CHAIN_NAME, want.Name)}
-	found, err := l.one(unix.NFT_MSG_GETCHAIN, at, func(body []byte) {
-		if _, base := find(body, unix.NFTA_CHAIN_HOOK); base {
+	at := []netlink.Attribute{nfnl.Named(unix.NFTA_CHAIN_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_CHAIN_NAME, want.Name)}
+	found, err := l.one(unix.NFT_MSG_GETCHAIN, at, func(body nfnl.Attributes) {
+		if body.Has(unix.NFTA_CHAIN_HOOK) {
 			l.notes = append(l.notes, "chain "+want.Name+" is another program's base chain")
 		}
 	})
@@ -119,8 +119,8 @@ func (l *lister) chain(want ruleset.Chain) error {
 		ours[sum] = r
 	}
 	have := ruleset.Chain{Name: want.Name}
-	err = l.dump(unix.NFT_MSG_GETRULE, at, func(body []byte) {
-		if findText(body, unix.NFTA_RULE_CHAIN) == want.Name {
+	err = l.conn.Dump(unix.NFT_MSG_GETRULE, unix.NFPROTO_INET, at, func(body nfnl.Attributes) {
+		if body.Text(unix.NFTA_RULE_CHAIN) == want.Name {
 			have.Rules = append(have.Rules, l.rule(body, ours))
 		}
 	})
@@ -129,18 +129,15 @@ func (l *lister) chain(want ruleset.Chain) error {
 }
 
 // rule is what stands in the kernel: one of ours, by what it does, or another's.
-func (l *lister) rule(body []byte, ours map[uint64]ruleset.Rule) ruleset.Rule {
-	expressions, _ := find(body, unix.NFTA_RULE_EXPRESSIONS)
-	sum := sumOfExpressions(expressions)
+func (l *lister) rule(body nfnl.Attributes, ours map[uint64]ruleset.Rule) ruleset.Rule {
+	sum := sumOfExpressions(body.Get(unix.NFTA_RULE_EXPRESSIONS))
 	if l.loose {
-		data, _ := find(body, unix.NFTA_RULE_USERDATA)
-		sum, _ = fingerprintOf(data)
+		sum, _ = fingerprintOf(body.Get(unix.NFTA_RULE_USERDATA))
 	}
 	if r, ok := ours[sum]; ok {
 		return r
 	}
-	handle, _ := find(body, unix.NFTA_RULE_HANDLE)
-	return ruleset.Rule{Action: ruleset.Foreign{Handle: number64(handle)}}
+	return ruleset.Rule{Action: ruleset.Foreign{Handle: body.Uint64(unix.NFTA_RULE_HANDLE)}}
 }
 
 func (l *lister) elements() error {
@@ -160,12 +157,11 @@ func (l *lister) elements() error {
 			return err
 		}
 		attrs := []netlink.Attribute{
-			named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.TableName), named(unix.NFTA_SET_ELEM_LIST_SET, e.set),
+			nfnl.Named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_SET_ELEM_LIST_SET, e.set),
 			{Type: unix.NLA_F_NESTED | unix.NFTA_SET_ELEM_LIST_ELEMENTS, Data: key},
 		}
-		_, err = l.one(unix.NFT_MSG_GETSETELEM, attrs, func(body []byte) {
-			list, _ := find(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-			item, _ := find(list, unix.NFTA_LIST_ELEM)
+		_, err = l.one(unix.NFT_MSG_GETSETELEM, attrs, func(body nfnl.Attributes) {
+			item := body.Get(unix.NFTA_SET_ELEM_LIST_ELEMENTS).Get(unix.NFTA_LIST_ELEM)
 			if parseElement(item).content == e.content {
 				l.have.Elements = append(l.have.Elements, l.want.Elements[i])
 				return

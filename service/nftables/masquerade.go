@@ -7,33 +7,34 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
 // specifyMasqueradePorts adds NF_NAT_RANGE_PROTO_SPECIFIED to masquerade
 // expressions that carry ports. The library sends the registers without it:
 // such a rule is listed as if it were right, and the kernel ignores its ports.
 func specifyMasqueradePorts(m netlink.Message) ([]byte, error) {
-	if m.Header.Type != kind(unix.NFT_MSG_NEWRULE) || !bytes.Contains(m.Data, []byte("masq\x00")) {
+	if m.Header.Type != nfnl.Type(unix.NFT_MSG_NEWRULE) || !bytes.Contains(m.Data, []byte("masq\x00")) {
 		return m.Data, nil
 	}
-	body, err := rewrite(m.Data[genHeader:], unix.NFTA_RULE_EXPRESSIONS, func(list []byte) ([]byte, error) {
+	body, err := rewrite(nfnl.Body(m.Data), unix.NFTA_RULE_EXPRESSIONS, func(list []byte) ([]byte, error) {
 		return rewrite(list, unix.NFTA_LIST_ELEM, specifyPorts)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("completing a masquerade rule: %w", err)
 	}
-	return append(m.Data[:genHeader:genHeader], body...), nil
+	return append(m.Data[:nfnl.HeaderLen:nfnl.HeaderLen], body...), nil
 }
 
 // specifyPorts adds the flags to one expression, if it is that one.
 func specifyPorts(expression []byte) ([]byte, error) {
-	if name, _ := find(expression, unix.NFTA_EXPR_NAME); string(name) != "masq\x00" {
+	if nfnl.Attributes(expression).Text(unix.NFTA_EXPR_NAME) != "masq" {
 		return expression, nil
 	}
 	return rewrite(expression, unix.NFTA_EXPR_DATA, func(data []byte) ([]byte, error) {
-		_, ports := find(data, unix.NFTA_MASQ_REG_PROTO_MIN)
-		_, flags := find(data, unix.NFTA_MASQ_FLAGS)
-		if !ports || flags {
+		attrs := nfnl.Attributes(data)
+		if !attrs.Has(unix.NFTA_MASQ_REG_PROTO_MIN) || attrs.Has(unix.NFTA_MASQ_FLAGS) {
 			return data, nil
 		}
 		flag, err := netlink.MarshalAttributes([]netlink.Attribute{{
@@ -53,7 +54,7 @@ func rewrite(data []byte, typ uint16, change func([]byte) ([]byte, error)) ([]by
 	}
 	for i := range attrs {
 		attrs[i].Length = 0
-		if attrs[i].Type&attributeType != typ {
+		if attrs[i].Type&^nfnl.TypeFlags != typ {
 			continue
 		}
 		if attrs[i].Data, err = change(attrs[i].Data); err != nil {

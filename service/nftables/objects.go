@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"strings"
 
 	"github.com/google/nftables"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -60,10 +62,24 @@ func fingerprintOf(data []byte) (sum uint64, ok bool) {
 func commentOf(data []byte) string {
 	for typ, value := range userData(data) {
 		if typ == byte(userdata.TypeComment) {
-			return text(value)
+			return nfnl.Text(value)
 		}
 	}
 	return ""
+}
+
+// userData walks the type, length, value triples that nft keeps beside rules
+// and elements. They may be anybody's, so lengths are not believed.
+func userData(data []byte) iter.Seq2[byte, []byte] {
+	return func(yield func(byte, []byte) bool) {
+		for len(data) >= 2 && 2+int(data[1]) <= len(data) {
+			n := 2 + int(data[1])
+			if !yield(data[0], data[2:n:n]) {
+				return
+			}
+			data = data[n:]
+		}
+	}
 }
 
 func cut(comment string) string { return comment[:min(len(comment), maxComment)] }

@@ -8,7 +8,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -55,13 +55,13 @@ type observedSet struct {
 // observe reads the whole table.
 func (r reader) observe(ctx context.Context) (*observed, error) {
 	var o *observed
-	err := r.read(ctx, func(s session) error {
+	err := r.read(ctx, func(c *nfnl.Conn) error {
 		o = &observed{
 			chains: make(map[string]*observedChain), sets: make(map[string]observedSet),
 			elements: make(map[place]content), counters: make(map[string]counter),
 			loose: r.loose,
 		}
-		return s.fill(o)
+		return o.fill(c)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading table %s: %w", ruleset.TableName, err)
@@ -69,8 +69,8 @@ func (r reader) observe(ctx context.Context) (*observed, error) {
 	return o, nil
 }
 
-func (s session) fill(o *observed) error {
-	err := s.get(unix.NFT_MSG_GETTABLE, unix.NFPROTO_INET, []netlink.Attribute{named(unix.NFTA_TABLE_NAME, ruleset.TableName)}, o.table)
+func (o *observed) fill(conn *nfnl.Conn) error {
+	err := conn.Get(unix.NFT_MSG_GETTABLE, unix.NFPROTO_INET, []netlink.Attribute{nfnl.Named(unix.NFTA_TABLE_NAME, ruleset.TableName)}, o.table)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -78,26 +78,28 @@ func (s session) fill(o *observed) error {
 		return err
 	}
 	// The kernel gives chains of all tables of the family.
-	if err := s.dump(unix.NFT_MSG_GETCHAIN, nil, o.chain); err != nil {
+	if err := conn.Dump(unix.NFT_MSG_GETCHAIN, unix.NFPROTO_INET, nil, o.chain); err != nil {
 		return err
 	}
-	inTable := []netlink.Attribute{named(unix.NFTA_RULE_TABLE, ruleset.TableName)}
-	if err := s.dump(unix.NFT_MSG_GETRULE, inTable, o.rule); err != nil {
+	inTable := []netlink.Attribute{nfnl.Named(unix.NFTA_RULE_TABLE, ruleset.TableName)}
+	if err := conn.Dump(unix.NFT_MSG_GETRULE, unix.NFPROTO_INET, inTable, o.rule); err != nil {
 		return err
 	}
-	if err := s.dump(unix.NFT_MSG_GETSET, inTable, o.set); err != nil {
+	if err := conn.Dump(unix.NFT_MSG_GETSET, unix.NFPROTO_INET, inTable, o.set); err != nil {
 		return err
 	}
 	for name := range o.sets {
-		attrs := []netlink.Attribute{named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.TableName), named(unix.NFTA_SET_ELEM_LIST_SET, name)}
-		if err := s.dump(unix.NFT_MSG_GETSETELEM, attrs, func(body []byte) { o.elementsOf(name, body) }); err != nil {
+		attrs := []netlink.Attribute{nfnl.Named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_SET_ELEM_LIST_SET, name)}
+		elements := func(body nfnl.Attributes) { o.elementsOf(name, body) }
+		if err := conn.Dump(unix.NFT_MSG_GETSETELEM, unix.NFPROTO_INET, attrs, elements); err != nil {
 			return err
 		}
 	}
-	if err := s.dump(unix.NFT_MSG_GETFLOWTABLE, inTable, o.flowtable); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+	err = conn.Dump(unix.NFT_MSG_GETFLOWTABLE, unix.NFPROTO_INET, inTable, o.flowtable)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return err
 	}
-	return s.dump(unix.NFT_MSG_GETOBJ, inTable, o.object)
+	return conn.Dump(unix.NFT_MSG_GETOBJ, unix.NFPROTO_INET, inTable, o.object)
 }
 
 // asleep reports whether the table is there and dormant: none of its chains is
@@ -121,47 +123,41 @@ func (o *observed) judged(base ruleset.Skeleton) bool {
 	return strangers > 0
 }
 
-func (o *observed) table(body []byte) {
+func (o *observed) table(body nfnl.Attributes) {
 	o.exists = true
-	flags, _ := find(body, unix.NFTA_TABLE_FLAGS)
-	owner, _ := find(body, tableOwner)
-	o.flags, o.owner = number32(flags), number32(owner)
+	o.flags, o.owner = body.Uint32(unix.NFTA_TABLE_FLAGS), body.Uint32(tableOwner)
 }
 
-func (o *observed) chain(body []byte) {
-	if findText(body, unix.NFTA_CHAIN_TABLE) != ruleset.TableName {
+func (o *observed) chain(body nfnl.Attributes) {
+	if body.Text(unix.NFTA_CHAIN_TABLE) != ruleset.TableName {
 		return
 	}
-	c := &observedChain{typ: findText(body, unix.NFTA_CHAIN_TYPE)}
-	if hook, ok := find(body, unix.NFTA_CHAIN_HOOK); ok {
-		number, _ := find(hook, unix.NFTA_HOOK_HOOKNUM)
-		priority, _ := find(hook, unix.NFTA_HOOK_PRIORITY)
-		policy, _ := find(body, unix.NFTA_CHAIN_POLICY)
-		c.base, c.hook, c.priority, c.policy = true, number32(number), int32(number32(priority)), number32(policy)
+	c := &observedChain{typ: body.Text(unix.NFTA_CHAIN_TYPE)}
+	if body.Has(unix.NFTA_CHAIN_HOOK) {
+		hook := body.Get(unix.NFTA_CHAIN_HOOK)
+		c.base, c.policy = true, body.Uint32(unix.NFTA_CHAIN_POLICY)
+		c.hook, c.priority = hook.Uint32(unix.NFTA_HOOK_HOOKNUM), int32(hook.Uint32(unix.NFTA_HOOK_PRIORITY))
 	}
-	o.chains[findText(body, unix.NFTA_CHAIN_NAME)] = c
+	o.chains[body.Text(unix.NFTA_CHAIN_NAME)] = c
 }
 
-func (o *observed) rule(body []byte) {
-	c := o.chains[findText(body, unix.NFTA_RULE_CHAIN)]
-	if c == nil || findText(body, unix.NFTA_RULE_TABLE) != ruleset.TableName {
+func (o *observed) rule(body nfnl.Attributes) {
+	c := o.chains[body.Text(unix.NFTA_RULE_CHAIN)]
+	if c == nil || body.Text(unix.NFTA_RULE_TABLE) != ruleset.TableName {
 		return
 	}
-	data, _ := find(body, unix.NFTA_RULE_USERDATA)
-	sum, ok := fingerprintOf(data)
-	expressions, _ := find(body, unix.NFTA_RULE_EXPRESSIONS)
+	sum, ok := fingerprintOf(body.Get(unix.NFTA_RULE_USERDATA))
 	c.foreign = c.foreign || !ok
 	c.rules = c.rules.add(sum)
 	if !o.loose {
-		c.rules = c.rules.add(sumOfExpressions(expressions))
+		c.rules = c.rules.add(sumOfExpressions(body.Get(unix.NFTA_RULE_EXPRESSIONS)))
 	}
 }
 
-func (o *observed) object(body []byte) {
-	typ, _ := find(body, unix.NFTA_OBJ_TYPE)
-	name, kind := findText(body, unix.NFTA_OBJ_NAME), number32(typ)
+func (o *observed) object(body nfnl.Attributes) {
+	name, kind := body.Text(unix.NFTA_OBJ_NAME), body.Uint32(unix.NFTA_OBJ_TYPE)
 	switch {
-	case findText(body, unix.NFTA_OBJ_TABLE) != ruleset.TableName:
+	case body.Text(unix.NFTA_OBJ_TABLE) != ruleset.TableName:
 	case kind != objectCounter:
 		o.objects = append(o.objects, object{name, kind})
 	default:
@@ -169,28 +165,26 @@ func (o *observed) object(body []byte) {
 	}
 }
 
-func (o *observed) flowtable(body []byte) {
+func (o *observed) flowtable(body nfnl.Attributes) {
 	const table, name = 1, 2 // NFTA_FLOWTABLE_TABLE, NFTA_FLOWTABLE_NAME
-	if findText(body, table) == ruleset.TableName {
-		o.flowtables = append(o.flowtables, findText(body, name))
+	if body.Text(table) == ruleset.TableName {
+		o.flowtables = append(o.flowtables, body.Text(name))
 	}
 }
 
 // set notes named sets; anonymous ones go with their rules.
-func (o *observed) set(body []byte) {
-	value := func(typ uint16) uint32 {
-		data, _ := find(body, typ)
-		return number32(data)
+func (o *observed) set(body nfnl.Attributes) {
+	s := observedSet{
+		flags: body.Uint32(unix.NFTA_SET_FLAGS), keyType: body.Uint32(unix.NFTA_SET_KEY_TYPE),
+		keyLength: body.Uint32(unix.NFTA_SET_KEY_LEN), dataType: body.Uint32(unix.NFTA_SET_DATA_TYPE),
 	}
-	s := observedSet{value(unix.NFTA_SET_FLAGS), value(unix.NFTA_SET_KEY_TYPE), value(unix.NFTA_SET_KEY_LEN), value(unix.NFTA_SET_DATA_TYPE)}
-	if findText(body, unix.NFTA_SET_TABLE) == ruleset.TableName && s.flags&unix.NFT_SET_ANONYMOUS == 0 {
-		o.sets[findText(body, unix.NFTA_SET_NAME)] = s
+	if body.Text(unix.NFTA_SET_TABLE) == ruleset.TableName && s.flags&unix.NFT_SET_ANONYMOUS == 0 {
+		o.sets[body.Text(unix.NFTA_SET_NAME)] = s
 	}
 }
 
-func (o *observed) elementsOf(set string, body []byte) {
-	list, _ := find(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-	for _, item := range attribute.All(list) {
+func (o *observed) elementsOf(set string, body nfnl.Attributes) {
+	for _, item := range nfnl.All(body.Get(unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 		e := parseElement(item)
 		if e.key == "" {
 			o.catchall = true
@@ -206,16 +200,14 @@ func (o *observed) elementsOf(set string, body []byte) {
 func parseElement(item []byte) element {
 	var e element
 	odd := ""
-	for typ, value := range attribute.All(item) {
+	for typ, value := range nfnl.All(item) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
-			key, _ := find(value, unix.NFTA_DATA_VALUE)
-			e.key = string(key)
+			e.key = string(nfnl.Attributes(value).Get(unix.NFTA_DATA_VALUE))
 		case unix.NFTA_SET_ELEM_DATA:
-			verdict, _ := find(value, unix.NFTA_DATA_VERDICT)
-			code, _ := find(verdict, unix.NFTA_VERDICT_CODE)
-			e.target = findText(verdict, unix.NFTA_VERDICT_CHAIN)
-			if v := int32(number32(code)); v != unix.NFT_GOTO {
+			verdict := nfnl.Attributes(value).Get(unix.NFTA_DATA_VERDICT)
+			e.target = verdict.Text(unix.NFTA_VERDICT_CHAIN)
+			if v := int32(verdict.Uint32(unix.NFTA_VERDICT_CODE)); v != unix.NFT_GOTO {
 				e.target = fmt.Sprintf("verdict %d %s", v, e.target)
 			}
 		case unix.NFTA_SET_ELEM_USERDATA:

@@ -10,6 +10,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -58,14 +59,13 @@ func (b *Backend) Probe(ctx context.Context) error {
 // as they were sent. Where it does not, rules are known by their user data alone.
 func (b *Backend) probeReading(ctx context.Context, table string, chains []ruleset.Chain) error {
 	got := make(map[string]digest)
-	err := b.reader.read(ctx, func(s session) error {
+	err := b.reader.read(ctx, func(c *nfnl.Conn) error {
 		clear(got)
-		return s.dump(unix.NFT_MSG_GETRULE, []netlink.Attribute{named(unix.NFTA_RULE_TABLE, table)}, func(body []byte) {
-			chain := findText(body, unix.NFTA_RULE_CHAIN)
-			data, _ := find(body, unix.NFTA_RULE_USERDATA)
-			print, _ := fingerprintOf(data)
-			expressions, _ := find(body, unix.NFTA_RULE_EXPRESSIONS)
-			got[chain] = got[chain].add(print).add(sumOfExpressions(expressions))
+		inTable := []netlink.Attribute{nfnl.Named(unix.NFTA_RULE_TABLE, table)}
+		return c.Dump(unix.NFT_MSG_GETRULE, unix.NFPROTO_INET, inTable, func(body nfnl.Attributes) {
+			chain := body.Text(unix.NFTA_RULE_CHAIN)
+			print, _ := fingerprintOf(body.Get(unix.NFTA_RULE_USERDATA))
+			got[chain] = got[chain].add(print).add(sumOfExpressions(body.Get(unix.NFTA_RULE_EXPRESSIONS)))
 		})
 	})
 	if err != nil {

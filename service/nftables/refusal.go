@@ -7,7 +7,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
 // answer is one confirmation or refusal of a message.
@@ -50,10 +50,10 @@ func parseAnswer(data []byte) answer {
 	if flags&netlink.AcknowledgeTLVs == 0 || skip > len(body) {
 		return a
 	}
-	for typ, value := range attribute.All(body[skip:]) {
+	for typ, value := range nfnl.All(body[skip:]) {
 		switch {
 		case typ == unix.NLMSGERR_ATTR_MSG:
-			a.text = text(value)
+			a.text = nfnl.Text(value)
 		case typ == unix.NLMSGERR_ATTR_OFFS && len(value) >= 4:
 			a.offset = int(binary.NativeEndian.Uint32(value))
 		}
@@ -92,31 +92,31 @@ type messageName struct {
 
 func nameOf(t netlink.HeaderType) messageName {
 	switch t {
-	case kind(unix.NFT_MSG_NEWTABLE):
+	case nfnl.Type(unix.NFT_MSG_NEWTABLE):
 		return messageName{"adding table", unix.NFTA_TABLE_NAME}
-	case kind(unix.NFT_MSG_DELTABLE):
+	case nfnl.Type(unix.NFT_MSG_DELTABLE):
 		return messageName{"deleting table", unix.NFTA_TABLE_NAME}
-	case kind(unix.NFT_MSG_NEWCHAIN):
+	case nfnl.Type(unix.NFT_MSG_NEWCHAIN):
 		return messageName{"adding chain", unix.NFTA_CHAIN_NAME}
-	case kind(unix.NFT_MSG_DELCHAIN):
+	case nfnl.Type(unix.NFT_MSG_DELCHAIN):
 		return messageName{"deleting chain", unix.NFTA_CHAIN_NAME}
-	case kind(unix.NFT_MSG_NEWRULE):
+	case nfnl.Type(unix.NFT_MSG_NEWRULE):
 		return messageName{"adding a rule to chain", unix.NFTA_RULE_CHAIN}
-	case kind(unix.NFT_MSG_DELRULE):
+	case nfnl.Type(unix.NFT_MSG_DELRULE):
 		return messageName{"emptying chain", unix.NFTA_RULE_CHAIN}
-	case kind(unix.NFT_MSG_NEWSET):
+	case nfnl.Type(unix.NFT_MSG_NEWSET):
 		return messageName{"adding set", unix.NFTA_SET_NAME}
-	case kind(unix.NFT_MSG_DELSET):
+	case nfnl.Type(unix.NFT_MSG_DELSET):
 		return messageName{"deleting set", unix.NFTA_SET_NAME}
-	case kind(unix.NFT_MSG_NEWSETELEM):
+	case nfnl.Type(unix.NFT_MSG_NEWSETELEM):
 		return messageName{"adding elements to set", unix.NFTA_SET_ELEM_LIST_SET}
-	case kind(unix.NFT_MSG_DELSETELEM):
+	case nfnl.Type(unix.NFT_MSG_DELSETELEM):
 		return messageName{"deleting elements of set", unix.NFTA_SET_ELEM_LIST_SET}
-	case kind(unix.NFT_MSG_NEWOBJ):
+	case nfnl.Type(unix.NFT_MSG_NEWOBJ):
 		return messageName{"adding counter", unix.NFTA_OBJ_NAME}
-	case kind(unix.NFT_MSG_DELOBJ):
+	case nfnl.Type(unix.NFT_MSG_DELOBJ):
 		return messageName{"deleting counter", unix.NFTA_OBJ_NAME}
-	case kind(unix.NFT_MSG_GETOBJ_RESET):
+	case nfnl.Type(unix.NFT_MSG_GETOBJ_RESET):
 		return messageName{"resetting counter", unix.NFTA_OBJ_NAME}
 	}
 	return messageName{fmt.Sprintf("message %d", t), 0}
@@ -125,14 +125,13 @@ func nameOf(t netlink.HeaderType) messageName {
 // describe names what a message is about, with a rule's comment.
 func describe(m netlink.Message) string {
 	n := nameOf(m.Header.Type)
-	if len(m.Data) < genHeader || n.attribute == 0 {
+	if len(m.Data) < nfnl.HeaderLen || n.attribute == 0 {
 		return n.words
 	}
-	body := m.Data[genHeader:]
-	out := fmt.Sprintf("%s %s", n.words, findText(body, n.attribute))
-	if m.Header.Type == kind(unix.NFT_MSG_NEWRULE) {
-		data, _ := find(body, unix.NFTA_RULE_USERDATA)
-		if c := commentOf(data); c != "" {
+	body := nfnl.Body(m.Data)
+	out := fmt.Sprintf("%s %s", n.words, body.Text(n.attribute))
+	if m.Header.Type == nfnl.Type(unix.NFT_MSG_NEWRULE) {
+		if c := commentOf(body.Get(unix.NFTA_RULE_USERDATA)); c != "" {
 			out += fmt.Sprintf(" (%q)", c)
 		}
 	}
@@ -144,9 +143,9 @@ func describe(m netlink.Message) string {
 func describeFault(m netlink.Message, offset int) string {
 	var list uint16
 	switch m.Header.Type {
-	case kind(unix.NFT_MSG_NEWSETELEM), kind(unix.NFT_MSG_DELSETELEM):
+	case nfnl.Type(unix.NFT_MSG_NEWSETELEM), nfnl.Type(unix.NFT_MSG_DELSETELEM):
 		list = unix.NFTA_SET_ELEM_LIST_ELEMENTS
-	case kind(unix.NFT_MSG_NEWRULE):
+	case nfnl.Type(unix.NFT_MSG_NEWRULE):
 		list = unix.NFTA_RULE_EXPRESSIONS
 	default:
 		return ""
@@ -155,16 +154,15 @@ func describeFault(m netlink.Message, offset int) string {
 		start := unix.NLMSG_HDRLEN + cap(m.Data) - cap(part) // both slice the same array
 		return offset >= start-unix.SizeofNlAttr && offset < start+len(part)
 	}
-	items, ok := find(m.Data[genHeader:], list)
-	if !ok || offset == 0 {
+	if offset == 0 {
 		return ""
 	}
-	for _, item := range attribute.All(items) {
+	for _, item := range nfnl.All(nfnl.Body(m.Data).Get(list)) {
 		if !within(item) {
 			continue
 		}
 		if list == unix.NFTA_RULE_EXPRESSIONS {
-			return "expression " + findText(item, unix.NFTA_EXPR_NAME)
+			return "expression " + nfnl.Attributes(item).Text(unix.NFTA_EXPR_NAME)
 		}
 		return "element " + parseElement(item).String()
 	}

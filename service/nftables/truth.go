@@ -11,7 +11,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -47,21 +47,18 @@ func sumOfRule(r ruleset.Rule) (uint64, error) {
 // sumOfExpressions is the same of a rule that the kernel gave.
 func sumOfExpressions(list []byte) uint64 {
 	var sum digest
-	for _, item := range attribute.All(list) {
+	for _, item := range nfnl.All(list) {
 		sum = sum.add(sumOfExpression(item))
 	}
 	return uint64(sum)
 }
 
-func sumOfExpression(item []byte) uint64 {
-	name := findText(item, unix.NFTA_EXPR_NAME)
-	data, _ := find(item, unix.NFTA_EXPR_DATA)
+func sumOfExpression(item nfnl.Attributes) uint64 {
+	name, data := item.Text(unix.NFTA_EXPR_NAME), item.Get(unix.NFTA_EXPR_DATA)
 	var sum uint64
-	for typ, value := range attribute.All(data) {
-		if low, isEnd := otherEnd(name, typ); isEnd {
-			if other, _ := find(data, low); string(other) == string(value) {
-				continue
-			}
+	for typ, value := range nfnl.All(data) {
+		if low, isEnd := otherEnd(name, typ); isEnd && bytes.Equal(data.Get(low), value) {
+			continue
 		}
 		sum += sumOfAttribute(typ, plainValue(name, typ, value), nests(name, typ))
 	}
@@ -76,7 +73,7 @@ func plainValue(expression string, typ uint16, value []byte) []byte {
 		return bytes.TrimRight(value, "\x00")
 	case expression == "nat" && typ == unix.NFTA_NAT_FLAGS && len(value) == 4:
 		const implied = unix.NF_NAT_RANGE_MAP_IPS | unix.NF_NAT_RANGE_PROTO_SPECIFIED
-		return binary.BigEndian.AppendUint32(nil, number32(value)&^implied)
+		return binary.BigEndian.AppendUint32(nil, binary.BigEndian.Uint32(value)&^implied)
 	}
 	return value
 }
@@ -85,7 +82,7 @@ func plainValue(expression string, typ uint16, value []byte) []byte {
 func sumOfAttribute(typ uint16, value []byte, depth int) uint64 {
 	var sum uint64
 	if depth > 0 {
-		for inner, value := range attribute.All(value) {
+		for inner, value := range nfnl.All(value) {
 			below := 0
 			if depth > 1 && inner == unix.NFTA_DATA_VERDICT {
 				below = 1

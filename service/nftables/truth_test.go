@@ -9,6 +9,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -42,12 +43,10 @@ func replaceKeepingMark(t *testing.T, ns int, chain string, number int) {
 	var rules [][]byte
 	var handles []uint64
 	r := reader{netNS: ns}
-	err := r.read(t.Context(), func(s session) error {
-		attrs := []netlink.Attribute{named(unix.NFTA_RULE_TABLE, ruleset.TableName), named(unix.NFTA_RULE_CHAIN, chain)}
-		return s.dump(unix.NFT_MSG_GETRULE, attrs, func(body []byte) {
-			data, _ := find(body, unix.NFTA_RULE_USERDATA)
-			handle, _ := find(body, unix.NFTA_RULE_HANDLE)
-			rules, handles = append(rules, data), append(handles, number64(handle))
+	err := r.read(t.Context(), func(c *nfnl.Conn) error {
+		attrs := []netlink.Attribute{nfnl.Named(unix.NFTA_RULE_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_RULE_CHAIN, chain)}
+		return c.Dump(unix.NFT_MSG_GETRULE, unix.NFPROTO_INET, attrs, func(body nfnl.Attributes) {
+			rules, handles = append(rules, body.Get(unix.NFTA_RULE_USERDATA)), append(handles, body.Uint64(unix.NFTA_RULE_HANDLE))
 		})
 	})
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
 // AltNames are a link's alternative names (ip link property add altname), of up
@@ -39,7 +39,7 @@ func attributeOf(name string) int {
 // parseAltNames reads the value of IFLA_PROP_LIST.
 func parseAltNames(b []byte) AltNames {
 	var names []string
-	for kind, value := range attribute.All(b) {
+	for kind, value := range nfnl.All(b) {
 		if kind != unix.IFLA_ALT_IFNAME {
 			continue
 		}

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
 // parseLink reads the body of a link message. ok is false for messages of
@@ -19,7 +19,7 @@ func parseLink(b []byte) (l Link, ok bool) {
 	}
 	l.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
 	l.Up = binary.NativeEndian.Uint32(b[8:])&unix.IFF_UP != 0
-	for kind, value := range attribute.All(b[unix.SizeofIfInfomsg:]) {
+	for kind, value := range nfnl.All(b[unix.SizeofIfInfomsg:]) {
 		switch kind {
 		case unix.IFLA_IFNAME:
 			l.Name = unix.ByteSliceToString(value)
@@ -33,7 +33,7 @@ func parseLink(b []byte) (l Link, ok bool) {
 				l.Master = int(int32(binary.NativeEndian.Uint32(value)))
 			}
 		case unix.IFLA_LINKINFO:
-			for kind, value := range attribute.All(value) {
+			for kind, value := range nfnl.All(value) {
 				if kind == unix.IFLA_INFO_KIND {
 					l.Bridge = unix.ByteSliceToString(value) == "bridge"
 					l.Tap = unix.ByteSliceToString(value) == "tun" // the kernel's name for both
@@ -51,7 +51,7 @@ func parseAddress(b []byte) (a Address, ok bool) {
 	}
 	a.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
 	var own, other netip.Addr
-	for kind, value := range attribute.All(b[unix.SizeofIfAddrmsg:]) {
+	for kind, value := range nfnl.All(b[unix.SizeofIfAddrmsg:]) {
 		switch kind {
 		case unix.IFA_LOCAL:
 			own, _ = netip.AddrFromSlice(value)
@@ -79,7 +79,7 @@ func switchesForwardingOff(b []byte) bool {
 	if len(b) < header || (b[0] != unix.AF_INET && b[0] != unix.AF_INET6) {
 		return false
 	}
-	for kind, value := range attribute.All(b[header:]) {
+	for kind, value := range nfnl.All(b[header:]) {
 		if kind == forwarding && len(value) == 4 {
 			return binary.NativeEndian.Uint32(value) == 0
 		}
@@ -114,7 +114,7 @@ func parseDefaultRoute(b []byte) []Route {
 	base := Route{IPv6: b[0] == unix.AF_INET6, FromRA: b[protocol] == unix.RTPROT_RA}
 	single := base
 	var routes []Route
-	for kind, value := range attribute.All(b[unix.SizeofRtMsg:]) {
+	for kind, value := range nfnl.All(b[unix.SizeofRtMsg:]) {
 		if kind == unix.RTA_MULTIPATH {
 			routes = append(routes, nextHops(base, value)...)
 		}
@@ -153,7 +153,7 @@ func nextHops(base Route, b []byte) []Route {
 		}
 		r := base
 		r.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
-		for kind, value := range attribute.All(b[unix.SizeofRtNexthop:length]) {
+		for kind, value := range nfnl.All(b[unix.SizeofRtNexthop:length]) {
 			r.take(kind, value)
 		}
 		if r.Index > 0 {

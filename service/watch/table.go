@@ -2,7 +2,6 @@ package watch
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,7 +13,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
 // tableBuffer holds what the kernel tells of the flush of a table of a thousand
@@ -179,9 +178,8 @@ type batch struct {
 
 // read takes one message and returns what is to be told after it.
 func (b *batch) read(m syscall.NetlinkMessage, own uint32) []Touch {
-	const header = 4 // struct nfgenmsg
 	kind, port := m.Header.Type, m.Header.Pid
-	if kind>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < header {
+	if kind>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < nfnl.HeaderLen {
 		return nil
 	}
 	var before []Touch
@@ -192,7 +190,7 @@ func (b *batch) read(m syscall.NetlinkMessage, own uint32) []Touch {
 	case own != 0 && port == own:
 		return before
 	case kind&0xff == unix.NFT_MSG_NEWGEN:
-		return append(before, b.end(author(m.Data[header:], port))...)
+		return append(before, b.end(author(nfnl.Body(m.Data), port))...)
 	}
 	id, ok := tableOf(m.Data)
 	switch {
@@ -220,16 +218,7 @@ func (b *batch) end(by Touch) (out []Touch) {
 }
 
 // author reads the message of a new generation.
-func author(body []byte, port uint32) Touch {
+func author(body nfnl.Attributes, port uint32) Touch {
 	const procPID, procName = 2, 3 // NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
-	by := Touch{Port: port}
-	for typ, value := range attribute.All(body) {
-		switch {
-		case typ == procPID && len(value) == 4:
-			by.PID = int(binary.BigEndian.Uint32(value))
-		case typ == procName:
-			by.Program = unix.ByteSliceToString(value)
-		}
-	}
-	return by
+	return Touch{Port: port, PID: int(body.Uint32(procPID)), Program: body.Text(procName)}
 }

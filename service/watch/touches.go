@@ -5,7 +5,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
 // mostTouches bounds what gathers before it is taken; what is beyond changes
@@ -86,11 +86,7 @@ func (s *Touches) add(t Touch) {
 // tableOf reads which table a message is about. Its name is attribute 1 in the
 // messages of all kinds of objects (NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on).
 func tableOf(data []byte) (TableID, bool) {
-	const header, tableName = 4, 1
-	for typ, value := range attribute.All(data[header:]) {
-		if typ == tableName {
-			return TableID{data[0], strings.TrimSuffix(string(value), "\x00")}, true
-		}
-	}
-	return TableID{}, false
+	const tableName = 1
+	body := nfnl.Body(data)
+	return TableID{data[0], body.Text(tableName)}, body.Has(tableName)
 }

@@ -2,18 +2,12 @@ package host
 
 import (
 	"bytes"
-	"encoding/binary"
 	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
 
-	"github.com/virtfirewalld/virtfirewalld/service/attribute"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
-
-// payload is a message of nfnetlink without its header.
-func payload(b []byte) []byte { return b[min(len(b), nl.SizeofNfgenmsg):] }
-
-func bigEndian(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
 
 // connection is a tracked connection. Its slices belong to the message that it
 // was read from, unless cloned.
@@ -37,7 +31,7 @@ func (c connection) clone() connection {
 // something else.
 func parseConnection(b []byte) (c connection, ok bool) {
 	var zoned bool
-	for kind, value := range attribute.All(b) {
+	for kind, value := range nfnl.All(b) {
 		switch kind {
 		case nl.CTA_TUPLE_ORIG:
 			var zone bool
@@ -60,12 +54,12 @@ func parseConnection(b []byte) (c connection, ok bool) {
 // parseTuple reads one direction of a connection.
 func parseTuple(b []byte) (source, destination netip.Addr, zoned bool) {
 	const tupleZone = 3 // CTA_TUPLE_ZONE
-	for kind, value := range attribute.All(b) {
+	for kind, value := range nfnl.All(b) {
 		switch kind {
 		case tupleZone:
 			zoned = true
 		case nl.CTA_TUPLE_IP:
-			for kind, value := range attribute.All(value) {
+			for kind, value := range nfnl.All(value) {
 				switch kind {
 				case nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC:
 					source, _ = netip.AddrFromSlice(value)
