@@ -7,13 +7,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/program"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
-
-// xtablesLock is the lock file of iptables' legacy variant.
-const xtablesLock = "/run/xtables.lock"
 
 // Chains watches iptables for other programs.
 type Chains interface {
@@ -45,14 +42,14 @@ type HostChains struct {
 // events, and the lock of the legacy variant, whose changes nobody tells of.
 func (c HostChains) Watch(variant string) (ChainWatch, error) {
 	w := &hostChainWatch{started: c.Started}
-	if strings.Contains(variant, iptables.VariantNFT) {
+	if strings.Contains(variant, string(xtables.VariantNFT)) {
 		w.tables = c.Tables.Subscribe(iptablesTables()...)
 	}
-	if !strings.Contains(variant, iptables.VariantLegacy) {
+	if !strings.Contains(variant, string(xtables.VariantLegacy)) {
 		return w, nil
 	}
 	var err error
-	if w.lock, err = watch.WatchLock(xtablesLock, c.Log); err != nil {
+	if w.lock, err = watch.WatchLock(xtables.LockFile, c.Log); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
 	return w, nil

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
-	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 const (
@@ -148,7 +148,8 @@ func (k *chainKeeper) compare(ctx context.Context) {
 func (k *chainKeeper) culprit() (opponent, string) {
 	const did = " had changed or flushed its rules"
 	if len(k.touches) == 0 && k.called {
-		return opponent{Program: "a program that calls iptables-" + iptables.VariantLegacy}, "another program, which called iptables-" + iptables.VariantLegacy + "," + did
+		legacy := xtables.Name(false, xtables.VariantLegacy)
+		return opponent{Program: "a program that calls " + legacy}, "another program, which called " + legacy + "," + did
 	}
 	by := opponentOf(k.touches)
 	if by.Program == "" {

@@ -12,8 +12,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
-	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 const (
@@ -132,9 +132,9 @@ func (s *Service) lookAtLibvirt(ctx context.Context, look *libvirtLook) (again t
 	if len(nets) == 0 {
 		return again, nil
 	}
-	ours := neighbour.VariantNone
+	ours := xtables.VariantNone
 	if s.active.Name() == choice.IPTables {
-		ours = neighbour.Variant(s.Backends.Variant())
+		ours = xtables.Variant(s.Backends.Variant())
 	}
 	report, err := s.Leftovers.Remove(ctx, nets, ours)
 	if !report.Empty() {

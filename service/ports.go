@@ -12,6 +12,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
@@ -139,7 +140,7 @@ type Leftovers interface {
 	// Remove takes out those for networks of ours that libvirt has no longer;
 	// ours is the variant of iptables that holds the service's own rules, which
 	// look the same.
-	Remove(ctx context.Context, nets []network.Network, ours neighbour.Variant) (neighbour.Report, error)
+	Remove(ctx context.Context, nets []network.Network, ours xtables.Variant) (neighbour.Report, error)
 }
 
 // Libvirt is libvirt's network driver.

@@ -25,6 +25,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
@@ -117,7 +118,7 @@ func (noLeftovers) Present(context.Context, []network.Network) (neighbour.Presen
 	return neighbour.Presence{}, nil
 }
 
-func (noLeftovers) Remove(context.Context, []network.Network, neighbour.Variant) (neighbour.Report, error) {
+func (noLeftovers) Remove(context.Context, []network.Network, xtables.Variant) (neighbour.Report, error) {
 	return neighbour.Report{}, nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 // errNoHelp is what a way of help says of a host that does not have it.
@@ -30,7 +32,7 @@ type Checksums struct {
 // NewChecksums makes it; nothing is touched yet. Its method is for one
 // goroutine at a time.
 func NewChecksums(log *slog.Logger) *Checksums {
-	return &Checksums{log: log, tc: newCsumFilters(), tables: newChecksumRules()}
+	return &Checksums{log: log, tc: newCsumFilters(), tables: &checksumRules{}}
 }
 
 // Fill sees to it that exactly these bridges have help, each for its network's
@@ -63,7 +65,7 @@ func (c *Checksums) Fill(ctx context.Context, bridges map[string]string) error {
 func (c *Checksums) withoutUnfit(bridges map[string]string) map[string]string {
 	fit, unfit := make(map[string]string, len(bridges)), make(map[string]bool)
 	for bridge, network := range bridges {
-		if isPlain(bridge) {
+		if xtables.IsPlain(bridge) {
 			fit[bridge] = network
 			continue
 		}

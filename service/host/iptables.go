@@ -6,18 +6,16 @@ import (
 	"fmt"
 	"maps"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"unicode"
 
-	"github.com/virtfirewalld/virtfirewalld/service/program"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 const (
-	ruleChain   = "VIRTFW_DHCP"
-	ruleJump    = `-p udp -m udp --dport 68 -m comment --comment "virtfirewalld: DHCP checksums" -j ` + ruleChain
-	lockSeconds = "5"
+	mangle    = "mangle"
+	ruleChain = "VIRTFW_DHCP"
+	ruleJump  = `-p udp -m udp --dport 68 -m comment --comment "virtfirewalld: DHCP checksums" -j ` + ruleChain
 
 	// longestComment is that of design and nft; the kernel would take 255 bytes.
 	longestComment = 120
@@ -29,14 +27,11 @@ const (
 // are.
 type checksumRules struct {
 	unable string // the iptables that was found not to do
-	legacy map[string]bool
 
 	clean bool   // nothing of ours is there
 	rules string // what was asked for last
 	good  listing
 }
-
-func newChecksumRules() *checksumRules { return &checksumRules{legacy: make(map[string]bool)} }
 
 // listing is what is ours in the mangle table, as iptables words it.
 type listing struct {
@@ -57,12 +52,13 @@ func (r *checksumRules) fill(ctx context.Context, bridges map[string]string) err
 		}
 		return errors.Join(errNoHelp, err)
 	}
+	programs := xtables.Beside(command)
 	if len(bridges) == 0 {
-		return r.remove(ctx, command)
+		return r.remove(ctx, programs)
 	}
-	have, err := r.list(ctx, command)
+	have, err := listOurs(ctx, programs)
 	if err != nil {
-		return r.judge(ctx, command, err)
+		return r.judge(ctx, programs, err)
 	}
 	want := chainRules(bridges)
 	if have == r.good && want == r.rules {
@@ -74,13 +70,13 @@ func (r *checksumRules) fill(ctx context.Context, bridges map[string]string) err
 		// that every change of nftables needs.
 		script = difference(r.rules, want)
 	}
-	if err := r.restore(ctx, command, script); err != nil {
-		return r.judge(ctx, command, err)
+	if err := inMangle(ctx, programs, script); err != nil {
+		return r.judge(ctx, programs, err)
 	}
 	r.clean = false
 	// What iptables makes of our words differs between its versions, so what it
 	// says now is what it has to say the next time.
-	have, err = r.list(ctx, command)
+	have, err = listOurs(ctx, programs)
 	if err != nil {
 		return err
 	}
@@ -93,20 +89,20 @@ func (r *checksumRules) fill(ctx context.Context, bridges map[string]string) err
 }
 
 // remove takes away the jump and the chain, also those of an earlier run.
-func (r *checksumRules) remove(ctx context.Context, command string) error {
-	legacy, err := r.isLegacy(ctx, command)
+func (r *checksumRules) remove(ctx context.Context, programs xtables.Programs) error {
+	variant, _, err := xtables.VersionOf(ctx, programs.Command)
 	if err != nil {
 		return nil // an iptables that does not even run has no rules of ours
 	}
 	var have listing
-	if !legacy || hasMangle(ctx, command) {
-		if have, err = r.list(ctx, command); err != nil {
+	if variant != xtables.VariantLegacy || hasMangle(ctx, programs) {
+		if have, err = listOurs(ctx, programs); err != nil {
 			return err
 		}
 	}
 	if have.exists {
 		script := deletions(have.jumps) + "-F " + ruleChain + "\n-X " + ruleChain + "\n"
-		if err := r.restore(ctx, command, script); err != nil {
+		if err := inMangle(ctx, programs, script); err != nil {
 			return err
 		}
 	}
@@ -116,72 +112,55 @@ func (r *checksumRules) remove(ctx context.Context, command string) error {
 
 // judge tells, after a failure, an iptables or a kernel that cannot from one
 // that could not this time, by doing the smallest thing that needs the same.
-func (r *checksumRules) judge(ctx context.Context, command string, failure error) error {
+func (r *checksumRules) judge(ctx context.Context, programs xtables.Programs, failure error) error {
 	const probe = "VIRTFW_PROBE"
 	script := ":" + probe + " - [0:0]\n-A " + probe + " -p udp -m udp --dport 68 -j CHECKSUM --checksum-fill\n"
-	err := r.restore(ctx, command, script)
+	err := inMangle(ctx, programs, script)
 	if err == nil {
-		return errors.Join(failure, r.restore(ctx, command, "-F "+probe+"\n-X "+probe+"\n"))
+		return errors.Join(failure, inMangle(ctx, programs, "-F "+probe+"\n-X "+probe+"\n"))
 	}
 	// 4 is a resource problem, such as a lock that another program holds.
 	var exit *exec.ExitError
 	if ctx.Err() != nil || errors.As(err, &exit) && exit.ExitCode() == 4 {
 		return failure
 	}
-	r.unable = command
+	r.unable = programs.Command
 	return errors.Join(errNoHelp, failure)
 }
 
-// list reads what is ours.
-func (r *checksumRules) list(ctx context.Context, command string) (have listing, err error) {
-	out, err := program.Run(ctx, "", command, "-w", lockSeconds, "-t", "mangle", "-S")
+// listOurs reads what is ours.
+func listOurs(ctx context.Context, programs xtables.Programs) (have listing, err error) {
+	tables, err := programs.Show(ctx, mangle)
 	if err != nil {
 		return listing{}, err
 	}
 	var rules, jumps strings.Builder // there may be thousands
-	for line := range strings.Lines(out) {
-		switch {
-		case line == "-N "+ruleChain+"\n":
-			have.exists = true
-		case strings.HasPrefix(line, "-A "+ruleChain+" "):
-			rules.WriteString(line)
-		case strings.HasPrefix(line, "-A POSTROUTING ") && strings.HasSuffix(line, " -j "+ruleChain+"\n"):
-			jumps.WriteString(line)
+	for _, t := range tables {
+		have.exists = have.exists || slices.Contains(t.Chains, ruleChain)
+		for _, r := range t.Rules {
+			switch {
+			case r.Chain == ruleChain:
+				rules.WriteString(r.Text + "\n")
+			case r.Chain == "POSTROUTING" && strings.HasSuffix(r.Text, " -j "+ruleChain):
+				jumps.WriteString(r.Text + "\n")
+			}
 		}
 	}
 	have.rules, have.jumps = rules.String(), jumps.String()
 	return have, nil
 }
 
-// restore does all of a script for the mangle table or nothing, and leaves
-// chains alone that it does not name.
-func (r *checksumRules) restore(ctx context.Context, command, script string) error {
-	_, err := program.Run(ctx, "*mangle\n"+script+"COMMIT\n", sibling(command, "iptables-restore"), "--noflush", "-w", lockSeconds)
-	return err
-}
-
-// isLegacy tells the variants apart; those before 1.8 do not name theirs.
-func (r *checksumRules) isLegacy(ctx context.Context, command string) (bool, error) {
-	if legacy, known := r.legacy[command]; known {
-		return legacy, nil
-	}
-	version, err := program.Run(ctx, "", command, "-V")
-	if err == nil {
-		r.legacy[command] = !strings.Contains(version, "nf_tables")
-	}
-	return r.legacy[command], err
+// inMangle does all of a script for the mangle table or nothing.
+func inMangle(ctx context.Context, programs xtables.Programs, script string) error {
+	return programs.Do(ctx, "*"+mangle+"\n"+script+"COMMIT\n")
 }
 
 // hasMangle spares the kernel a table, and every packet its hooks, that the
-// legacy variant would make only to look into it. Without a table's name,
-// iptables-save looks only at tables that are there.
-func hasMangle(ctx context.Context, command string) bool {
-	out, err := program.Run(ctx, "", sibling(command, "iptables-save"))
-	return err != nil || strings.Contains(out, "*mangle\n")
+// legacy variant would make only to look into it.
+func hasMangle(ctx context.Context, programs xtables.Programs) bool {
+	tables, err := programs.List(ctx)
+	return err != nil || slices.ContainsFunc(tables, func(t xtables.Table) bool { return t.Name == mangle })
 }
-
-// sibling is another program of the same variant, which the folder decides.
-func sibling(command, name string) string { return filepath.Join(filepath.Dir(command), name) }
 
 // chainRules are the rules for bridges, one a line and sorted.
 func chainRules(bridges map[string]string) string {
@@ -223,27 +202,11 @@ func difference(have, want string) string {
 
 func lines(text string) int { return strings.Count(text, "\n") }
 
-// isPlain says whether an interface's name is a word without any meaning to
-// iptables-restore, which splits and unquotes like a shell, takes "!" for a
-// negation and a "+" at the end for any ending.
-func isPlain(name string) bool {
-	for i, c := range name {
-		if !isWord(c) && (i == 0 || !strings.ContainsRune("-.", c)) {
-			return false
-		}
-	}
-	return name != ""
-}
-
-func isWord(c rune) bool {
-	return c == '_' || c < unicode.MaxASCII && (unicode.IsLetter(c) || unicode.IsDigit(c))
-}
-
 // comment names the network to who reads the rules. What could end a quoted
 // word, or be taken for more, is replaced and not escaped.
 func comment(network string) string {
 	text := strings.Map(func(c rune) rune {
-		if isWord(c) || strings.ContainsRune("-.:@+ ", c) {
+		if xtables.IsWord(c) || strings.ContainsRune("-.:@+ ", c) {
 			return c
 		}
 		return '_'

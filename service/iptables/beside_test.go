@@ -11,6 +11,7 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 // peer does by hand what libvirt does with a network, step by step.
@@ -31,7 +32,7 @@ func newPeer(t *testing.T, variant string) *peer {
 	return p
 }
 
-func command(ipv6 bool) string { return family{ipv6: ipv6}.name() }
+func command(ipv6 bool) string { return xtables.Name(ipv6, xtables.VariantNone) }
 
 func (p *peer) run(ipv6 bool, verb string, r Rule) {
 	args := []string{command(ipv6), "-w", "-t", r.Table, verb, r.Name}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -63,7 +64,7 @@ func TestText(t *testing.T) {
 func TestRulesAreReadBack(t *testing.T) {
 	for name, n := range corpus(t) {
 		for _, want := range Compile(n) {
-			got, ok := parseRule(want.Chain, splitWords(want.spec()))
+			got, ok := parseRule(want.Chain, xtables.SplitWords(want.spec()))
 			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b Rule) bool { return a == b })); !ok || diff != "" {
 				t.Errorf("%s: %s: read %v (-want +got):\n%s", name, want.spec(), ok, diff)
 			}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 // quiet is for tests in which the backend has something to complain of.
@@ -111,8 +112,8 @@ func TestProbe(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.same("probing", before)
-		want := map[string]string{"nft": VariantNFT, "legacy": VariantLegacy}[variant]
-		if b.Variant() != want || !strings.HasPrefix(b.Version(), "1.") {
+		want := map[string]xtables.Variant{"nft": xtables.VariantNFT, "legacy": xtables.VariantLegacy}[variant]
+		if b.Variant() != string(want) || !strings.HasPrefix(b.Version(), "1.") {
 			t.Errorf("variant %q, version %q", b.Variant(), b.Version())
 		}
 	})

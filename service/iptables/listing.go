@@ -2,8 +2,8 @@ package iptables
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
+
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 // line is one rule of the kernel's.
@@ -19,74 +19,39 @@ type listing struct {
 	chains map[Chain][]line // also the empty ones
 }
 
-// read adds what iptables-save -c printed for one family.
-func (l *listing) read(out string, ipv6 bool) error {
+// add adds tables of one family. It refuses one that iptables-nft leaves out of
+// what it prints, as it would look empty.
+func (l *listing) add(tables []xtables.Table, ipv6 bool) error {
 	if l.chains == nil {
 		l.chains = make(map[Chain][]line)
 	}
-	table := ""
-	for text := range strings.Lines(out) {
-		text = strings.TrimRight(text, "\n")
-		if text == "" {
-			continue
-		}
-		switch text[0] {
-		case '#':
-			if err := readable(text); err != nil {
-				return err
-			}
-		case '*':
-			table = text[1:]
-		case ':':
-			name, _, _ := strings.Cut(text[1:], " ")
-			c := Chain{IPv6: ipv6, Table: table, Name: name}
-			l.chains[c] = nil
-		case '[':
-			chain, rule, err := parseLine(text, table, ipv6)
-			if err != nil {
-				return err
-			}
-			l.chains[chain] = append(l.chains[chain], rule)
-		}
-	}
-	return nil
-}
-
-// readable refuses a table that iptables-nft leaves out of what it prints, as
-// it would look empty.
-func readable(comment string) error {
-	for _, table := range []string{tableFilter, tableNAT, tableMangle} {
-		if strings.HasPrefix(comment, "# Table `"+table+"' is incompatible") {
+	for _, t := range tables {
+		if t.Unreadable && (t.Name == tableFilter || t.Name == tableNAT || t.Name == tableMangle) {
 			return fmt.Errorf("table %s has rules that iptables cannot read, made with nft: "+
-				"move them to a table of another name, or use the nftables backend", table)
+				"move them to a table of another name, or use the nftables backend", t.Name)
+		}
+		for _, name := range t.Chains {
+			l.chains[Chain{IPv6: ipv6, Table: t.Name, Name: name}] = nil
+		}
+		for _, r := range t.Rules {
+			c := Chain{IPv6: ipv6, Table: t.Name, Name: r.Chain}
+			l.chains[c] = append(l.chains[c], lineOf(r, c))
 		}
 	}
 	return nil
 }
 
-// parseLine reads "[packets:bytes] -A CHAIN ...".
-func parseLine(text, table string, ipv6 bool) (Chain, line, error) {
-	words := splitWords(text)
-	if len(words) < 3 || words[1] != "-A" {
-		return Chain{}, line{}, fmt.Errorf("iptables-save printed %q, which is no rule", text)
-	}
-	chain := Chain{IPv6: ipv6, Table: table, Name: words[2]}
-	var l line
-	packets, bytes, _ := strings.Cut(strings.Trim(words[0], "[]"), ":")
-	var err error
-	if l.packets, err = strconv.ParseUint(packets, 10, 64); err == nil {
-		l.bytes, err = strconv.ParseUint(bytes, 10, 64)
-	}
-	if err != nil {
-		return Chain{}, line{}, fmt.Errorf("iptables-save printed %q, whose counters are no numbers: %w", text, err)
-	}
-	l.rule, l.known = parseRule(chain, words[3:])
-	for i, w := range words[:len(words)-1] {
-		if w == "-j" || w == "-g" {
+// lineOf returns a rule of a chain as far as it is understood.
+func lineOf(r xtables.Rule, c Chain) line {
+	words := xtables.SplitWords(r.Spec())
+	l := line{packets: r.Packets, bytes: r.Bytes}
+	l.rule, l.known = parseRule(c, words)
+	for i, w := range words {
+		if (w == "-j" || w == "-g") && i+1 < len(words) {
 			l.target = words[i+1]
 		}
 	}
-	return chain, l, nil
+	return l
 }
 
 // has says whether a chain exists.

@@ -6,12 +6,13 @@ import (
 	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// parseRule reads the words of a rule as iptables-save prints them, after -A
-// and the chain. ok is false for a rule that has anything which libvirt's rules
-// have not: it is somebody else's.
-func parseRule(chain Chain, words []string) (r Rule, ok bool) {
+// ReadRule reads the words of a rule as iptables-save prints them, after -A and
+// the chain. ok is false for a rule that has anything which libvirt's rules have
+// not: it is somebody else's.
+func ReadRule(chain Chain, words []string) (r Rule, ok bool) {
 	r = Rule{Chain: chain}
 	p := ruleParser{words: words, rule: &r}
 	for len(p.words) > 0 {
@@ -19,7 +20,13 @@ func parseRule(chain Chain, words []string) (r Rule, ok bool) {
 			return Rule{}, false
 		}
 	}
-	return r, r.complete() && !p.not
+	return r, !p.not
+}
+
+// parseRule is ReadRule for rules that the backend may have made.
+func parseRule(chain Chain, words []string) (r Rule, ok bool) {
+	r, ok = ReadRule(chain, words)
+	return r, ok && r.complete()
 }
 
 // complete says whether a rule is one that spec prints in full.
@@ -27,11 +34,11 @@ func (r Rule) complete() bool {
 	reject := r.Target == targetReject
 	snat := r.Target == targetSNAT
 	for _, name := range []string{r.In, r.Out} {
-		if name != "" && !isPlain(name) {
+		if name != "" && !xtables.IsPlain(name) {
 			return false
 		}
 	}
-	return isPlain(r.Target) && (r.Port == 0 || r.Protocol != "") && (!r.NotDest || r.Dest.IsValid()) &&
+	return xtables.IsPlain(r.Target) && (r.Port == 0 || r.Protocol != "") && (!r.NotDest || r.Dest.IsValid()) &&
 		snat == !r.ToAddress.IsZero() && (reject || snat || r.Target == targetMasquerade || r.ToPorts.IsZero()) &&
 		(!reject || r.ToPorts.IsZero())
 }
@@ -164,40 +171,4 @@ func parsePorts(text string, into *network.PortRange) bool {
 		last = first
 	}
 	return parsePort(first, &into.First) && parsePort(last, &into.Last) && !into.IsZero()
-}
-
-// splitWords splits a line of iptables-save. Quotes come around comments and
-// the like only, which no rule of libvirt's has: what is in them just has to
-// stay one word.
-func splitWords(line string) []string {
-	if !strings.ContainsAny(line, `"\`) {
-		return strings.Fields(line)
-	}
-	var words []string
-	var word strings.Builder
-	quoted, escaped, begun := false, false, false
-	for _, c := range line {
-		switch {
-		case escaped:
-			word.WriteRune(c)
-			escaped = false
-		case quoted && c == '\\':
-			escaped = true
-		case c == '"':
-			quoted, begun = !quoted, true
-		case c == ' ' && !quoted:
-			if begun {
-				words = append(words, word.String())
-			}
-			word.Reset()
-			begun = false
-		default:
-			word.WriteRune(c)
-			begun = true
-		}
-	}
-	if begun {
-		words = append(words, word.String())
-	}
-	return words
 }

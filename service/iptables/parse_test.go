@@ -3,6 +3,8 @@ package iptables
 import (
 	"strings"
 	"testing"
+
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 // A rule with anything more than libvirt's have is somebody else's.
@@ -31,7 +33,7 @@ func TestForeignRules(t *testing.T) {
 		"-i virbr1 -i virbr2 -j ACCEPT",
 		"-j ACCEPT !",
 	} {
-		if r, ok := parseRule(Chain{Table: tableFilter, Name: ChainForwardIn}, splitWords(spec)); ok {
+		if r, ok := parseRule(Chain{Table: tableFilter, Name: ChainForwardIn}, xtables.SplitWords(spec)); ok {
 			t.Errorf("%q was taken for %+v", spec, r)
 		}
 	}
@@ -51,13 +53,18 @@ func FuzzParseLine(f *testing.F) {
 		if strings.Contains(text, "\n") {
 			return
 		}
-		chain, l, err := parseLine(text, tableFilter, ipv6)
-		if err != nil || !l.known {
+		tables, err := xtables.Parse("*filter\n" + text)
+		var l listing
+		if err != nil || l.add(tables, ipv6) != nil {
 			return
 		}
-		again, ok := parseRule(chain, splitWords(l.rule.spec()))
-		if !ok || again != l.rule {
-			t.Errorf("%q: %+v printed as %q and read as %+v", text, l.rule, l.rule.spec(), again)
+		for chain, lines := range l.chains {
+			for _, is := range lines {
+				again, ok := parseRule(chain, xtables.SplitWords(is.rule.spec()))
+				if is.known && (!ok || again != is.rule) {
+					t.Errorf("%q: %+v printed as %q and read as %+v", text, is.rule, is.rule.spec(), again)
+				}
+			}
 		}
 	})
 }

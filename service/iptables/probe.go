@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
-	"github.com/virtfirewalld/virtfirewalld/service/program"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 // probeChain is where rules are tried. Nothing jumps there.
@@ -30,10 +31,10 @@ func (b *Backend) probe(ctx context.Context) error {
 	var found [2]family
 	for i := range found {
 		var err error
-		if found[i], err = findFamily(ctx, i == 1); err != nil {
+		if found[i].Programs, err = xtables.Find(ctx, i == 1); err != nil {
 			return err
 		}
-		found[i].started = b.config.Started
+		found[i].Started = b.config.Started
 	}
 	noFill := false
 	if !b.tried(found) {
@@ -57,8 +58,8 @@ func (b *Backend) probe(ctx context.Context) error {
 func try(ctx context.Context, both [2]family) (noFill bool, err error) {
 	fill := Rule{Chain: Chain{Table: tableMangle}, Out: "lo", Protocol: "udp", Port: 68, Target: targetChecksum}
 	for _, f := range both {
-		rules := probeRules(f.ipv6)
-		if !f.ipv6 {
+		rules := probeRules(f.IPv6)
+		if !f.IPv6 {
 			if f.try(ctx, append(rules, fill)) == nil {
 				continue
 			}
@@ -80,10 +81,10 @@ func (b *Backend) Variant() string {
 		return ""
 	}
 	v4, v6 := b.families[0], b.families[1]
-	if v4.variant != v6.variant {
-		return fmt.Sprintf("%s, for IPv6 %s", v4.variant, v6.variant)
+	if v4.Variant != v6.Variant {
+		return fmt.Sprintf("%s, for IPv6 %s", v4.Variant, v6.Variant)
 	}
-	return v4.variant
+	return string(v4.Variant)
 }
 
 // Version is the version of iptables, "" before the first Probe.
@@ -93,11 +94,7 @@ func (b *Backend) Version() string {
 	if b.families == nil {
 		return ""
 	}
-	return b.families[0].version
-}
-
-func (f family) String() string {
-	return fmt.Sprintf("%s %s (%s)", f.command, f.version, f.variant)
+	return b.families[0].Version
 }
 
 // probeRules are one of each kind, in all three tables.
@@ -156,13 +153,10 @@ func removal(table string) string {
 	return "*" + table + "\n-F " + probeChain + "\n-X " + probeChain + "\nCOMMIT\n"
 }
 
-// hasTrial says whether the chain is there after a failure.
+// hasTrial reports whether the chain is there after a failure.
 func (f family) hasTrial(ctx context.Context, table string) bool {
-	out, err := program.Run(context.WithoutCancel(ctx), "", f.save)
-	if err != nil {
-		return false
-	}
-	_, after, _ := strings.Cut(out, "*"+table+"\n")
-	before, _, _ := strings.Cut(after, "COMMIT")
-	return strings.Contains(before, ":"+probeChain+" ")
+	tables, err := f.List(context.WithoutCancel(ctx))
+	return err == nil && slices.ContainsFunc(tables, func(t xtables.Table) bool {
+		return t.Name == table && slices.Contains(t.Chains, probeChain)
+	})
 }

@@ -191,7 +191,7 @@ func (b *Backend) doubt() {
 func programs(both [2]family) string {
 	var text strings.Builder
 	for _, f := range both {
-		fmt.Fprintln(&text, f, f.restore, f.save)
+		fmt.Fprintln(&text, f, f.Restore, f.Save)
 	}
 	return text.String()
 }

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"unicode"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 // The tables that libvirt uses, in the order in which a change is made: what
@@ -140,32 +140,14 @@ func portRange(r network.PortRange) string {
 	return fmt.Sprintf("%d-%d", r.First, r.Last)
 }
 
-// isPlain says whether an interface's name is a word without any meaning to
-// iptables-restore, which splits and unquotes like a shell, takes "!" for a
-// negation and a "+" at the end for any ending. What iptables-save prints is
-// not quoted at all, so that a name which needs quotes would break whoever
-// saves and restores the rules.
-func isPlain(name string) bool {
-	for i, c := range name {
-		if !isWord(c) && (i == 0 || !strings.ContainsRune("-.", c)) {
-			return false
-		}
-	}
-	return name != ""
-}
-
-func isWord(c rune) bool {
-	return c == '_' || c <= unicode.MaxASCII && (unicode.IsLetter(c) || unicode.IsDigit(c))
-}
-
 // quote makes a name harmless in text. Check refuses names that it changes, so
 // that they are printed at most.
 func quote(name string) string {
-	if isPlain(name) {
+	if xtables.IsPlain(name) {
 		return name
 	}
 	harmless := strings.Map(func(c rune) rune {
-		if isWord(c) || strings.ContainsRune("-.", c) {
+		if xtables.IsWord(c) || strings.ContainsRune("-.", c) {
 			return c
 		}
 		return '_'
@@ -177,7 +159,7 @@ func quote(name string) string {
 // be such that iptables reads them as they are.
 func Check(n network.Network) error {
 	for _, name := range append([]string{n.Bridge}, n.Devices...) {
-		if !isPlain(name) {
+		if !xtables.IsPlain(name) {
 			return fmt.Errorf("network %q uses interface %q, whose name iptables cannot take safely: "+
 				"rename the interface with letters, digits, _, - and ., or use the nftables backend", n.Name, name)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 // Leftovers is the rules that libvirt made for networks which are ours now, and
@@ -83,7 +84,7 @@ func (r *Report) add(f finding) {
 // holds the service's own rules, which look the same, and is left alone. Each
 // place changes whole or not at all; after an error in one the others are done
 // all the same.
-func (l *Leftovers) Remove(ctx context.Context, nets []network.Network, ours Variant) (Report, error) {
+func (l *Leftovers) Remove(ctx context.Context, nets []network.Network, ours xtables.Variant) (Report, error) {
 	var report Report
 	state := l.driver.State()
 	if state.Err != nil {
@@ -137,11 +138,11 @@ func (l *Leftovers) Present(ctx context.Context, nets []network.Network) (Presen
 		addTo(out.Tables, v.finding)
 		out.Chains = out.Chains || v.table
 	}
-	places, err := places(surveys, VariantNone)
+	places, err := places(surveys, xtables.VariantNone)
 	errs = append(errs, err)
-	variants := map[Variant]map[string]int{VariantNFT: {}, VariantLegacy: {}}
+	variants := map[xtables.Variant]map[string]int{xtables.VariantNFT: {}, xtables.VariantLegacy: {}}
 	for _, x := range places {
-		_, f, err := x.find(ctx, t, false)
+		_, _, f, err := x.find(ctx, t, false)
 		addTo(variants[x.variant], f)
 		out.Chains = out.Chains || f.chains
 		errs = append(errs, err)
@@ -164,22 +165,22 @@ func addTo(counts map[string]int, f finding) {
 // with either of its backends. Help with checksums it goes without where there is
 // none.
 func (p Presence) Complete(n network.Network) (found, want int, ok bool) {
-	tables, xtables := 0, 0
+	tables, chains := 0, 0
 	for _, r := range iptables.Libvirts(n) {
 		if r.Forwards() || r.Translates() {
 			tables++
 		}
 		if r.Forwards() || r.Translates() || r.Serves() {
-			xtables++
+			chains++
 		}
 	}
-	if p.Tables[n.Name] >= tables || p.XTables[n.Name] >= xtables {
-		return xtables, xtables, true
+	if p.Tables[n.Name] >= tables || p.XTables[n.Name] >= chains {
+		return chains, chains, true
 	}
 	if p.Tables[n.Name] > p.XTables[n.Name] {
 		return p.Tables[n.Name], tables, false
 	}
-	return p.XTables[n.Name], xtables, false
+	return p.XTables[n.Name], chains, false
 }
 
 // removeTables empties libvirt's own tables, and looks again if anybody changed
@@ -225,18 +226,18 @@ func rulesIn(surveys [2]survey) bool {
 
 // places are the sets of iptables programs that have chains of libvirt's to
 // look into.
-func places(surveys [2]survey, ours Variant) ([]xtables, error) {
-	var out []xtables
+func places(surveys [2]survey, ours xtables.Variant) ([]chainSet, error) {
+	var out []chainSet
 	for i, v := range surveys {
-		if v.xtables && ours != VariantNFT {
-			out = append(out, xtables{VariantNFT, i == 1})
+		if v.xtables && ours != xtables.VariantNFT {
+			out = append(out, chainSet{xtables.VariantNFT, i == 1})
 		}
 		legacy, err := hasLegacy(i == 1)
 		if err != nil {
 			return out, err
 		}
-		if legacy && ours != VariantLegacy {
-			out = append(out, xtables{VariantLegacy, i == 1})
+		if legacy && ours != xtables.VariantLegacy {
+			out = append(out, chainSet{xtables.VariantLegacy, i == 1})
 		}
 	}
 	return out, nil

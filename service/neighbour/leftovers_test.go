@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
@@ -29,7 +30,7 @@ var hooks = map[string][]string{
 // With the real libvirt, killed as an upgrade may: the rules of one network that
 // it has no longer go, and everything else stays to the byte.
 func TestRemoveOneOfLibvirts(t *testing.T) {
-	for _, variant := range []Variant{VariantNFT, VariantLegacy} {
+	for _, variant := range []xtables.Variant{xtables.VariantNFT, xtables.VariantLegacy} {
 		t.Run(string(variant), func(t *testing.T) {
 			t.Parallel()
 			h := host.New(t)
@@ -46,13 +47,13 @@ func TestRemoveOneOfLibvirts(t *testing.T) {
 			if found := present(t, h, one); found[one.Name] == 0 {
 				t.Errorf("libvirt's rules were not found: %v", found)
 			}
-			if report := remove(t, h, VariantNone, everybody()...); !report.Empty() {
+			if report := remove(t, h, xtables.VariantNone, everybody()...); !report.Empty() {
 				t.Errorf("of networks that libvirt has: %+v", report)
 			}
 			forget(h, one)
 			// Everything of libvirt's names the bridge or a subnet.
 			want := without(before, " virbr1 ", " 10.2.0.0/24 ", " 10.12.0.0/16 ", " 2001:db8:2::/64 ")
-			report := remove(t, h, VariantNone, one)
+			report := remove(t, h, xtables.VariantNone, one)
 			if diff := cmp.Diff(want, saves(h)); diff != "" {
 				t.Error(diff)
 			}
@@ -62,7 +63,7 @@ func TestRemoveOneOfLibvirts(t *testing.T) {
 			if found := present(t, h, everybody()...); found[one.Name] > 0 || len(found) != len(village)-1 {
 				t.Errorf("found afterwards: %v", found)
 			}
-			if again := remove(t, h, VariantNone, one); !again.Empty() {
+			if again := remove(t, h, xtables.VariantNone, one); !again.Empty() {
 				t.Errorf("the second time: %+v", again)
 			}
 		})
@@ -71,7 +72,7 @@ func TestRemoveOneOfLibvirts(t *testing.T) {
 
 // With all networks gone, no trace of libvirt stays but what hooks use.
 func TestRemoveAllOfLibvirts(t *testing.T) {
-	for _, variant := range []Variant{VariantNFT, VariantLegacy} {
+	for _, variant := range []xtables.Variant{xtables.VariantNFT, xtables.VariantLegacy} {
 		t.Run(string(variant), func(t *testing.T) {
 			t.Parallel()
 			h := host.New(t)
@@ -81,7 +82,7 @@ func TestRemoveAllOfLibvirts(t *testing.T) {
 			h.Must("iptables", "-w", "-N", "MINE")
 			h.Must("iptables", "-w", "-A", "MINE", "-j", "LIBVIRT_FWX")
 			before := saves(h)
-			if report := remove(t, h, VariantNone, everybody()...); !report.Empty() {
+			if report := remove(t, h, xtables.VariantNone, everybody()...); !report.Empty() {
 				t.Errorf("of networks that libvirt has: %+v", report)
 			}
 			forget(h, everybody()...)
@@ -91,7 +92,7 @@ func TestRemoveAllOfLibvirts(t *testing.T) {
 			if diff := cmp.Diff(before, saves(h)); diff != "" {
 				t.Error(diff)
 			}
-			report := remove(t, h, VariantNone, everybody()...)
+			report := remove(t, h, xtables.VariantNone, everybody()...)
 			var left []string
 			for line := range strings.Lines(saves(h)) {
 				if strings.Contains(line, "LIBVIRT") {
@@ -115,13 +116,13 @@ func TestRemoveAllOfLibvirts(t *testing.T) {
 func TestWhatLibvirtHasStays(t *testing.T) {
 	t.Parallel()
 	h := host.New(t)
-	libvirtd := startLibvirt(t, h, VariantNFT)
+	libvirtd := startLibvirt(t, h, xtables.VariantNFT)
 	startVillage(t, h)
 	one := village[0].net
 	all := saves(h)
 	stays := func(what string) {
 		t.Helper()
-		if report := remove(t, h, VariantNone, everybody()...); !report.Empty() {
+		if report := remove(t, h, xtables.VariantNone, everybody()...); !report.Empty() {
 			t.Errorf("%s: %+v", what, report)
 		}
 	}
@@ -163,7 +164,7 @@ func sorted(text string) string {
 func TestNothingThere(t *testing.T) {
 	t.Parallel()
 	h := host.New(t)
-	if report := remove(t, h, VariantNone, everybody()...); !report.Empty() {
+	if report := remove(t, h, xtables.VariantNone, everybody()...); !report.Empty() {
 		t.Errorf("report: %+v", report)
 	}
 	if found := present(t, h, everybody()...); len(found) != 0 {

@@ -9,7 +9,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
+
+// removalFrom is removal from what iptables-save printed.
+func removalFrom(text string, t targets, chains bool) (script string, f finding) {
+	tables, err := xtables.Parse(text)
+	if err != nil {
+		return "", f
+	}
+	return removal(tables, false, t, chains)
+}
 
 // In the place of each rule of libvirt's stand here those that only look alike.
 func TestRulesThatAreNotLibvirts(t *testing.T) {
@@ -67,7 +77,7 @@ func TestRulesThatAreNotLibvirts(t *testing.T) {
 	} {
 		for _, rule := range rules {
 			text := "*" + table + "\n:LIBVIRT_INP - [0:0]\n" + rule + "\nCOMMIT\n"
-			if script, f := removal(text, targetsOf(everybody()), false); script != "" || f.rules() != 0 {
+			if script, f := removalFrom(text, targetsOf(everybody()), false); script != "" || f.rules() != 0 {
 				t.Errorf("%s: %s\nmade %s", table, rule, script)
 			}
 		}
@@ -88,7 +98,7 @@ func TestChainsGo(t *testing.T) {
 		{"-A LIBVIRT_MINE -m comment --comment \"a -j b\" -j LIBVIRT_FWX\n", ""},
 		{"-A LIBVIRT_FWX -j LIBVIRT_MINE\n", ""},
 	} {
-		script, _ := removal(chains+c.rules+"COMMIT\n", targetsOf(everybody()), true)
+		script, _ := removalFrom(chains+c.rules+"COMMIT\n", targetsOf(everybody()), true)
 		want := ""
 		if c.want != "" {
 			want = "*filter\n" + c.want + "COMMIT\n"
@@ -104,7 +114,7 @@ func TestRoutesCount(t *testing.T) {
 	n := networkOf(1, network.ModeNAT, "10.2.0.1/24")
 	n.Routes = []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16")}
 	const text = "*filter\n-A LIBVIRT_FWO -s 10.77.0.0/16 -i virbr1 -j ACCEPT\nCOMMIT\n"
-	if script, _ := removal(text, targetsOf([]network.Network{n}), true); !strings.Contains(script, "-D LIBVIRT_FWO -s 10.77.0.0/16 -i virbr1 -j ACCEPT\n") {
+	if script, _ := removalFrom(text, targetsOf([]network.Network{n}), true); !strings.Contains(script, "-D LIBVIRT_FWO -s 10.77.0.0/16 -i virbr1 -j ACCEPT\n") {
 		t.Errorf("the script is %q", script)
 	}
 }
@@ -118,7 +128,7 @@ func FuzzRemoval(f *testing.F) {
 	f.Add("-A x\n*\n:\n-A \n-A  -j \n*filter\n-A \"\\\n! ! -d -s")
 	t := targetsOf(everybody())
 	f.Fuzz(func(test *testing.T, text string) {
-		script, found := removal(text, t, true)
+		script, found := removalFrom(text, t, true)
 		deleted := 0
 		for line := range strings.Lines(script) {
 			line = strings.TrimSuffix(line, "\n")
@@ -156,7 +166,7 @@ func BenchmarkRemoval(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			t := targetsOf(nets[:n])
 			for b.Loop() {
-				removal(text.String(), t, true)
+				removalFrom(text.String(), t, true)
 			}
 		})
 	}

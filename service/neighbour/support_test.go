@@ -12,6 +12,7 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
@@ -21,10 +22,10 @@ func virsh(args ...string) []string {
 }
 
 // startLibvirt starts the real libvirtd, whose iptables is of the variant.
-func startLibvirt(t *testing.T, h *host.Host, variant Variant) *host.Process {
+func startLibvirt(t *testing.T, h *host.Host, variant xtables.Variant) *host.Process {
 	t.Helper()
 	h.Bus()
-	suffix := map[Variant]string{VariantNFT: "-nft", VariantLegacy: "-legacy"}[variant]
+	suffix := map[xtables.Variant]string{xtables.VariantNFT: "-nft", xtables.VariantLegacy: "-legacy"}[variant]
 	for _, base := range []string{"iptables", "ip6tables"} {
 		for _, program := range []string{"", "-save", "-restore"} {
 			h.Must("ln", "-sfn", "/usr/sbin/"+base+suffix+program, "/etc/alternatives/"+base+program)
@@ -97,7 +98,7 @@ func kill(t *testing.T, p *host.Process) {
 }
 
 // remove runs Remove on the host.
-func remove(t *testing.T, h *host.Host, ours Variant, nets ...network.Network) Report {
+func remove(t *testing.T, h *host.Host, ours xtables.Variant, nets ...network.Network) Report {
 	t.Helper()
 	var report Report
 	err := h.Do(func() (err error) {
@@ -145,7 +146,7 @@ var (
 // saves is all that the iptables programs and nft say, but for how much passed.
 func saves(h *host.Host) string {
 	var b strings.Builder
-	for _, x := range []xtables{{VariantNFT, false}, {VariantNFT, true}, {VariantLegacy, false}, {VariantLegacy, true}} {
+	for _, x := range []chainSet{{xtables.VariantNFT, false}, {xtables.VariantNFT, true}, {xtables.VariantLegacy, false}, {xtables.VariantLegacy, true}} {
 		b.WriteString("== " + x.name() + "\n" + remarks.ReplaceAllString(h.Must(x.name()+"-save"), ""))
 	}
 	return counts.ReplaceAllString(b.String(), "")
