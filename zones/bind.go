@@ -35,16 +35,6 @@ func (c *Client) Unbind(ctx context.Context, zone, iface string) error {
 	return wrap("unbinding "+iface, err)
 }
 
-// ZoneOf is the zone that an interface is in, "" for none.
-func (c *Client) ZoneOf(ctx context.Context, iface string) (string, error) {
-	var zone string
-	err := c.call(ctx, rootPath, zoneInterface+".getZoneOfInterface", []any{iface}, &zone)
-	if hasCode(err, "UNKNOWN_INTERFACE") {
-		return "", nil
-	}
-	return zone, wrap("looking up the zone of "+iface, err)
-}
-
 // Interfaces are all interfaces that are in a zone, with the zone's name.
 func (c *Client) Interfaces(ctx context.Context) (map[string]string, error) {
 	var active map[string]map[string][]string

@@ -100,18 +100,6 @@ func (b *Backend) Close() error {
 // knows them by it, in the header of each event.
 func (b *Backend) PortID() uint32 { return b.wire.portID() }
 
-// Owned says whether the table is, or with the first network will be,
-// protected from other processes.
-func (b *Backend) Owned() bool {
-	b.writing.Lock()
-	defer b.writing.Unlock()
-	flags := b.flags
-	if len(b.installed) == 0 {
-		flags = b.possible
-	}
-	return flags&nftables.TableFlagOwner != 0
-}
-
 var errClosed = errors.New("the nftables backend is closed")
 
 // Apply makes a change in one transaction. A network whose rules are the same

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netns"
 
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
@@ -147,4 +148,16 @@ func mustSync(t testing.TB, b *Backend, parts ...ruleset.Part) SyncReport {
 		t.Fatal(err)
 	}
 	return report
+}
+
+// Owned reports whether the table is, or with the first network will be,
+// protected from other processes.
+func (b *Backend) Owned() bool {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	flags := b.flags
+	if len(b.installed) == 0 {
+		flags = b.possible
+	}
+	return flags&nftables.TableFlagOwner != 0
 }

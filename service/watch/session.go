@@ -86,9 +86,6 @@ func (m *Monitor) run(s *session, failed chan<- error) {
 				m.log.Error("link monitor cannot subscribe", "error", err)
 			}
 		}
-		m.mu.Lock()
-		m.resyncs++
-		m.mu.Unlock()
 		m.cache.forwardingOff() // that it was switched off may be among what was lost
 	}
 }

@@ -125,7 +125,6 @@ type Monitor struct {
 	session *session // the one that is reading now; nil in between
 	number  int      // of the session
 	waiters map[uint32]waiter
-	resyncs int
 }
 
 // Start subscribes and returns when the whole present state is known; that is
@@ -256,11 +255,3 @@ func (m *Monitor) Addresses() []Address { return m.cache.allAddresses() }
 
 // DefaultRoutes are the default routes of the main table, IPv4 first.
 func (m *Monitor) DefaultRoutes() []Route { return m.cache.defaultRoutes() }
-
-// Resyncs counts how often the monitor had to read everything again because
-// the kernel's messages came faster than it read them.
-func (m *Monitor) Resyncs() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.resyncs
-}
