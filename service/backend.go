@@ -33,8 +33,20 @@ type Change struct {
 // Backend is what holds the rules in the kernel.
 type Backend interface {
 	Name() string
-	Rules
-	Tally
+	// Apply makes a change: all of it or none.
+	Apply(ctx context.Context, c Change) error
+	// Sync brings the kernel to exactly these networks, whatever is there, and
+	// names those whose rules were not as they should be.
+	Sync(ctx context.Context, all []Member) (damaged []string, err error)
+	// Verify names the networks whose rules are not as they should be, and
+	// repairs nothing.
+	Verify(ctx context.Context) (damaged []string, err error)
+	// Vacate takes out everything, also what an earlier run left.
+	Vacate(ctx context.Context) error
+	// Text is what the kernel holds for a network; "" for nothing.
+	Text(ctx context.Context, network string) (string, error)
+	Counters(ctx context.Context) (map[string]ruleset.Counters, error)
+	ResetCounters(ctx context.Context, network string) error
 }
 
 // NFTables is the backend with a table of the service's own.

@@ -16,25 +16,6 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
-// Rules are a backend's rules in the kernel.
-type Rules interface {
-	// Apply makes a change: all of it or none.
-	Apply(ctx context.Context, c Change) error
-	// Sync brings the kernel to exactly these networks, whatever is there, and
-	// names those whose rules were not as they should be.
-	Sync(ctx context.Context, all []Member) (damaged []string, err error)
-	// Vacate takes out everything, also what an earlier run left.
-	Vacate(ctx context.Context) error
-	// Text is what the kernel holds for a network; "" for nothing.
-	Text(ctx context.Context, network string) (string, error)
-}
-
-// Tally is what a backend counts.
-type Tally interface {
-	Counters(ctx context.Context) (map[string]ruleset.Counters, error)
-	ResetCounters(ctx context.Context, network string) error
-}
-
 // Backends finds the backends of the host.
 type Backends interface {
 	// Available probes what the host has, given what is configured.
@@ -46,17 +27,14 @@ type Backends interface {
 
 // Links is the host's interfaces.
 type Links interface {
-	Picture
 	// Query asks the kernel itself.
 	Query(name string) (link watch.Link, ok bool, err error)
 	QueryIndex(index int) (link watch.Link, ok bool, err error)
 	// Sync returns when all that happened before the call is in the picture.
 	Sync(ctx context.Context) error
 	Changes() <-chan watch.Change
-}
 
-// Picture is what the link monitor knows, a moment after the kernel.
-type Picture interface {
+	// What the link monitor knows, a moment after the kernel:
 	LinkByIndex(index int) (watch.Link, bool)
 	Links() []watch.Link
 	// LinkByName takes own and alternative names.
@@ -127,7 +105,7 @@ type HostNeeds interface {
 	ForwardingNeeded(d host.Demand) []string
 	// Retranslate forgets connections of these networks that began
 	// untranslated.
-	Retranslate(ctx context.Context, nets []Member) error
+	Retranslate(ctx context.Context, nets []host.Guests) error
 	// FillChecksums keeps DHCP checksum help for exactly these bridges, each
 	// with its network's name.
 	FillChecksums(ctx context.Context, bridges map[string]string) error

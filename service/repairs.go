@@ -32,11 +32,6 @@ type repairs struct {
 	tries   int             // that failed in a row
 }
 
-// verifier is a backend that compares without a repair.
-type verifier interface {
-	Verify(ctx context.Context) (damaged []string, err error)
-}
-
 // answer compares the rules after another program may have changed them, and
 // puts them back unless that program is fought with and a pause is on. Who holds
 // the change lock calls it. again is when it wants to be called next, the zero
@@ -48,7 +43,7 @@ func (s *Service) answer(ctx context.Context, by opponent, cause string) (again 
 		r.fights = fights{}
 	}
 	if _, fighting := r.fights.next(); fighting {
-		damaged, err := s.verify(ctx)
+		damaged, err := s.active.Verify(ctx)
 		if err != nil {
 			return s.failedRepair(ctx, err, cause)
 		}
@@ -119,14 +114,6 @@ func alarm(at time.Time) <-chan time.Time {
 	return time.After(time.Until(at))
 }
 
-// verify names the networks whose rules are not in force as they should be.
-func (s *Service) verify(ctx context.Context) ([]string, error) {
-	if v, ok := s.active.(verifier); ok {
-		return v.Verify(ctx)
-	}
-	return nil, fmt.Errorf("the %s backend cannot compare without a repair", s.active.Name())
-}
-
 // repair puts rules back that are not as they should be, and tells of it.
 func (s *Service) repair(ctx context.Context, cause string) (damaged []string, err error) {
 	if damaged, err = s.syncRules(ctx); err != nil || len(damaged) == 0 {
@@ -148,7 +135,7 @@ func (s *Service) failedRepair(ctx context.Context, failure error, cause string)
 		return time.Now().Add(repairRetry)
 	}
 	tries := r.tries + 1
-	if damaged, err := s.verify(ctx); err == nil {
+	if damaged, err := s.active.Verify(ctx); err == nil {
 		r.inForceBut(damaged)
 	}
 	r.failed, r.tries = failure, tries

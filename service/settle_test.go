@@ -25,7 +25,7 @@ func (stubbornHost) ForwardingNeeded(host.Demand) []string                  { re
 func (stubbornHost) Silence(int) (bool, error)                              { return false, nil }
 func (stubbornHost) Restore(int) error                                      { return nil }
 func (stubbornHost) Silenced() []int                                        { return nil }
-func (stubbornHost) Retranslate(context.Context, []Member) error            { return nil }
+func (stubbornHost) Retranslate(context.Context, []host.Guests) error       { return nil }
 func (stubbornHost) FillChecksums(context.Context, map[string]string) error { return nil }
 
 // bareHost has no addresses.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
@@ -69,11 +70,11 @@ func (s *Service) translateEarly(ctx context.Context) {
 // forgetUntranslated looks once, for the networks as they are by now.
 func (s *Service) forgetUntranslated() {
 	names := s.early.take()
-	var nets []Member
+	var nets []host.Guests
 	s.mu.RLock()
 	for name := range names {
 		if m := s.networks[name]; m != nil && m.translates() {
-			nets = append(nets, m.member())
+			nets = append(nets, host.Guests{Network: m.member().Network, Index: m.bridge.index})
 		}
 	}
 	s.mu.RUnlock()

@@ -36,7 +36,7 @@ func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, 
 }
 
 func (c *Client) callFor(ctx context.Context, limit time.Duration, path dbus.ObjectPath, method string, args []any, out ...any) error {
-	inner, cancel := context.WithTimeoutCause(ctx, limit, silence{limit})
+	inner, cancel := context.WithTimeoutCause(ctx, limit, ErrSilent{Limit: limit})
 	defer cancel()
 	asked := c.talk.ask()
 	inner, stop := c.talk.watch(inner)
@@ -46,27 +46,27 @@ func (c *Client) callFor(ctx context.Context, limit time.Duration, path dbus.Obj
 	if call.Err == nil {
 		return call.Store(out...)
 	}
-	var s silence
+	var s ErrSilent
 	if inner.Err() != nil && errors.As(context.Cause(inner), &s) {
 		return s
 	}
 	return explain(call.Err)
 }
 
-// silence is a call that firewalld did not answer in time. It may be done all
-// the same, or be done later.
-type silence struct{ limit time.Duration }
+// ErrSilent says that firewalld did not answer within a limit. What it was asked
+// for may be done all the same, or be done later.
+type ErrSilent struct{ Limit time.Duration }
 
-func (e silence) Error() string {
-	return fmt.Sprintf("firewalld did not answer within %s, see `systemctl status firewalld`", e.limit)
+func (e ErrSilent) Error() string {
+	return fmt.Sprintf("firewalld did not answer within %s, see `systemctl status firewalld`", e.Limit)
 }
 
 // Unwrap says that time was up.
-func (e silence) Unwrap() error { return context.DeadlineExceeded }
+func (e ErrSilent) Unwrap() error { return context.DeadlineExceeded }
 
 // IsSilence tells whether firewalld is on the bus and did not answer in time.
 func IsSilence(err error) bool {
-	var s silence
+	var s ErrSilent
 	return errors.As(err, &s)
 }
 

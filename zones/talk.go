@@ -43,7 +43,7 @@ func (t *talk) watch(ctx context.Context) (watched context.Context, stop func())
 				return
 			case <-look.C:
 				if t.unanswered() >= aMoment {
-					cancel(silence{aMoment})
+					cancel(ErrSilent{Limit: aMoment})
 				}
 			}
 		}

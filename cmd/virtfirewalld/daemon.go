@@ -133,7 +133,7 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 		},
 		Chains: service.HostChains{Tables: d.tables, Started: started, Log: d.log},
 		Links:  d.links, Table: own, Zones: firewalld, Firewalld: firewalld, Files: files, Records: files, Leaving: files,
-		Host: service.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(driver), Libvirt: driver, Settings: config, Totals: totals, Log: d.log,
+		Host: host.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(driver), Libvirt: driver, Settings: config, Totals: totals, Log: d.log,
 	})
 	d.server, err = dbus.New(d.bus, d.service, dbus.NewGate(d.asking.Conn(), polkit.New(d.asking.Conn())), d.log)
 	if err != nil {

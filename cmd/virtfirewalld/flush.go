@@ -89,7 +89,7 @@ func forgetChecksums(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(service.NewNeeds(links, log).FillChecksums(ctx, nil), links.Close())
+	return errors.Join(host.NewNeeds(links, log).FillChecksums(ctx, nil), links.Close())
 }
 
 func advertisementsDir(runtimeDir string) string { return filepath.Join(runtimeDir, "advertisements") }

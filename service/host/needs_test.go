@@ -1,4 +1,4 @@
-package service
+package host
 
 import (
 	"log/slog"
@@ -10,7 +10,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 	"github.com/virtfirewalld/virtfirewalld/service/watch/watchtest"
@@ -38,7 +37,7 @@ func TestNeedsOverTheHost(t *testing.T) {
 	var log strings.Builder
 	needs := NewNeeds(m, slog.New(slog.NewTextHandler(&log, nil)))
 
-	if _, problem, err := needs.Forward(t.Context(), host.Demand{V4: true}); problem != "" || err != nil {
+	if _, problem, err := needs.Forward(t.Context(), Demand{V4: true}); problem != "" || err != nil {
 		t.Error("forwarding: ", problem, err)
 	}
 	if got := watchtest.Sysctl(t, "net/ipv4/ip_forward"); got != "1" {
@@ -50,7 +49,7 @@ func TestNeedsOverTheHost(t *testing.T) {
 	eth0, err := netlink.LinkByName("eth0")
 	watchtest.Must(t, err)
 	watchtest.Must(t, netlink.NeighSet(&netlink.Neigh{LinkIndex: eth0.Attrs().Index, IP: net.IPv4(192, 168, 122, 2), State: netlink.NUD_PERMANENT, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}))
-	nets := []Member{{Index: eth0.Attrs().Index, Network: network.Network{Name: "default", Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.122.1/24")}}}}
+	nets := []Guests{{Index: eth0.Attrs().Index, Network: network.Network{Name: "default", Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.122.1/24")}}}}
 	watchtest.Must(t, needs.Retranslate(t.Context(), nets))
 	left, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
 	watchtest.Must(t, err)

@@ -1,4 +1,4 @@
-package service
+package host
 
 import (
 	"context"
@@ -6,32 +6,36 @@ import (
 	"log/slog"
 	"net/netip"
 
-	"github.com/virtfirewalld/virtfirewalld/service/host"
+	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
-// Needs is HostNeeds over the host itself.
+// Links is what is known of the host's links and addresses.
+type Links interface {
+	Routes
+	Addresses() []watch.Address
+}
+
+// Needs are what networks need of the host besides rules.
 type Needs struct {
 	links      Links
 	log        *slog.Logger
-	forwarding *host.Forwarding
-	checksums  *host.Checksums
+	forwarding *Forwarding
+	checksums  *Checksums
 }
-
-var _ HostNeeds = (*Needs)(nil)
 
 // NewNeeds works on the network namespace of the process. Nothing is touched
 // before it is asked for.
 func NewNeeds(links Links, log *slog.Logger) *Needs {
 	return &Needs{
 		links: links, log: log,
-		forwarding: host.NewForwarding(links, "/proc"),
-		checksums:  host.NewChecksums(log),
+		forwarding: NewForwarding(links, "/proc"),
+		checksums:  NewChecksums(log),
 	}
 }
 
 // Forward switches IP forwarding on where it is off, and returns what it
 // switched on; problem says why that of IPv6 had to stay off, and what to set.
-func (n *Needs) Forward(ctx context.Context, d host.Demand) (on []string, problem string, err error) {
+func (n *Needs) Forward(ctx context.Context, d Demand) (on []string, problem string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", fmt.Errorf("switching forwarding on: %w", err)
 	}
@@ -39,18 +43,14 @@ func (n *Needs) Forward(ctx context.Context, d host.Demand) (on []string, proble
 }
 
 // ForwardingOff returns what Forward would switch on.
-func (n *Needs) ForwardingOff(d host.Demand) (off []string, err error) { return n.forwarding.Off(d) }
+func (n *Needs) ForwardingOff(d Demand) (off []string, err error) { return n.forwarding.Off(d) }
 
 // ForwardingNeeded returns the settings that Forward looks at.
-func (n *Needs) ForwardingNeeded(d host.Demand) []string { return n.forwarding.Needed(d) }
+func (n *Needs) ForwardingNeeded(d Demand) []string { return n.forwarding.Needed(d) }
 
 // Retranslate forgets connections of these networks that began untranslated.
-func (n *Needs) Retranslate(ctx context.Context, nets []Member) error {
-	guests := make([]host.Guests, len(nets))
-	for i, m := range nets {
-		guests[i] = host.Guests{Network: m.Network, Index: m.Index}
-	}
-	deleted, err := host.Retranslate(ctx, guests, n.ownAddresses)
+func (n *Needs) Retranslate(ctx context.Context, guests []Guests) error {
+	deleted, err := Retranslate(ctx, guests, n.ownAddresses)
 	if deleted > 0 {
 		n.log.Info("connections that began before their translation begin anew", "connections", deleted)
 	}
