@@ -123,7 +123,6 @@ func TestConfigurationThatCannotBeUsed(t *testing.T) {
 		words []string
 	}{
 		"mode":         {func(f, _ string) error { return os.Chmod(f, 0o646) }, []string{ConfigFile, "0646", "chmod it to 0644"}},
-		"owner":        {func(f, _ string) error { return os.Chown(f, 1000, 0) }, []string{ConfigFile, "user 1000", "chown it to root"}},
 		"folder":       {func(f, _ string) error { return os.Chmod(filepath.Dir(f), 0o777) }, []string{ConfigFile, "chmod it to 0755"}},
 		"pipe":         {func(f, _ string) error { return errors.Join(os.Remove(f), syscall.Mkfifo(f, 0o644)) }, []string{ConfigFile, "not a regular file"}},
 		"device":       {func(f, _ string) error { return errors.Join(os.Remove(f), os.Symlink("/dev/zero", f)) }, []string{ConfigFile, "not a regular file"}},

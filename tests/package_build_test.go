@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -316,4 +317,19 @@ func TestLicencesOfAllThatIsLinked(t *testing.T) {
 			t.Errorf("the copyright file does not say %q", want)
 		}
 	}
+}
+
+// filesBelow returns the texts of all files in a folder, by their path in it.
+func filesBelow(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	fatal(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		files[strings.TrimPrefix(path, dir)] = string(text)
+		return err
+	}))
+	return files
 }

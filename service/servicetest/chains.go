@@ -1,0 +1,129 @@
+package servicetest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/iptables"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// Chains are iptables' chains in memory, which outlive the service. They go by
+// interface names alone, of which no two networks can have the same, and refuse
+// networks that iptables cannot hold.
+type Chains struct {
+	mu     sync.Mutex
+	rules  map[string]string // by network
+	ifaces map[string]string // the network by its bridge's name
+	wanted map[string]string // what the service last asked for
+}
+
+// Lines are what the chains hold, by network.
+func (c *Chains) Lines() map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.rules)
+}
+
+// Flush is another program's flush.
+func (c *Chains) Flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.rules)
+}
+
+// Open returns a backend over the chains.
+func (c *Chains) Open() service.Backend { return xtables{c} }
+
+type xtables struct{ *Chains }
+
+func (xtables) Name() string { return choice.IPTables }
+
+func (x xtables) Apply(ctx context.Context, c service.Change) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.change(ctx, maps.Clone(x.rules), maps.Clone(x.ifaces), c)
+}
+
+func (x xtables) change(ctx context.Context, rules, ifaces map[string]string, c service.Change) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if rules == nil {
+		rules, ifaces = map[string]string{}, map[string]string{}
+	}
+	drop := func(network string) {
+		delete(rules, network)
+		maps.DeleteFunc(ifaces, func(_, owner string) bool { return owner == network })
+	}
+	for _, name := range c.Remove {
+		drop(name)
+	}
+	for _, m := range c.Set {
+		drop(m.Network.Name)
+	}
+	for _, m := range c.Set {
+		if m.Iface == "" {
+			continue
+		}
+		n := m.Network
+		n.Bridge = m.Iface
+		if err := iptables.Check(n); err != nil {
+			return err
+		}
+		if owner, taken := ifaces[n.Bridge]; taken {
+			return fmt.Errorf("bridge %s of network %s is that of %s", n.Bridge, n.Name, owner)
+		}
+		rules[n.Name], ifaces[n.Bridge] = iptables.Text(n), n.Name
+	}
+	x.rules, x.ifaces, x.wanted = rules, ifaces, maps.Clone(rules)
+	return nil
+}
+
+func (x xtables) Sync(ctx context.Context, all []service.Member) (damaged []string, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	before := x.rules
+	if err := x.change(ctx, nil, nil, service.Change{Set: all}); err != nil {
+		return nil, err
+	}
+	for name, text := range x.rules {
+		if before[name] != text {
+			damaged = append(damaged, name)
+		}
+	}
+	slices.Sort(damaged)
+	return damaged, nil
+}
+
+func (x xtables) Verify(ctx context.Context) (damaged []string, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for name, text := range x.wanted {
+		if x.rules[name] != text {
+			damaged = append(damaged, name)
+		}
+	}
+	slices.Sort(damaged)
+	return damaged, ctx.Err()
+}
+
+func (x xtables) Vacate(ctx context.Context) error {
+	_, err := x.Sync(ctx, nil)
+	return err
+}
+
+func (x xtables) Text(_ context.Context, network string) (string, error) {
+	return x.Lines()[network], nil
+}
+
+func (x xtables) Counters(ctx context.Context) (map[string]ruleset.Counters, error) {
+	return map[string]ruleset.Counters{}, ctx.Err()
+}
+
+func (x xtables) ResetCounters(context.Context, string) error { return nil }

@@ -1,0 +1,273 @@
+// Package servicetest has what tests of package service need: a kernel, a
+// firewalld and a host in memory that refuse what the real ones refuse, and
+// faults that make one step of a call fail, or end the service at it.
+package servicetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+	"github.com/virtfirewalld/virtfirewalld/service/store"
+	"github.com/virtfirewalld/virtfirewalld/service/watch"
+	"github.com/virtfirewalld/virtfirewalld/zones"
+)
+
+// ErrInjected is in the chain of every failure that Faults inject.
+var ErrInjected = errors.New("injected failure")
+
+// Faults make one of the steps fail that a call makes. The zero value makes
+// none fail.
+type Faults struct {
+	mu    sync.Mutex
+	at    int  // which step; 0 for none
+	after bool // it is done all the same: its answer is lost
+	dead  bool // so do all that follow, as if the service was killed
+	steps []string
+	// stuck is a firewalld that does not answer: a binding that counts waits for
+	// what it is sent, and from then on nobody else waits for firewalld.
+	stuck chan error
+	waits bool
+}
+
+type faultKey struct{}
+
+// Mark returns a context whose steps count. Those under other contexts are the
+// service's own, in the background.
+func (f *Faults) Mark(ctx context.Context) context.Context {
+	return context.WithValue(ctx, faultKey{}, f)
+}
+
+// Arm makes a step fail, counted from 1, before it is done or after.
+func (f *Faults) Arm(at int, after bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.at, f.after, f.dead, f.steps = at, after, false, nil
+}
+
+// ArmKill makes a step and all after it fail, those that take back included.
+func (f *Faults) ArmKill(at int) {
+	f.Arm(at, false)
+	f.dead = true
+}
+
+// Disarm returns the steps that were made since.
+func (f *Faults) Disarm() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.at, f.dead = 0, false
+	return f.steps
+}
+
+// Stick has firewalld leave the next counted binding unanswered until the
+// channel that it returns is sent what comes of it.
+func (f *Faults) Stick() chan<- error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stuck = make(chan error)
+	return f.stuck
+}
+
+// Waiting reports whether a call waits for a firewalld that is stuck.
+func (f *Faults) Waiting() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.waits
+}
+
+// wait waits for the answer of a firewalld that is stuck, if it is.
+func (f *Faults) wait(ctx context.Context) error {
+	f.mu.Lock()
+	gate := f.stuck
+	waits := gate != nil && ctx.Value(faultKey{}) == f
+	f.waits = f.waits || waits
+	f.mu.Unlock()
+	if !waits {
+		return nil
+	}
+	err := <-gate
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stuck, f.waits = nil, false
+	return err
+}
+
+// in makes a step under a context, if it is one that counts.
+func (f *Faults) in(ctx context.Context, name string, do func() error) error {
+	if ctx.Value(faultKey{}) == f {
+		return f.step(name, true, do)
+	}
+	if f.ended() {
+		return fmt.Errorf("%s: %w", name, ErrInjected)
+	}
+	return do()
+}
+
+// ended reports whether the service was killed: nothing of it goes on then, in
+// the background neither.
+func (f *Faults) ended() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dead && len(f.steps) >= f.at
+}
+
+// step makes a step. One whose answer cannot be lost fails before it is done.
+func (f *Faults) step(name string, canBeLost bool, do func() error) error {
+	f.mu.Lock()
+	if f.at == 0 {
+		f.mu.Unlock()
+		return do()
+	}
+	f.steps = append(f.steps, name)
+	fail, after := len(f.steps) == f.at || f.dead && len(f.steps) > f.at, f.after
+	f.mu.Unlock()
+	if fail && (!after || !canBeLost) {
+		return fmt.Errorf("%s: %w", name, ErrInjected)
+	}
+	if err := do(); err != nil || !fail {
+		return err
+	}
+	return fmt.Errorf("%s: %w after it was done", name, ErrInjected)
+}
+
+// killed reports whether the service is taken for killed.
+func (f *Faults) killed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dead
+}
+
+// faultyBackend is a backend whose steps can fail. What they are called ends in
+// suffix.
+type faultyBackend struct {
+	service.Backend
+	f      *Faults
+	suffix string
+}
+
+func (b faultyBackend) Apply(ctx context.Context, c service.Change) error {
+	return b.f.in(ctx, "Apply"+b.suffix, func() error { return b.Backend.Apply(ctx, c) })
+}
+
+func (b faultyBackend) Sync(ctx context.Context, all []service.Member) (damaged []string, err error) {
+	err = b.f.in(ctx, "Sync"+b.suffix, func() error { damaged, err = b.Backend.Sync(ctx, all); return err })
+	return damaged, err
+}
+
+func (b faultyBackend) Vacate(ctx context.Context) error {
+	return b.f.in(ctx, "Vacate"+b.suffix, func() error { return b.Backend.Vacate(ctx) })
+}
+
+func (b faultyBackend) Counters(ctx context.Context) (out map[string]ruleset.Counters, err error) {
+	err = b.f.in(ctx, "Counters"+b.suffix, func() error { out, err = b.Backend.Counters(ctx); return err })
+	return out, err
+}
+
+// links is service.Links under a name that none of its methods has.
+type links = service.Links
+
+// faultyLinks can fail to look.
+type faultyLinks struct {
+	links
+	f *Faults
+}
+
+func (l faultyLinks) Query(name string) (link watch.Link, ok bool, err error) {
+	err = l.f.step("Query", false, func() error { link, ok, err = l.links.Query(name); return err })
+	return link, ok, err
+}
+
+// faultyZones is a firewalld whose answers can be lost, or long in coming.
+type faultyZones struct {
+	service.Zones
+	f *Faults
+}
+
+func (z faultyZones) Installed(ctx context.Context) (out zones.Installed, err error) {
+	err = z.f.in(ctx, "Installed", func() error { out, err = z.Zones.Installed(ctx); return err })
+	return out, err
+}
+
+func (z faultyZones) Interfaces(ctx context.Context) (out map[string]string, err error) {
+	err = z.f.in(ctx, "Interfaces", func() error { out, err = z.Zones.Interfaces(ctx); return err })
+	return out, err
+}
+
+func (z faultyZones) Unanswered() time.Duration {
+	if z.f.Waiting() {
+		return time.Hour
+	}
+	return z.Zones.Unanswered()
+}
+
+func (z faultyZones) BindAll(ctx context.Context, bindings []zones.Binding) (errs []error) {
+	if err := z.f.wait(ctx); err != nil {
+		return slices.Repeat([]error{err}, len(bindings))
+	}
+	err := z.f.in(ctx, "Bind", func() error {
+		errs = z.Zones.BindAll(ctx, bindings)
+		return errors.Join(errs...)
+	})
+	if errors.Is(err, ErrInjected) {
+		errs = slices.Repeat([]error{err}, len(bindings))
+	}
+	return errs
+}
+
+func (z faultyZones) Unbind(ctx context.Context, zone, iface string) error {
+	return z.f.in(ctx, "Unbind", func() error { return z.Zones.Unbind(ctx, zone, iface) })
+}
+
+// faultyFiles cannot lose answers: the store takes back itself what failed, and
+// has tests of its own for that.
+type faultyFiles struct {
+	*store.Store
+	f *Faults
+}
+
+func (s faultyFiles) Read() (out store.State, broken []store.FileError, err error) {
+	err = s.f.step("Read", false, func() error { out, broken, err = s.Store.Read(); return err })
+	return out, broken, err
+}
+
+func (s faultyFiles) Put(name string, doc []byte, persistent bool) (undo func() error, err error) {
+	err = s.f.step("Put", false, func() error { undo, err = s.Store.Put(name, doc, persistent); return err })
+	return s.undo(undo), err
+}
+
+func (s faultyFiles) Remove(name string, persistent bool) (undo func() error, err error) {
+	err = s.f.step("Remove", false, func() error { undo, err = s.Store.Remove(name, persistent); return err })
+	return s.undo(undo), err
+}
+
+func (s faultyFiles) ForgetRuntimeChanges(read store.State) (undo func() error, err error) {
+	err = s.f.step("ForgetRuntimeChanges", false, func() error { undo, err = s.Store.ForgetRuntimeChanges(read); return err })
+	return s.undo(undo), err
+}
+
+// undo is not a step of its own, but nobody who was killed takes it.
+func (s faultyFiles) undo(undo func() error) func() error {
+	return func() error {
+		if s.f.killed() {
+			return ErrInjected
+		}
+		return undo()
+	}
+}
+
+// faultySettings can fail to write.
+type faultySettings struct {
+	service.ConfigFiles
+	f *Faults
+}
+
+func (s faultySettings) StageBackend(value string) (put func() error, drop func(), err error) {
+	var write func() error
+	err = s.f.step("StageBackend", false, func() error { write, drop, err = s.ConfigFiles.StageBackend(value); return err })
+	return func() error { return s.f.step("put", false, write) }, drop, err
+}

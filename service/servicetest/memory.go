@@ -1,0 +1,44 @@
+package servicetest
+
+import (
+	"testing"
+
+	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+)
+
+// Memory is a platform in memory, the same each time and fit for virtual time.
+type Memory struct {
+	Kernel    *Kernel
+	Firewalld *Firewalld
+	Links     *Links
+	Needs     *Needs
+	Libvirt   *Libvirt
+	// LibvirtDir is where libvirt's status documents are.
+	LibvirtDir string
+	Table      *Touches // changes of the nft table by others
+	Calls      *Touches // calls of iptables by others
+}
+
+// NewMemory returns a host with a firewalld that has the service's zones.
+func NewMemory(t testing.TB) *Memory {
+	dir := t.TempDir()
+	return &Memory{
+		Kernel: &Kernel{}, Firewalld: NewFirewalld(), Links: NewLinks(), Needs: NewNeeds(), Libvirt: NewLibvirt(dir), LibvirtDir: dir,
+		Table: NewTouches(), Calls: NewTouches(),
+	}
+}
+
+// Deps are those of one run of the service.
+func (m *Memory) Deps(_ testing.TB, start func(string) ruleset.Counters) (service.Deps, service.Backend, func() error) {
+	return service.Deps{
+		Links: m.Links, Table: m.Table, Chains: m.Calls, Zones: m.Firewalld, Firewalld: m.Firewalld,
+		Host: m.Needs, Advertisements: m.Needs, Leftovers: m.Libvirt, Libvirt: m.Libvirt,
+	}, m.Kernel.Open(start), func() error { return nil }
+}
+
+// Rules are what the kernel holds.
+func (m *Memory) Rules() []string { return m.Kernel.Lines() }
+
+// Zones are the zones of interfaces.
+func (m *Memory) Zones(testing.TB) map[string]string { return m.Firewalld.Bound() }

@@ -1,0 +1,252 @@
+package servicetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
+	"github.com/virtfirewalld/virtfirewalld/service/store"
+)
+
+// Platform is what a service runs on: a kernel, a firewalld and a host, in
+// memory or real ones. It outlives the service.
+type Platform interface {
+	// Deps returns what one run of the service works with, but its files. Its
+	// counters begin at what start returns. done ends it.
+	Deps(t testing.TB, start func(network string) ruleset.Counters) (d service.Deps, nftables service.Backend, done func() error)
+	// Rules are what nf_tables holds, and Zones the zone of each interface.
+	Rules() []string
+	Zones(t testing.TB) map[string]string
+}
+
+// World is a service in this process over a platform, with real files in a
+// folder of its own, and faults between the two.
+type World struct {
+	T        testing.TB
+	Service  *service.Service
+	Faults   *Faults
+	Platform Platform
+	Chains   *Chains // what the iptables backend holds
+	Log      *slog.Logger
+	// Lacks are backends that the host does not have, with the reason.
+	Lacks choice.Available
+
+	dir  string
+	done func() error
+
+	mu     sync.Mutex
+	events []service.Event
+}
+
+// NewWorld returns a world whose service does not run yet.
+func NewWorld(t testing.TB, p Platform) *World {
+	t.Helper()
+	w := &World{T: t, Faults: &Faults{}, Platform: p, Chains: &Chains{}, Log: slog.New(slog.DiscardHandler), dir: t.TempDir()}
+	for _, dir := range []string{"etc/networks", "run", "state", "libvirt"} {
+		w.Must(os.MkdirAll(w.Path(dir), 0o755))
+	}
+	return w
+}
+
+// Must ends the test with an error.
+func (w *World) Must(err error) {
+	w.T.Helper()
+	if err != nil {
+		w.T.Fatal(err)
+	}
+}
+
+// Path is that of a file in the world's folder.
+func (w *World) Path(name string) string { return filepath.Join(w.dir, name) }
+
+// Write writes a persistent network's file, or for a name with a slash any other.
+func (w *World) Write(file, text string) {
+	w.T.Helper()
+	if !strings.Contains(file, "/") {
+		file = "etc/networks/" + file
+	}
+	w.Must(os.WriteFile(w.Path(file), []byte(text), 0o644))
+}
+
+// Start starts a service over the files that there are.
+func (w *World) Start() {
+	w.T.Helper()
+	w.Must(w.TryStart())
+}
+
+// TryStart is Start where it may fail.
+func (w *World) TryStart() error {
+	w.T.Helper()
+	files, err := store.Open(store.Config{PersistentDir: w.Path("etc/networks"), RuntimeDir: w.Path("run"), StateDir: w.Path("state"), Parse: network.FromXML})
+	w.Must(err)
+	kept, err := files.LoadCounters()
+	w.Must(err)
+	totals := service.NewTotals(kept)
+	d, rules, done := w.Platform.Deps(w.T, totals.Of)
+	w.done = done
+	d.Backends = backends{w, faultyBackend{rules, w.Faults, ""}, faultyBackend{w.Chains.Open(), w.Faults, " to iptables"}}
+	d.Links = faultyLinks{d.Links, w.Faults}
+	d.Zones = faultyZones{d.Zones, w.Faults}
+	d.Files, d.Records, d.Leaving = faultyFiles{files, w.Faults}, files, files
+	d.Settings = faultySettings{service.ConfigFiles{Dir: w.Path("etc"), Libvirt: w.Path("network.conf"), State: w.Path("state")}, w.Faults}
+	d.Totals, d.Log, d.Notify = totals, w.Log, w.notify
+	w.Service = service.New("test", d)
+	return w.Service.Start(context.Background())
+}
+
+// Stop ends the service and leaves what is in force.
+func (w *World) Stop() {
+	w.T.Helper()
+	if err := errors.Join(w.Service.Close(), w.done()); err != nil {
+		w.T.Error(err)
+	}
+}
+
+// Kill ends a service that Faults took for killed, whose end may fail.
+func (w *World) Kill() {
+	w.T.Helper()
+	if err := errors.Join(w.Service.Close(), w.done()); err != nil && !errors.Is(err, ErrInjected) {
+		w.T.Error(err)
+	}
+}
+
+// backends are those of a world. Nothing is probed.
+type backends struct {
+	w                  *World
+	nftables, iptables service.Backend
+}
+
+func (b backends) Get(name string) service.Backend {
+	if name == choice.IPTables {
+		return b.iptables
+	}
+	return b.nftables
+}
+
+func (backends) Variant() string { return "nf_tables" }
+
+func (b backends) Available(context.Context, choice.Configured) choice.Available {
+	a := b.w.Lacks
+	a.NFT = true
+	return a
+}
+
+// Compare has all brought in order, so that zones need not be waited for. A
+// firewalld that is slow on a busy machine is given its time.
+func (w *World) Compare() {
+	w.T.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		_, err := w.Service.Reapply(context.Background())
+		w.Must(err)
+		waiting := slices.ContainsFunc(w.Service.AllNetworks(), func(st service.Status) bool { return st.State == service.StateDegraded })
+		if !waiting {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.T.Fatal("the networks do not become active")
+		}
+	}
+}
+
+// Add adds a network by its document.
+func (w *World) Add(ctx context.Context, doc string, o service.ChangeOptions) error {
+	n, err := network.FromXML([]byte(doc))
+	if err != nil {
+		return err
+	}
+	o.Source = []byte(doc)
+	return w.Service.AddNetwork(ctx, n, o)
+}
+
+// RemoveAll takes every network out.
+func (w *World) RemoveAll() {
+	w.T.Helper()
+	for _, st := range w.Service.AllNetworks() {
+		if err := w.Service.RemoveNetwork(context.Background(), st.Network.Name, service.ChangeOptions{Persistent: true}); err != nil {
+			w.T.Error(err)
+		}
+	}
+}
+
+func (w *World) notify(e service.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, e)
+}
+
+// Events are those since the last time.
+func (w *World) Events() []service.Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	events := w.events
+	w.events = nil
+	return events
+}
+
+// State is all that a call that fails must not change.
+type State struct {
+	Rules    []string
+	Chains   map[string]string
+	Zones    map[string]string
+	Files    map[string]string
+	Networks []string
+	Host     string
+}
+
+// State looks at everything.
+func (w *World) State() State {
+	w.T.Helper()
+	s := State{
+		Rules: w.Platform.Rules(), Chains: w.Chains.Lines(), Zones: w.Platform.Zones(w.T), Files: w.files(),
+		Host: strings.ReplaceAll(fmt.Sprintf("%+v", w.Service.HostStatus()), w.dir, ""),
+	}
+	for _, st := range w.Service.AllNetworks() {
+		s.Networks = append(s.Networks, fmt.Sprintf("%+v", st))
+	}
+	return s
+}
+
+// files are the texts of all files but counters, which are kept at any time.
+func (w *World) files() map[string]string {
+	w.T.Helper()
+	files := map[string]string{}
+	w.Must(filepath.WalkDir(w.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() == "counters.json" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		files[strings.TrimPrefix(path, w.dir)] = strings.ReplaceAll(string(text), w.dir, "")
+		return err
+	}))
+	return files
+}
+
+// Logger returns a logger that writes to w.
+func Logger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(&lockedWriter{w: w}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
