@@ -145,20 +145,24 @@ func TestBridgeByAlternativeName(t *testing.T) {
 	})
 }
 
-// TestAlive: the service tells a watchdog that it can change things, and that it
-// cannot.
+// TestAlive: a watchdog is told that the service follows the host, and that it
+// does not.
 func TestAlive(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if !r.Service.Alive(ctx) {
-			t.Error("a service that does nothing is not alive")
+		alive := func() bool {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			return r.Service.Alive(ctx)
 		}
-		cancel()
-		if r.Service.Alive(ctx) {
-			t.Error("alive in no time")
+		if !alive() {
+			t.Error("a service that has nothing to do is not alive")
 		}
+		r.Stop()
+		if alive() {
+			t.Error("a service that has ended is alive")
+		}
+		r.Service = nil
 	})
 }
 

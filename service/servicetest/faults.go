@@ -44,17 +44,16 @@ func (f *Faults) Mark(ctx context.Context) context.Context {
 }
 
 // Arm makes a step fail, counted from 1, before it is done or after.
-func (f *Faults) Arm(at int, after bool) {
+func (f *Faults) Arm(at int, after bool) { f.arm(at, after, false) }
+
+func (f *Faults) arm(at int, after, dead bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.at, f.after, f.dead, f.steps = at, after, false, nil
+	f.at, f.after, f.dead, f.steps = at, after, dead, nil
 }
 
 // ArmKill makes a step and all after it fail, those that take back included.
-func (f *Faults) ArmKill(at int) {
-	f.Arm(at, false)
-	f.dead = true
-}
+func (f *Faults) ArmKill(at int) { f.arm(at, false, true) }
 
 // Disarm returns the steps that were made since.
 func (f *Faults) Disarm() []string {
