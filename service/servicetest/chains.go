@@ -38,19 +38,19 @@ func (c *Chains) Flush() {
 }
 
 // Open returns a backend over the chains.
-func (c *Chains) Open() service.Backend { return xtables{c} }
+func (c *Chains) Open() service.Backend { return chainsBackend{c} }
 
-type xtables struct{ *Chains }
+type chainsBackend struct{ *Chains }
 
-func (xtables) Name() string { return choice.IPTables }
+func (chainsBackend) Name() string { return choice.IPTables }
 
-func (x xtables) Apply(ctx context.Context, c service.Change) error {
+func (x chainsBackend) Apply(ctx context.Context, c service.Change) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.change(ctx, maps.Clone(x.rules), maps.Clone(x.ifaces), c)
 }
 
-func (x xtables) change(ctx context.Context, rules, ifaces map[string]string, c service.Change) error {
+func (x chainsBackend) change(ctx context.Context, rules, ifaces map[string]string, c service.Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (x xtables) change(ctx context.Context, rules, ifaces map[string]string, c 
 	return nil
 }
 
-func (x xtables) Sync(ctx context.Context, all []service.Member) (damaged []string, err error) {
+func (x chainsBackend) Sync(ctx context.Context, all []service.Member) (damaged []string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	before := x.rules
@@ -101,7 +101,7 @@ func (x xtables) Sync(ctx context.Context, all []service.Member) (damaged []stri
 	return damaged, nil
 }
 
-func (x xtables) Verify(ctx context.Context) (damaged []string, err error) {
+func (x chainsBackend) Verify(ctx context.Context) (damaged []string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for name, text := range x.wanted {
@@ -113,17 +113,17 @@ func (x xtables) Verify(ctx context.Context) (damaged []string, err error) {
 	return damaged, ctx.Err()
 }
 
-func (x xtables) Vacate(ctx context.Context) error {
+func (x chainsBackend) Vacate(ctx context.Context) error {
 	_, err := x.Sync(ctx, nil)
 	return err
 }
 
-func (x xtables) Text(_ context.Context, network string) (string, error) {
+func (x chainsBackend) Text(_ context.Context, network string) (string, error) {
 	return x.Lines()[network], nil
 }
 
-func (x xtables) Counters(ctx context.Context) (map[string]ruleset.Counters, error) {
+func (x chainsBackend) Counters(ctx context.Context) (map[string]ruleset.Counters, error) {
 	return map[string]ruleset.Counters{}, ctx.Err()
 }
 
-func (x xtables) ResetCounters(context.Context, string) error { return nil }
+func (x chainsBackend) ResetCounters(context.Context, string) error { return nil }

@@ -12,6 +12,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 // The settings of forwarding that Needs know.
@@ -210,7 +211,7 @@ func (l *Libvirt) Present(_ context.Context, nets []network.Network) (neighbour.
 }
 
 // Remove takes nothing out: there is nothing left behind.
-func (l *Libvirt) Remove(context.Context, []network.Network, neighbour.Variant) (neighbour.Report, error) {
+func (l *Libvirt) Remove(context.Context, []network.Network, xtables.Variant) (neighbour.Report, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return neighbour.Report{}, l.err
