@@ -10,10 +10,10 @@ const (
 	// undoes each repair. What is put right once is not.
 	fightRepairs = 5
 	fightWindow  = 10 * time.Second
-	// fightAct is how long what follows a first repair counts as one with it: a
-	// firewall's reload or restart undoes several, table after table. It is short
-	// enough that who undoes repairs without end still has fightRepairs in time.
-	fightAct = fightWindow / (2 * (fightRepairs - 1))
+	// actGap is how soon a repair follows another that is one with it: a
+	// firewall's reload or restart undoes several, table after table. What goes on
+	// like that for fightWindow is a fight too.
+	actGap = 1250 * time.Millisecond
 	// fightFirst is the pause before the next repair in a fight. Each later one
 	// is twice as long, up to fightLongest.
 	fightFirst   = time.Second
@@ -39,17 +39,19 @@ func (o opponent) String() string {
 // thing that was never repaired. A fight is a value: repaired returns the next.
 type fight struct {
 	recent []time.Time // when the last acts were first repaired, the newest last
+	latest time.Time   // the last repair of all
 	pause  time.Duration
 	by     opponent // the last one that is known
 }
 
 // repaired returns the fight after a repair of what an opponent undid.
 func (f fight) repaired(at time.Time, by opponent) fight {
-	next := fight{recent: f.recent, pause: f.pause, by: f.by}
+	next := fight{recent: f.recent, latest: at, pause: f.pause, by: f.by}
 	if by.Program != "" || next.by.Program == "" {
 		next.by = by
 	}
-	if !f.on() && at.Sub(f.last()) < fightAct {
+	same := at.Sub(f.latest) < actGap
+	if !f.on() && same && at.Sub(f.last()) < fightWindow {
 		return next
 	}
 	old := func(t time.Time) bool { return at.Sub(t) >= fightWindow }
@@ -57,7 +59,7 @@ func (f fight) repaired(at time.Time, by opponent) fight {
 	switch {
 	case f.on():
 		next.pause = min(2*f.pause, fightLongest)
-	case len(next.recent) >= fightRepairs:
+	case same || len(next.recent) >= fightRepairs:
 		next.pause = fightFirst
 	}
 	return next
@@ -71,13 +73,14 @@ func (f fight) due() time.Time {
 	if !f.on() {
 		return time.Time{}
 	}
-	return f.last().Add(f.pause)
+	return f.latest.Add(f.pause)
 }
 
 // over is when the fight is over, or its first repairs are forgotten, provided
 // that the thing stays as it is until then.
-func (f fight) over() time.Time { return f.last().Add(max(2*f.pause, fightWindow)) }
+func (f fight) over() time.Time { return f.latest.Add(max(2*f.pause, fightWindow)) }
 
+// last is when the last act was first repaired; the zero time for none.
 func (f fight) last() time.Time {
 	if len(f.recent) == 0 {
 		return time.Time{}

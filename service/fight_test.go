@@ -54,12 +54,12 @@ func TestFightNeedsFiveRepairsInTenSeconds(t *testing.T) {
 func TestFightIsNotAReload(t *testing.T) {
 	var f fight
 	for reload := range fightRepairs - 1 {
-		for step := range 10 {
-			f = f.repaired(begin.Add(time.Duration(reload)*2*time.Second+time.Duration(step)*100*time.Millisecond), opponent{})
+		for step := range 20 {
+			f = f.repaired(begin.Add(time.Duration(reload)*2500*time.Millisecond+time.Duration(step)*100*time.Millisecond), opponent{})
 		}
 	}
 	if f.on() {
-		t.Errorf("%d reloads of ten steps are a fight", fightRepairs-1)
+		t.Errorf("%d reloads of twenty steps are a fight", fightRepairs-1)
 	}
 	for every := 20 * time.Millisecond; every < 2500*time.Millisecond; every += 10 * time.Millisecond {
 		var f fight
@@ -67,7 +67,7 @@ func TestFightIsNotAReload(t *testing.T) {
 		for ; !f.on() && at.Sub(begin) <= time.Minute; at = at.Add(every) {
 			f = f.repaired(at, opponent{})
 		}
-		if took := at.Sub(begin) - every; took > fightWindow {
+		if took := at.Sub(begin) - every; took > fightWindow+actGap {
 			t.Errorf("who undoes a repair every %v is named after %v", every, took)
 		}
 	}
@@ -87,7 +87,7 @@ func TestFightRemembersWhoWasNamed(t *testing.T) {
 }
 
 // actEvery is short enough for a fight and long enough for acts of their own.
-const actEvery = 2 * time.Second
+const actEvery = 2200 * time.Millisecond
 
 // fought makes n repairs of as many acts, and returns when the last one was.
 func fought(f fights, n int, things ...string) time.Time {

@@ -94,7 +94,7 @@ func TestFight(t *testing.T) {
 					}
 					return len(r.repaired())
 				}
-				undo(10 * time.Second)
+				undo(12 * time.Second)
 				r.want("fought over", service.StateFailed, finding.RulesMissing)
 				if st := r.status("default"); !strings.Contains(st.StateReason, "opponent") {
 					t.Errorf("the reason does not name the opponent: %s", st.StateReason)
