@@ -74,7 +74,7 @@ func (s *Service) ignoreGuest(m *managed) (again bool, fs []finding.Finding) {
 // ignoreAgain looks at one network's bridge, and tells where somebody had
 // switched advertisements on. The caller holds the lock.
 func (s *Service) ignoreAgain(m *managed) (cause string, repaired bool) {
-	if s.unsettled(m.net.Name) {
+	if s.registry.Uncertain(m.net.Name) {
 		return "", false // what ends the change looks at it
 	}
 	again, fs := s.ignoreGuest(m)
@@ -90,7 +90,7 @@ func (s *Service) ignoreAgain(m *managed) (cause string, repaired bool) {
 
 // heard looks at the bridges that an advertisement was accepted on.
 func (s *Service) heard(index int) {
-	for _, m := range s.byIndex(index) {
+	for _, m := range s.registry.ByIndex(index) {
 		s.ignoreAgain(m)
 	}
 }
@@ -99,7 +99,7 @@ func (s *Service) heard(index int) {
 // any more.
 func (s *Service) reapplyAdvertisements(ctx context.Context, mended map[string]string) {
 	governed := map[int]bool{}
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		governed[m.governed()] = true
 		if cause, repaired := s.ignoreAgain(m); repaired && mended[m.net.Name] == "" {
 			mended[m.net.Name] = cause

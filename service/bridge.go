@@ -121,7 +121,7 @@ func (s *Service) look(name string, known int, taken func(index int) bool) (brid
 // takenFrom reports of a link whether another network than the named one has it.
 func (s *Service) takenFrom(network string) func(index int) bool {
 	return func(index int) bool {
-		return slices.ContainsFunc(s.byIndex(index), func(m *managed) bool { return m.net.Name != network })
+		return slices.ContainsFunc(s.registry.ByIndex(index), func(m *managed) bool { return m.net.Name != network })
 	}
 }
 
@@ -131,7 +131,7 @@ func byNobody(int) bool { return false }
 // linked is a bridge that has its link; lost says that something else has the
 // name that the network says.
 func (s *Service) linked(name string, l watch.Link, lost bool) bridge {
-	_, configured := s.configuredFor(l.Name)
+	_, configured := s.registry.ConfiguredFor(l.Name)
 	return bridge{index: l.Index, name: l.Name, lost: lost, reserved: configured && l.Name != name, uplink: s.isUplink(l.Index)}
 }
 
@@ -207,19 +207,21 @@ func (s *Service) rememberLinks(ts []transition) {
 
 // refreshUplinks looks which networks' bridges have a default route by now.
 func (s *Service) refreshUplinks(context.Context) {
-	for _, m := range s.all() {
-		if uplink := m.bridge.index != 0 && s.isUplink(m.bridge.index); uplink != m.bridge.uplink {
+	for _, m := range s.registry.All() {
+		s.edit(m.net.Name, func(m *managed) *managed {
 			next := *m
-			next.bridge.uplink = uplink
-			s.publish([]transition{{old: m, next: &next}})
-		}
+			if next.bridge.uplink = m.bridge.index != 0 && s.isUplink(m.bridge.index); next.bridge == m.bridge {
+				return m
+			}
+			return &next
+		})
 	}
 }
 
 // rememberAll writes down the links that networks have at a start.
 func (s *Service) rememberAll() {
 	kept := s.Files.Links()
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		s.rememberLinks([]transition{{old: linked(m.net.Name, kept[m.net.Name]), next: m}})
 		delete(kept, m.net.Name)
 	}
@@ -259,7 +261,7 @@ func (s *Service) leaveOldNames(ts []transition) {
 		if t.old == nil || t.next == nil || t.old.net.Bridge != t.next.net.Bridge || t.old.iface() == t.next.iface() {
 			continue
 		}
-		if _, held := s.holderOf(t.old.iface()); !held && t.old.zone.bound != "" {
+		if _, held := s.registry.HolderOf(t.old.iface()); !held && t.old.zone.bound != "" {
 			s.owe(t.old.iface(), "")
 		}
 		poke(s.outside)
@@ -273,7 +275,7 @@ func (s *Service) lookAgain(ctx context.Context, changed []transition) {
 		return
 	}
 	var ts []transition
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		if m.bridge.stray != finding.BridgeTaken && !m.renamed() {
 			continue
 		}

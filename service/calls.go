@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 
@@ -187,9 +186,7 @@ func invalid(err error) error {
 
 // NetworkStatus is the network of that name.
 func (s *Service) NetworkStatus(name string) (Status, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	m, ok := s.networks[name]
+	m, ok := s.registry.Get(name)
 	if !ok {
 		return Status{}, false
 	}
@@ -199,50 +196,19 @@ func (s *Service) NetworkStatus(name string) (Status, bool) {
 // NetworkByBridge is the name of the network that has the bridge: under the
 // name that the link has, or else the one that the network says.
 func (s *Service) NetworkByBridge(bridge string) (string, bool) {
-	if name, ok := s.holderOf(bridge); ok {
+	if name, ok := s.registry.HolderOf(bridge); ok {
 		return name, true
 	}
-	return s.configuredFor(bridge)
-}
-
-// holderOf is the network whose bridge has that name now.
-func (s *Service) holderOf(iface string) (string, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if m := s.networks[s.bridges[iface]]; m != nil && m.iface() == iface {
-		return m.net.Name, true
-	}
-	for name, m := range s.networks {
-		if m.renamed() && m.iface() == iface {
-			return name, true
-		}
-	}
-	return "", false
-}
-
-// configuredFor is the network that says that its bridge has that name.
-func (s *Service) configuredFor(bridge string) (string, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	name, ok := s.bridges[bridge]
-	return name, ok
+	return s.registry.ConfiguredFor(bridge)
 }
 
 // AllNetworks are all networks, by name.
 func (s *Service) AllNetworks() []Status {
-	s.mu.RLock()
-	out := make([]Status, 0, len(s.networks))
-	for _, m := range s.networks {
-		out = append(out, m.status())
+	all := s.registry.All()
+	out := make([]Status, len(all))
+	for i, m := range all {
+		out[i] = m.status()
 	}
-	s.mu.RUnlock()
 	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.Network.Name, b.Network.Name) })
 	return out
-}
-
-// all are the networks as they are now.
-func (s *Service) all() []*managed {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return slices.Collect(maps.Values(s.networks))
 }

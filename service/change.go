@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/virtfirewalld/virtfirewalld/service/registry"
 )
 
 // intent is what a call is about to change.
@@ -70,7 +72,8 @@ func (s *Service) changeSteps(ctx context.Context, c *conversation, plan func(*c
 		return err
 	}
 	held := i.asking(c)
-	s.hold(held)
+	s.registry.Reserve(held.change())
+	s.debts.put(held)
 	if held.next != nil {
 		i.held = held.next.zone
 	}
@@ -128,16 +131,6 @@ func (s *Service) takeBack(undo undoStack) {
 	}
 }
 
-// hold makes a network what it will be and keeps it to itself. Until the change
-// is settled what the network was stays reserved, so that it can come back. The
-// caller holds the lock.
-func (s *Service) hold(t transition) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.held[t.name()] = t.old
-	s.replace(t)
-}
-
 // asking is the transition while firewalld is being asked: until it answers
 // nobody knows which zone the bridge is in.
 func (t transition) asking(c *conversation) transition {
@@ -165,7 +158,7 @@ func (s *Service) settle(ctx context.Context, i intent, zone zoneState) {
 		next.zone = zone
 		now = &next
 	}
-	s.release(t.name())
+	s.registry.Release(t.name())
 	if t.next = now; t.next == nil && t.old == nil {
 		return
 	}
@@ -177,36 +170,30 @@ func (s *Service) settle(ctx context.Context, i intent, zone zoneState) {
 
 // revert puts back what a held change replaced, unless a reload has meanwhile
 // made the network something else again.
-func (s *Service) revert(t transition, back undoStack) error {
+func (s *Service) revert(t transition, undo undoStack) error {
 	s.changing <- struct{}{}
 	defer s.unlock()
-	s.release(t.name())
+	s.registry.Release(t.name())
 	now, err := s.known(t.name())
 	if err != nil || !now.net.Equal(t.next.net) {
 		s.publish([]transition{{old: t.old, next: now}})
 		return nil
 	}
-	err = back.run()
+	err = undo.run()
 	was := t.old
 	if was != nil && was.backend != now.backend { // all have moved to another one
 		moved := *was
 		moved.backend = now.backend
 		was = &moved
 	}
-	s.mu.Lock()
-	s.replace(transition{old: now, next: was, stays: t.displaces, displaces: t.stays})
-	s.mu.Unlock()
+	back := transition{old: now, next: was, stays: t.displaces, displaces: t.stays}
+	s.registry.Put([]registry.Change[*managed]{back.change()}, nil)
+	s.debts.put(back)
 	s.ignoreGuests(context.Background(), []transition{{old: now, next: was}})
 	if again, changed := s.relinked(t.name()); changed {
 		s.applyLinks(context.Background(), []transition{again}, "link")
 	}
 	return err
-}
-
-func (s *Service) release(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.held, name)
 }
 
 // undoStack takes back what was done, last first.

@@ -67,7 +67,7 @@ func (s *Service) taken(n network.Network) error {
 	if err != nil {
 		return errorf(ApplyFailed, "looking at bridge %s: %w", n.Bridge, err)
 	}
-	for _, other := range s.byIndex(l.Index) {
+	for _, other := range s.registry.ByIndex(l.Index) {
 		if other.net.Name != n.Name {
 			return renamedFrom(n, other)
 		}
@@ -83,42 +83,24 @@ func renamedFrom(n network.Network, other *managed) error {
 
 // admitBeside compares with the other managed networks.
 func (s *Service) admitBeside(n network.Network) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if owner, taken := s.owner(n.Bridge); taken && owner != n.Name {
+	if owner, taken := s.registry.Claimant(n.Bridge); taken && owner != n.Name {
 		return errorf(BridgeInUse, "bridge %s belongs to network %q: remove that one first, or use another bridge", n.Bridge, owner)
 	}
-	if _, known := s.networks[n.Name]; !known && len(s.networks) >= network.MaxNetworks {
+	if _, known := s.registry.Get(n.Name); !known && s.registry.Len() >= network.MaxNetworks {
 		return errorf(LimitExceeded, "%d networks are the most there may be: remove one first", network.MaxNetworks)
 	}
 	subnets := contested(n)
-	for _, networks := range []map[string]*managed{s.networks, s.held} {
-		for name, other := range networks {
-			if name == n.Name || other == nil {
-				continue
-			}
-			for _, p := range other.subnets {
-				if mine, overlaps := overlap(subnets, p); overlaps {
-					return errorf(SubnetOverlap, "subnet %s overlaps %s of network %q: choose another subnet", mine, p, name)
-				}
+	for _, other := range s.registry.Claims() {
+		if other.net.Name == n.Name {
+			continue
+		}
+		for _, p := range other.subnets {
+			if mine, overlaps := overlap(subnets, p); overlaps {
+				return errorf(SubnetOverlap, "subnet %s overlaps %s of network %q: choose another subnet", mine, p, other.net.Name)
 			}
 		}
 	}
 	return nil
-}
-
-// owner is the network that has a bridge, or that gets it back where a change
-// under way fails. The caller holds mu.
-func (s *Service) owner(bridge string) (name string, taken bool) {
-	if name, taken = s.bridges[bridge]; taken {
-		return name, true
-	}
-	for name, was := range s.held {
-		if was != nil && was.net.Bridge == bridge {
-			return name, true
-		}
-	}
-	return "", false
 }
 
 func overlap(subnets []netip.Prefix, p netip.Prefix) (netip.Prefix, bool) {
@@ -132,9 +114,7 @@ func overlap(subnets []netip.Prefix, p netip.Prefix) (netip.Prefix, bool) {
 
 // known gives the network of that name or the error that there is none.
 func (s *Service) known(name string) (*managed, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if m := s.networks[name]; m != nil {
+	if m, ok := s.registry.Get(name); ok {
 		return m, nil
 	}
 	return nil, errorf(NetworkNotFound, "there is no network %q: `virtfirewallctl list` shows those there are", name)

@@ -8,6 +8,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/registry"
 )
 
 // transition is one network's way from what was to what shall be: old is nil
@@ -106,26 +107,52 @@ func reversed(ts []transition) []transition {
 	return out
 }
 
+// change is the registry's share of a transition.
+func (t transition) change() registry.Change[*managed] {
+	return registry.Change[*managed]{Old: t.old, Next: t.next}
+}
+
 // publish makes transitions visible and tells of them, but for networks whose
 // change is not certain yet.
 func (s *Service) publish(ts []transition) {
-	s.mu.Lock()
-	var events []Event
-	var certain []transition
-	s.replace(ts...)
-	for _, t := range ts {
-		if e := eventOf(t); e != nil && !s.holds(t.name()) {
-			events, certain = append(events, e), append(certain, t)
+	changes := make([]registry.Change[*managed], len(ts))
+	for i, t := range ts {
+		changes[i] = t.change()
+		s.debts.put(t)
+	}
+	s.registry.Put(changes, func(certain []registry.Change[*managed]) {
+		s.recordZones(ts)
+		s.forgetLeaving(ts)
+		s.tell(certain)
+	})
+}
+
+// edit changes one network by a function from value to value, and tells of it.
+// Nothing is done where there is none of that name, or the function returns what
+// it was given.
+func (s *Service) edit(name string, f func(m *managed) *managed) {
+	var t transition
+	s.registry.Edit(name, func(m *managed) *managed {
+		t = transition{old: m, next: f(m)}
+		return t.next
+	}, func(certain []registry.Change[*managed]) {
+		s.recordZones([]transition{t})
+		s.tell(certain)
+	})
+}
+
+// tell logs changes of State and tells clients of changes.
+func (s *Service) tell(changes []registry.Change[*managed]) {
+	findings := false
+	s.reportStates(changes)
+	for _, c := range changes {
+		t := transition{old: c.Old, next: c.Next}
+		if e := eventOf(t); e != nil {
+			s.Notify(e)
 		}
+		findings = findings || t.findsOtherwise()
 	}
-	s.mu.Unlock()
-	s.reportStates(certain)
-	s.recordZones(ts)
-	s.forgetLeaving(ts)
-	for _, e := range events {
-		s.Notify(e)
-	}
-	if slices.ContainsFunc(ts, transition.findsOtherwise) {
+	if findings {
 		s.Notify(FindingsChanged{})
 	}
 }
@@ -141,37 +168,6 @@ func (t transition) findsOtherwise() bool {
 		next = t.next.findings()
 	}
 	return !slices.Equal(old, next)
-}
-
-// replace makes transitions visible. The caller holds mu.
-func (s *Service) replace(ts ...transition) {
-	for _, t := range ts {
-		if t.old == nil {
-			continue
-		}
-		delete(s.networks, t.old.net.Name)
-		if s.bridges[t.old.net.Bridge] == t.old.net.Name {
-			delete(s.bridges, t.old.net.Bridge)
-		}
-	}
-	for _, t := range ts {
-		if t.next != nil {
-			s.networks[t.next.net.Name] = t.next
-			s.bridges[t.next.net.Bridge] = t.next.net.Name
-		}
-		if t.displaces != nil {
-			delete(s.leaving, t.displaces.net.Bridge)
-		}
-		if t.stays != nil {
-			s.leaving[t.stays.net.Bridge] = t.stays
-		}
-	}
-}
-
-// holds says whether a network's change is under way. The caller holds mu.
-func (s *Service) holds(name string) bool {
-	_, under := s.held[name]
-	return under
 }
 
 func eventOf(t transition) Event {
@@ -243,11 +239,9 @@ func (s *Service) dhcpBridges() map[string]string {
 	if s.backend().Name() == choice.IPTables {
 		return want // libvirt's own rules fill them in
 	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for name, m := range s.networks {
+	for _, m := range s.registry.All() {
 		if m.present() && m.servesDHCPv4() {
-			want[m.iface()] = name
+			want[m.iface()] = m.net.Name
 		}
 	}
 	return want

@@ -215,7 +215,7 @@ func (c *conversation) enter(ctx context.Context, t transition, undo *undoStack)
 	case err != nil && t.zoneAsked:
 		return m.zone, zoneError(m.iface(), zone, err)
 	case err != nil:
-		p := &place{m: m, was: m.zone, seen: before, err: err, asked: zones.IsSilence(err) || c.s.owes(m.iface())}
+		p := &place{m: m, was: m.zone, seen: before, err: err, asked: zones.IsSilence(err) || c.s.debts.has(m.iface())}
 		c.s.complainOfZones([]*place{p})
 		return p.state(), nil
 	}

@@ -88,7 +88,7 @@ func (s *Service) byDevices(changes []watch.Change) (networks []string) {
 		}
 	}
 	changed := func(name string) bool { return names[name] }
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		if slices.ContainsFunc(m.net.Devices, changed) || slices.ContainsFunc(m.devices, changed) {
 			networks = append(networks, m.net.Name)
 		}

@@ -61,37 +61,35 @@ func replaceFindings(all map[source][]finding.Finding, from source, network stri
 // note replaces what a source found of a network, and publishes it where that
 // is another thing. The caller holds the change lock.
 func (s *Service) note(name string, from source, fs ...finding.Finding) {
-	m, err := s.known(name)
-	if err != nil {
-		return
-	}
-	if next := m.noting(from, fs...); !slices.Equal(next.noted[from], m.noted[from]) {
-		s.publish([]transition{{old: m, next: next}})
-	}
+	s.edit(name, func(m *managed) *managed {
+		next := m.noting(from, fs...)
+		if slices.Equal(next.noted[from], m.noted[from]) {
+			return m
+		}
+		return next
+	})
 }
 
 // noteHost replaces what a source found of the host.
 func (s *Service) noteHost(from source, fs ...finding.Finding) {
-	s.mu.Lock()
-	next := replaceFindings(s.hostFindings, from, "", fs)
-	changed := !slices.Equal(next[from], s.hostFindings[from])
-	s.hostFindings = next
-	s.mu.Unlock()
-	if changed {
-		s.Notify(FindingsChanged{})
-	}
+	s.registry.EditHost(func(h hostState) hostState {
+		h.noted = replaceFindings(h.noted, from, "", fs)
+		return h
+	}, func(old, next hostState) {
+		if !slices.Equal(old.noted[from], next.noted[from]) {
+			s.Notify(FindingsChanged{})
+		}
+	})
 }
 
 // Diagnose returns everything that was found of the host and of the networks,
 // what matters most first.
 func (s *Service) Diagnose(context.Context) ([]finding.Finding, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
 	var all []finding.Finding
-	for _, fs := range s.hostFindings {
+	for _, fs := range s.registry.Host().noted {
 		all = append(all, fs...)
 	}
-	for _, m := range s.networks {
+	for _, m := range s.registry.All() {
 		all = append(all, m.findings()...)
 	}
 	finding.Sort(all)

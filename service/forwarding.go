@@ -27,7 +27,7 @@ func (m *managed) governed() int {
 func (s *Service) demand(m *managed) (d host.Demand, ok bool) {
 	v4, v6 := m.forwards()
 	d = host.Demand{V4: v4, V6: v6, Bridge: m.iface(), Devices: m.net.Devices,
-		Guests: func(index int) bool { return len(s.byIndex(index)) > 0 }}
+		Guests: func(index int) bool { return len(s.registry.ByIndex(index)) > 0 }}
 	return d, m.present() && (v4 || v6)
 }
 
@@ -62,9 +62,7 @@ func (s *Service) forwardAgain(ctx context.Context, m *managed) (on []string) {
 
 // isDevice reports whether a network's traffic may leave by an interface alone.
 func (s *Service) isDevice(name string) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, m := range s.networks {
+	for _, m := range s.registry.All() {
 		if slices.Contains(m.net.Devices, name) {
 			return true
 		}
@@ -118,9 +116,9 @@ func (s *Service) mendForwarding(ctx context.Context, quarrels fights) (next tim
 // the first place is no news.
 func (s *Service) forwardingOff(ctx context.Context) map[string][]*managed {
 	off := map[string][]*managed{}
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		d, ok := s.demand(m)
-		if !ok || s.unsettled(m.net.Name) || len(m.noted[fromForwarding]) > 0 {
+		if !ok || s.registry.Uncertain(m.net.Name) || len(m.noted[fromForwarding]) > 0 {
 			continue
 		}
 		settings, err := s.Host.ForwardingOff(d)
@@ -133,14 +131,6 @@ func (s *Service) forwardingOff(ctx context.Context) map[string][]*managed {
 		}
 	}
 	return off
-}
-
-// unsettled reports whether a network's change is under way, so that nothing of
-// it is to be told.
-func (s *Service) unsettled(name string) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.holds(name)
 }
 
 // putForwardingBack switches on what networks need, and tells of each setting
@@ -184,7 +174,7 @@ func (s *Service) forwardingRepaired(needy []*managed, setting, cause string) {
 // noteQuarrels has the State of networks say that somebody keeps switching off
 // what they need.
 func (s *Service) noteQuarrels(quarrels fights) {
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		var fs []finding.Finding
 		if d, ok := s.demand(m); ok && len(quarrels) > 0 {
 			fs = quarrel(quarrels, s.Host.ForwardingNeeded(d))
@@ -216,7 +206,7 @@ func quarrel(quarrels fights, needed []string) []finding.Finding {
 // reapplyForwarding is a full comparison's part of it. Where forwarding could not
 // be switched on it may be possible now.
 func (s *Service) reapplyForwarding(ctx context.Context, mended map[string]string) {
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		if len(m.noted[fromForwarding]) > 0 {
 			s.forwardAgain(ctx, m)
 		}

@@ -36,7 +36,7 @@ func (s *Service) noteRules(err error) {
 	} else if err != nil {
 		return
 	}
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		if m.hasRules {
 			s.note(m.net.Name, fromTable, fs...)
 		} else {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -112,10 +111,10 @@ func (r *retry) stop() {
 
 // tryAgain does what firewalld did not do when it was asked.
 func (s *Service) tryAgain(ctx context.Context, c *conversation) {
-	owed := s.debts()
+	owed := s.debts.all()
 	s.rebind(ctx, c, retries)
 	for iface, zone := range owed {
-		if name, ok := s.holderOf(iface); ok {
+		if name, ok := s.registry.HolderOf(iface); ok {
 			if m, err := s.known(name); err == nil && m.concernsZones() {
 				s.settled(iface, c)
 				continue
@@ -130,23 +129,8 @@ func (s *Service) tryAgain(ctx context.Context, c *conversation) {
 // owe notes that a bridge has to go back into a zone, "" for none, once
 // firewalld answers: it may yet do what the failed change asked for.
 func (s *Service) owe(iface, zone string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.owed[iface] = zone
+	s.debts.owe(iface, zone)
 	poke(s.outside)
-}
-
-func (s *Service) owes(iface string) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	_, owes := s.owed[iface]
-	return owes
-}
-
-func (s *Service) debts() map[string]string {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return maps.Clone(s.owed)
 }
 
 // settled forgets what was owed, unless firewalld fell silent again.
@@ -154,24 +138,15 @@ func (s *Service) settled(iface string, c *conversation) {
 	if c.err != nil {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.owed, iface)
+	s.debts.settle(iface)
 }
 
 // outsideZones says whether trying again may bring any bridge into its zone.
 func (s *Service) outsideZones() bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if len(s.owed) > 0 {
+	if len(s.debts.all()) > 0 {
 		return true
 	}
-	for _, m := range s.networks {
-		if m.zone.retry {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.registry.All(), func(m *managed) bool { return m.zone.retry })
 }
 
 // followFirewalld looks at the zones after firewalld did something. anew says
@@ -198,7 +173,7 @@ func (s *Service) surprises(e zones.Event) bool {
 	if e.Interface == "" {
 		return true
 	}
-	name, ok := s.holderOf(e.Interface)
+	name, ok := s.registry.HolderOf(e.Interface)
 	if !ok {
 		return false
 	}
@@ -238,7 +213,7 @@ func (s *Service) refill(ctx context.Context) {
 func (s *Service) endMoves(ctx context.Context) {
 	s.withLock(ctx, func(context.Context) {
 		var ts []transition
-		for _, m := range s.all() {
+		for _, m := range s.registry.All() {
 			if m.zone.moved || m.zone.last != nil {
 				next := *m
 				next.zone.moved, next.zone.last, next.zone.retry = false, nil, true
@@ -259,28 +234,30 @@ func (s *Service) acceptMoves(ctx context.Context, c *conversation) {
 		return
 	}
 	s.withLock(ctx, func(context.Context) {
-		for _, m := range s.all() {
-			if zone := bound[m.iface()]; zone != m.zone.bound && m.zone.last == nil { // else it is looked at anyway
-				s.acceptMove(m, zone, c.have)
-			}
+		for _, m := range s.registry.All() {
+			s.edit(m.net.Name, func(m *managed) *managed {
+				if zone := bound[m.iface()]; zone != m.zone.bound && m.zone.last == nil { // else it is looked at anyway
+					return s.acceptMove(m, zone, c.have)
+				}
+				return m
+			})
 		}
 	})
 }
 
-func (s *Service) acceptMove(m *managed, zone string, have zones.Installed) {
+func (s *Service) acceptMove(m *managed, zone string, have zones.Installed) *managed {
 	next := *m
 	next.zone.moved = false
 	want, err := next.zoneIn(have)
-	if (m.zone.retry || s.owes(m.iface())) && (err != nil || want != zone) {
+	if (m.zone.retry || s.debts.has(m.iface())) && (err != nil || want != zone) {
 		next.zone.bound = zone // the late effect of a call of the service's own, perhaps
-		s.publish([]transition{{old: m, next: &next}})
-		return
+		return &next
 	}
 	next.zone = next.inside(zone, have)
 	if next.zone.moved = m.concernsZones() && (err != nil || want != zone); next.zone.moved {
 		s.Log.Info("somebody moved a bridge to another zone, which stays until the next reload", "network", m.net.Name, "bridge", m.iface(), "zone", zone)
 	}
-	s.publish([]transition{{old: m, next: &next}})
+	return &next
 }
 
 // refreshHost looks at firewalld anew for the properties of the service. Of one

@@ -42,9 +42,7 @@ func (s *Service) withLeaving(c *conversation, t transition) transition {
 		t.stays = t.old.leaving()
 	}
 	if zoned(t.next) {
-		s.mu.RLock()
-		t.displaces = s.leaving[t.next.iface()]
-		s.mu.RUnlock()
+		t.displaces = s.debts.leavingOn(t.next.iface())
 	}
 	return t
 }
@@ -106,9 +104,7 @@ func (s *Service) forgetLeaving(ts []transition) {
 func (s *Service) letGo(ctx context.Context, iface string) (gone bool) {
 	gone = true
 	s.withLock(context.WithoutCancel(ctx), func(ctx context.Context) {
-		s.mu.RLock()
-		m := s.leaving[iface]
-		s.mu.RUnlock()
+		m := s.debts.leavingOn(iface)
 		if m == nil {
 			return
 		}
@@ -120,9 +116,7 @@ func (s *Service) letGo(ctx context.Context, iface string) (gone bool) {
 			}
 			s.forgetCounters(m.net.Name)
 		}
-		s.mu.Lock()
-		delete(s.leaving, iface)
-		s.mu.Unlock()
+		s.debts.put(transition{displaces: m})
 		s.forgetLeaving([]transition{{displaces: m}})
 		s.noteLeaving()
 		s.Log.Info("a bridge has left its zone, and its rules are taken out", "bridge", iface)
@@ -140,23 +134,28 @@ func (s *Service) restoreLeaving() {
 			"file", b.Path, "error", b.Err)
 	}
 	for _, r := range records {
-		if name, ok := s.holderOf(r.Bridge); ok && zoned(s.networks[name]) {
+		if name, ok := s.registry.HolderOf(r.Bridge); ok && s.governsZone(name) {
 			s.forgetLeaving([]transition{{displaces: &managed{net: r.Network}}})
 			continue
 		}
 		m := &managed{net: r.Network, subnets: r.Network.Subnets(), hasRules: r.Rules}
-		s.leaving[r.Bridge] = m.leaving()
-		s.owed[r.Bridge] = ""
+		s.debts.put(transition{stays: m.leaving()})
+		s.debts.owe(r.Bridge, "")
 	}
 	s.noteLeaving()
 }
 
+// governsZone reports whether a network's bridge is in a zone by its doing.
+func (s *Service) governsZone(name string) bool {
+	m, _ := s.registry.Get(name)
+	return zoned(m)
+}
+
 // Owed are the bridges that firewalld has yet to let go, each with the reason.
 func (s *Service) Owed() error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if len(s.owed) == 0 {
+	owed := s.debts.all()
+	if len(owed) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%v are still in their zones: %w", slices.Sorted(maps.Keys(s.owed)), errMute)
+	return fmt.Errorf("%v are still in their zones: %w", slices.Sorted(maps.Keys(owed)), errMute)
 }

@@ -112,7 +112,7 @@ func (s *Service) lookAtLibvirt(ctx context.Context, look *libvirtLook) (again t
 	state := s.Libvirt.State()
 	s.noteHost(fromLibvirt, unreadable(state)...)
 	var nets []network.Network
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		if m.hasRules {
 			nets = append(nets, m.net)
 		}
@@ -204,7 +204,7 @@ func (s *Service) noteLibvirt(ctx context.Context, state libvirt.State, nets []n
 		chains = presence.Chains
 	}
 	missing := make(map[string]bool, len(lacks))
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		has, ok := state.Of(m.net.Bridge)
 		if !ok {
 			s.note(m.net.Name, fromLibvirt)

@@ -32,6 +32,12 @@ func (m managed) compiled() *managed {
 	return &m
 }
 
+// Name, Bridge, Iface and Index are what the registry knows of a network.
+func (m *managed) Name() string   { return m.net.Name }
+func (m *managed) Bridge() string { return m.net.Bridge }
+func (m *managed) Iface() string  { return m.iface() }
+func (m *managed) Index() int     { return m.bridge.index }
+
 // status is the network as clients see it.
 func (m *managed) status() Status {
 	st := Status{

@@ -48,7 +48,7 @@ func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
 	defer s.unlock()
 	mended := map[string]string{}
 	var ts []transition
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		if t, changed := s.relinked(m.net.Name); changed {
 			ts = append(ts, t)
 			mended[m.net.Name] = "its bridge had changed"
@@ -72,12 +72,12 @@ func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
 // afterRepair does what follows rules that came back, and tells of it.
 func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
 	var nets []network.Network
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		if _, ok := mended[m.net.Name]; ok && m.translates() {
 			nets = append(nets, m.net)
 		}
 	}
-	s.noteSubnets(s.all())
+	s.noteSubnets(s.registry.All())
 	s.retranslate(nets)
 	poke(s.dhcp)
 	poke(s.foreign)
@@ -97,18 +97,16 @@ func (s *Service) governed(names []string) []string {
 // their zones, by name.
 func (s *Service) members() []Member {
 	var out []Member
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		if m.hasRules {
 			out = append(out, m.member())
 		}
 	}
-	s.mu.RLock()
-	for _, m := range s.leaving {
+	for _, m := range s.debts.allLeaving() {
 		if m.hasRules {
 			out = append(out, m.member())
 		}
 	}
-	s.mu.RUnlock()
 	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Network.Name, b.Network.Name) })
 	return out
 }

@@ -41,8 +41,8 @@ func (s *Service) rebind(ctx context.Context, c *conversation, which scope) (men
 	}
 	bound, err := c.interfaces(ctx)
 	var right, wrong []*place
-	for _, m := range s.all() {
-		if which == retries && !m.zone.retry && !s.owes(m.iface()) {
+	for _, m := range s.registry.All() {
+		if which == retries && !m.zone.retry && !s.debts.has(m.iface()) {
 			continue
 		}
 		if p := m.placeIn(c.have, bound, err, which); p.want == p.seen || p.err != nil {

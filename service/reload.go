@@ -94,7 +94,7 @@ func (s *Service) reloaded(state store.State) ([]transition, error) {
 		return nil, err
 	}
 	var ts []transition
-	for _, old := range s.all() {
+	for _, old := range s.registry.All() {
 		if _, stays := want[old.net.Name]; !stays {
 			ts = append(ts, transition{old: old, zoneStays: s.libvirtHas(old)})
 		}
@@ -116,7 +116,7 @@ func (s *Service) reloaded(state store.State) ([]transition, error) {
 // oneBridgeEach checks that no two networks have one link, under whatever names.
 func (s *Service) oneBridgeEach(ts []transition) error {
 	after := map[string]*managed{}
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		after[m.net.Name] = m
 	}
 	for _, t := range ts {

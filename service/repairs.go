@@ -154,7 +154,7 @@ func (s *Service) inForce() {
 
 // noteRepairs makes findings of what is known.
 func (s *Service) noteRepairs() {
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		s.note(m.net.Name, fromFight, s.repairs.findings(m)...)
 	}
 }

@@ -101,11 +101,11 @@ func (s *Service) relink(ctx context.Context, changes []watch.Change) {
 			poke(s.unforwarded)
 		}
 		for _, name := range []string{c.Old.Name, c.New.Name} {
-			if network, ok := s.configuredFor(name); ok {
+			if network, ok := s.registry.ConfiguredFor(name); ok {
 				touched[network] = true
 			}
 		}
-		for _, m := range s.byIndex(c.Old.Index) {
+		for _, m := range s.registry.ByIndex(c.Old.Index) {
 			touched[m.net.Name] = true
 		}
 	}
@@ -121,24 +121,6 @@ func (s *Service) relink(ctx context.Context, changes []watch.Change) {
 		}
 	}
 	s.applyLinks(ctx, ts, "link")
-}
-
-// byIndex are the networks whose bridge has an index, under whatever name, and
-// those that get it back where a change under way fails.
-func (s *Service) byIndex(index int) (out []*managed) {
-	if index == 0 {
-		return nil
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, networks := range []map[string]*managed{s.networks, s.held} {
-		for _, m := range networks {
-			if m != nil && m.bridge.index == index {
-				out = append(out, m)
-			}
-		}
-	}
-	return out
 }
 
 // relinked looks at a network's bridge again.
@@ -191,7 +173,7 @@ func (s *Service) routesChanged(ctx context.Context) {
 		}
 	}
 	poke(s.unforwarded)
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		if len(m.noted[fromForwarding]) > 0 {
 			s.forwardAgain(ctx, m)
 		}

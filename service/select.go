@@ -158,7 +158,7 @@ func (s *Service) moveBack(ctx context.Context, old, next Backend) error {
 func (s *Service) moved(old Backend) {
 	name := s.active.Name()
 	var ts []transition
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		if m.backend != name {
 			next := *m
 			next.backend = name
@@ -169,7 +169,7 @@ func (s *Service) moved(old Backend) {
 	s.noteRepairs()
 	poke(s.dhcp)
 	poke(s.foreign)
-	details := []any{"from", old.Name(), "backend", name, "networks", len(s.all())}
+	details := []any{"from", old.Name(), "backend", name, "networks", len(s.registry.All())}
 	if name == choice.IPTables {
 		details = append(details, "variant", s.Backends.Variant())
 	}

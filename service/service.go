@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/virtfirewalld/virtfirewalld/service/finding"
+	"github.com/virtfirewalld/virtfirewalld/service/registry"
 )
 
 // Deps are what the service works with; all but those that say so are required.
@@ -53,23 +53,11 @@ type Service struct {
 	zoning chan struct{}
 	turns  turns // at changes of single networks
 
-	// mu guards what readers see; it is held for moments only.
-	mu       sync.RWMutex
-	active   Backend // the one that holds the rules; changed under changing too
-	networks map[string]*managed
-	bridges  map[string]string // bridge -> network
-	// held are what networks were before a change that is not certain yet; nil
-	// for one that is new.
-	held map[string]*managed
-	// owed are the zones that bridges have to go back to, which firewalld did
-	// not do when it was asked.
-	owed map[string]string
-	// leaving are bridges that have yet to leave their zones, with the rules
-	// that hold until then.
-	leaving map[string]*managed
-	host    Host
-	// hostFindings are those of no network, by who found them.
-	hostFindings map[source][]finding.Finding
+	registry *registry.Registry[*managed, hostState]
+	debts    debts
+
+	mu     sync.RWMutex // guards active; held for moments only
+	active Backend      // the one that holds the rules; changed under changing too
 
 	counters counterCache
 	counted  chan struct{}      // says that counters were read
@@ -97,11 +85,8 @@ func New(version string, d Deps) *Service {
 		Deps: d, version: version,
 		changing: make(chan struct{}, 1),
 		zoning:   make(chan struct{}, 1),
-		networks: map[string]*managed{},
-		bridges:  map[string]string{},
-		held:     map[string]*managed{},
-		owed:     map[string]string{},
-		leaving:  map[string]*managed{},
+		registry: registry.New[*managed](hostState{Host: Host{Version: version}}),
+		debts:    debts{owed: map[string]string{}, leaving: map[string]*managed{}},
 		counted:  make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
 		outside:  make(chan struct{}, 1),
@@ -119,7 +104,6 @@ func New(version string, d Deps) *Service {
 	if d.Leaving == nil {
 		s.Leaving = noRecords{}
 	}
-	s.host = Host{Version: version}
 	return s
 }
 

@@ -45,7 +45,7 @@ func TestSettlingWritesNoPublishedValue(t *testing.T) {
 	n := network.Network{Name: "lab", Bridge: "virbr0", Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}
 	held := managed{net: n, subnets: n.Subnets(), bridge: bridge{index: 7, name: "virbr0"}, zone: zoneState{bound: "libvirt"}}.compiled()
 	tr := transition{next: held}
-	s.hold(tr)
+	s.registry.Reserve(tr.change())
 
 	stop := make(chan struct{})
 	var reader sync.WaitGroup

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
+	"github.com/virtfirewalld/virtfirewalld/service/registry"
 	"github.com/virtfirewalld/virtfirewalld/systemd"
 )
 
@@ -102,7 +103,7 @@ func (t transition) changedState() bool {
 }
 
 // reportStates logs changes of State.
-func (s *Service) reportStates(ts []transition) {
+func (s *Service) reportStates(changes []registry.Change[*managed]) {
 	s.states.mu.Lock()
 	open := s.states.open
 	s.states.mu.Unlock()
@@ -110,7 +111,8 @@ func (s *Service) reportStates(ts []transition) {
 		return
 	}
 	var changed []Status
-	for _, t := range ts {
+	for _, c := range changes {
+		t := transition{old: c.Old, next: c.Next}
 		if t.changedState() && s.states.allows(t.name(), time.Now()) {
 			changed = append(changed, t.next.status())
 		}

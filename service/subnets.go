@@ -25,7 +25,7 @@ type hostSubnet struct {
 // what those have belongs to a network, or a guest has announced it.
 func (s *Service) hostSubnets() (out []hostSubnet) {
 	governed := map[int]bool{}
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		governed[m.bridge.index] = true
 	}
 	seen := map[hostSubnet]bool{}

@@ -12,6 +12,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
+	"github.com/virtfirewalld/virtfirewalld/service/registry"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 )
 
@@ -30,7 +31,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 	refused := s.adoptAll(state, records)
 	s.forgetZones(records)
 	s.restoreLeaving()
-	s.Totals.forget(func(name string) bool { return s.networks[name] == nil })
+	s.Totals.forget(func(name string) bool { _, known := s.registry.Get(name); return !known })
 	members := s.members()
 	s.rememberAll()
 	sync := func() error { _, err := s.active.Sync(ctx, members); return err }
@@ -89,13 +90,13 @@ func (s *Service) idle() Backend {
 func (s *Service) followTakeOver(ctx context.Context) {
 	s.reapplyAdvertisements(ctx, map[string]string{})
 	var nets []network.Network
-	for _, m := range s.all() {
+	for _, m := range s.registry.All() {
 		s.forwardAgain(ctx, m)
 		if m.translates() {
 			nets = append(nets, m.net)
 		}
 	}
-	s.noteSubnets(s.all())
+	s.noteSubnets(s.registry.All())
 	s.retranslate(nets)
 	poke(s.dhcp)
 	poke(s.foreign)
@@ -118,8 +119,5 @@ func (s *Service) restored(e store.Entry, link int, zone *store.ZoneRecord) (*ma
 
 // adopt makes a network known without telling anybody.
 func (s *Service) adopt(m *managed) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.networks[m.net.Name] = m
-	s.bridges[m.net.Bridge] = m.net.Name
+	s.registry.Put([]registry.Change[*managed]{{Next: m}}, nil)
 }

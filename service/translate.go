@@ -71,13 +71,11 @@ func (s *Service) translateEarly(ctx context.Context) {
 func (s *Service) forgetUntranslated() {
 	names := s.early.take()
 	var nets []host.Guests
-	s.mu.RLock()
 	for name := range names {
-		if m := s.networks[name]; m != nil && m.translates() {
+		if m, ok := s.registry.Get(name); ok && m.translates() {
 			nets = append(nets, host.Guests{Network: m.member().Network, Index: m.bridge.index})
 		}
 	}
-	s.mu.RUnlock()
 	if len(nets) == 0 {
 		return
 	}

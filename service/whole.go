@@ -6,29 +6,33 @@ import (
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
+// hostState is what is known of the host.
+type hostState struct {
+	Host
+	noted map[source][]finding.Finding // of no network, by who found them
+}
+
 // HostStatus is the service as a whole.
 func (s *Service) HostStatus() Host {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.host
+	return s.registry.Host().Host
 }
 
 // changeHost changes what the service says of itself and tells of it.
 func (s *Service) changeHost(f func(*Host)) {
-	s.mu.Lock()
-	old := s.host
-	next := old
-	f(&next)
-	s.host = next
-	s.mu.Unlock()
-	if !equalHost(old, next) {
-		s.Notify(HostChanged{Old: old, New: next})
-	}
+	s.registry.EditHost(func(h hostState) hostState {
+		f(&h.Host)
+		return h
+	}, func(old, next hostState) {
+		if !equalHost(old.Host, next.Host) {
+			s.Notify(HostChanged{Old: old.Host, New: next.Host})
+		}
+	})
 }
 
 func equalHost(a, b Host) bool {

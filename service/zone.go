@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
@@ -228,10 +227,9 @@ func (s *Service) changeZones(ctx context.Context, do func(managed []string) ([]
 }
 
 func (s *Service) managedBridges() []string {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	bridges := slices.Collect(maps.Keys(s.bridges))
-	for _, m := range s.networks {
+	var bridges []string
+	for _, m := range s.registry.All() {
+		bridges = append(bridges, m.net.Bridge)
 		if m.renamed() {
 			bridges = append(bridges, m.iface())
 		}

@@ -3,8 +3,6 @@ package service
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
@@ -47,9 +45,7 @@ func isSilence(err error) bool { return zones.IsSilence(err) || errors.Is(err, e
 
 // noteLeaving reports bridges that have yet to leave their zones.
 func (s *Service) noteLeaving() {
-	s.mu.RLock()
-	bridges := slices.Sorted(maps.Keys(s.leaving))
-	s.mu.RUnlock()
+	bridges := s.debts.bridges()
 	if len(bridges) == 0 {
 		s.noteHost(fromZone)
 		return
