@@ -58,27 +58,27 @@ func (s *Service) change(ctx context.Context, name string, zoned func(*managed) 
 
 func (s *Service) changeSteps(ctx context.Context, c *conversation, plan func(*conversation) (intent, error), undo *undoStack) error {
 	var i intent
-	_, err := s.whenLeft(ctx, c, undo, func() (ts []transition, err error) {
+	err := s.onceLeft(ctx, c, undo, func() (ts []transition, err error) {
 		i, err = plan(c)
 		return []transition{i.transition}, err
+	}, func() error {
+		i.transition = s.withLeaving(c, i.transition)
+		back, err := s.commit(ctx, []transition{i.transition}, i.files)
+		if err != nil {
+			return err
+		}
+		uncertain := i.asking(c)
+		s.registry.Reserve(uncertain.change())
+		s.debts.put(uncertain)
+		if uncertain.next != nil {
+			i.held = uncertain.next.zone
+		}
+		undo.add(func() error { return s.revert(i.transition, back) })
+		return nil
 	})
 	if err != nil {
 		return err
 	}
-	i.transition = s.withLeaving(c, i.transition)
-	back, err := s.commit(ctx, []transition{i.transition}, i.files)
-	if err != nil {
-		s.unlock()
-		return err
-	}
-	held := i.asking(c)
-	s.registry.Reserve(held.change())
-	s.debts.put(held)
-	if held.next != nil {
-		i.held = held.next.zone
-	}
-	s.unlock()
-	undo.add(func() error { return s.revert(i.transition, back) })
 	state := zoneState{}
 	if i.next != nil {
 		if state, err = c.enter(ctx, i.transition, undo); err != nil {
@@ -90,27 +90,36 @@ func (s *Service) changeSteps(ctx context.Context, c *conversation, plan func(*c
 	return nil
 }
 
-// whenLeft asks for transitions until every bridge that leaves its zone for
-// good has left it. Where it succeeds the caller holds the lock.
-func (s *Service) whenLeft(ctx context.Context, c *conversation, undo *undoStack, plan func() ([]transition, error)) ([]transition, error) {
+// onceLeft plans transitions and applies them under the change lock, once every
+// bridge that leaves its zone for good has left it. For each that has yet to, the
+// lock is let go, since firewalld is not spoken with under it, and all is planned
+// again.
+func (s *Service) onceLeft(ctx context.Context, c *conversation, undo *undoStack, plan func() ([]transition, error), apply func() error) error {
 	for {
-		if err := s.lock(ctx); err != nil {
-			return nil, err
+		leaving, err := s.unlessLeaving(ctx, c, plan, apply)
+		if err != nil || leaving == nil {
+			return err
 		}
-		ts, err := plan()
-		if err != nil {
-			s.unlock()
-			return nil, err
-		}
-		t, leaves := c.firstToLeave(ts)
-		if !leaves {
-			return ts, nil
-		}
-		s.unlock()
-		if err := c.leave(ctx, t, undo); err != nil {
-			return nil, err
+		if err := c.leave(ctx, *leaving, undo); err != nil {
+			return err
 		}
 	}
+}
+
+// unlessLeaving plans, and applies unless a bridge has to leave its zone first.
+func (s *Service) unlessLeaving(ctx context.Context, c *conversation, plan func() ([]transition, error), apply func() error) (leaving *transition, err error) {
+	if err := s.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer s.unlock()
+	ts, err := plan()
+	if err != nil {
+		return nil, err
+	}
+	if t, leaves := c.firstToLeave(ts); leaves {
+		return &t, nil
+	}
+	return nil, apply()
 }
 
 func (c *conversation) firstToLeave(ts []transition) (transition, bool) {

@@ -37,7 +37,7 @@ func (s *Service) reload(ctx context.Context, c *conversation, undo *undoStack) 
 		decision choice.Decision
 		state    store.State
 	)
-	_, err := s.whenLeft(ctx, c, undo, func() (ts []transition, err error) {
+	return s.onceLeft(ctx, c, undo, func() (ts []transition, err error) {
 		if settings, decision, err = s.decide(ctx); err != nil {
 			return nil, err
 		}
@@ -46,30 +46,31 @@ func (s *Service) reload(ctx context.Context, c *conversation, undo *undoStack) 
 		}
 		// What is wrong with the files shows before anything is moved.
 		return s.reloaded(state)
-	})
-	if err != nil {
-		return err
-	}
-	defer s.unlock()
-	forget := func() (func() error, error) { return s.Files.ForgetRuntimeChanges(state) }
-	err = s.move(ctx, decision.Backend, func() error {
-		ts, err := s.reloaded(state)
-		if err != nil {
+	}, func() error {
+		if err := s.move(ctx, decision.Backend, func() error { return s.applyReloaded(ctx, c, state) }); err != nil {
 			return err
 		}
-		ts = s.allWithLeaving(c, ts)
-		if _, err = s.commit(ctx, ts, forget); err == nil {
-			s.finish(ctx, ts, "Reload")
-			s.oweLeaving(ts)
-		}
-		return err
-	})
-	if err == nil {
 		s.decided(settings.Configured, decision)
 		s.noteRead(state)
 		s.configured(settings, nil)
+		return nil
+	})
+}
+
+// applyReloaded puts what the files say in force.
+func (s *Service) applyReloaded(ctx context.Context, c *conversation, state store.State) error {
+	ts, err := s.reloaded(state)
+	if err != nil {
+		return err
 	}
-	return err
+	ts = s.allWithLeaving(c, ts)
+	forget := func() (func() error, error) { return s.Files.ForgetRuntimeChanges(state) }
+	if _, err = s.commit(ctx, ts, forget); err != nil {
+		return err
+	}
+	s.finish(ctx, ts, "Reload")
+	s.oweLeaving(ts)
+	return nil
 }
 
 // readNetworks reads the files again; one that is broken is an error.

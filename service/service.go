@@ -45,11 +45,14 @@ type Service struct {
 	Deps
 	version string
 
-	// changing is held, as its one token, by whoever changes anything: a
-	// channel, so that waiting for it ends with the caller's context.
+	// Lock order: the turn at a network, a session with firewalld (zoning), the
+	// change lock (changing), the registry's mutexes; never the reverse. The first
+	// three are waited for as long as the caller's context lasts.
+
+	// changing holds the one token of the change lock, which whoever changes
+	// anything has.
 	changing chan struct{}
-	// zoning is held, in the same way, by whoever speaks with firewalld. Who has
-	// changing never waits for it.
+	// zoning holds the one token of a session with firewalld.
 	zoning chan struct{}
 	turns  turns // at changes of single networks
 
