@@ -14,20 +14,32 @@ const mendFile = "mend the file, then `virtfirewallctl reload`"
 // noteBroken logs files that cannot be used, and reports those that no network
 // is in force for.
 func (s *Service) noteBroken(broken []store.FileError) {
-	var fs []finding.Finding
 	for _, b := range broken {
 		switch {
-		case b.Network != "": // which says so itself
+		case b.Network != "":
 			s.logStanding(b)
 		case strings.HasSuffix(b.Path, ".xml"):
 			s.Log.Error("a stored network is left out until its file is right", "file", b.Path, "error", b.Err)
-			fs = append(fs, finding.Finding{ID: finding.FileNeverUsable, Summary: b.Error(), Remedy: mendFile})
 		default:
 			s.Log.Error("what the service stored cannot be used", "file", b.Path, "error", b.Err)
+		}
+	}
+	s.noteHost(fromFile, neverUsable(broken)...)
+}
+
+// neverUsable are the findings of files that no network is in force for; one that
+// is says so itself.
+func neverUsable(broken []store.FileError) (fs []finding.Finding) {
+	for _, b := range broken {
+		switch {
+		case b.Network != "":
+		case strings.HasSuffix(b.Path, ".xml"):
+			fs = append(fs, finding.Finding{ID: finding.FileNeverUsable, Summary: b.Error(), Remedy: mendFile})
+		default:
 			fs = append(fs, finding.Finding{ID: finding.StateFileBroken, Summary: b.Error(), Remedy: "see to it, then `virtfirewallctl reload`"})
 		}
 	}
-	s.noteHost(fromFile, fs...)
+	return fs
 }
 
 func (s *Service) logStanding(b store.FileError) {

@@ -171,7 +171,7 @@ func (s *Service) moveBeside(ctx context.Context, state libvirt.State, nets []ne
 		return nil
 	}
 	if s.active.Name() == choice.IPTables {
-		if _, err := s.active.Sync(ctx, s.members()); err != nil {
+		if _, err := s.syncRules(ctx); err != nil {
 			return err
 		}
 	}

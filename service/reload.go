@@ -73,16 +73,23 @@ func (s *Service) applyReloaded(ctx context.Context, c *conversation, state stor
 	return nil
 }
 
-// readNetworks reads the files again; one that is broken is an error.
+// readNetworks reads the files again; one that is broken is an error, and is
+// found of the networks that stay as they are for it.
 func (s *Service) readNetworks() (store.State, error) {
 	state, broken, err := s.Files.Read()
 	if err != nil {
 		return state, errorf(ApplyFailed, "reading the stored networks: %w", err)
 	}
-	if len(broken) > 0 {
-		return state, errorf(InvalidArgument, "reading %s: %w; mend the file and reload again", broken[0].Path, broken[0].Err)
+	if len(broken) == 0 {
+		return state, nil
 	}
-	return state, nil
+	for _, e := range state.AfterReload() {
+		if e.Fault != nil {
+			s.note(e.Network.Name, fromFile, standing(e)...)
+		}
+	}
+	s.noteHost(fromFile, neverUsable(broken)...)
+	return state, errorf(InvalidArgument, "reading %s: %w; mend the file and reload again", broken[0].Path, broken[0].Err)
 }
 
 // reloaded is the way from what is in force to what the files say.

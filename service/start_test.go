@@ -24,8 +24,10 @@ func TestBrokenFileKeepsTheNetwork(t *testing.T) {
 		ctx := context.Background()
 		r.Write("default.xml", servicetest.NetXML("default", "virbr0", "nat", natNet))
 		r.Start()
-		r.Stop()
 		r.Write("default.xml", "<network>")
+		wantKind(t, "reload of a broken file", r.Service.Reload(ctx), service.InvalidArgument)
+		r.want("broken, not reloaded", service.StateDegraded, finding.FileUnusable)
+		r.Stop()
 		r.Write("new.xml", "<network>")
 		r.Start()
 		pass(moment)
@@ -117,6 +119,19 @@ func TestStartBesideAnotherOwner(t *testing.T) {
 		r.Kernel.Own(nil)
 		pass(time.Minute)
 		r.want("free", service.StateActive, "")
+	})
+}
+
+// TestStartWithIPTablesBesideAnotherOwner of a table with our name, which is
+// nothing that networks in iptables' chains need.
+func TestStartWithIPTablesBesideAnotherOwner(t *testing.T) {
+	virtual(t, func(r *rig) {
+		r.Write("etc/virtfirewalld.conf", "firewall_backend = \"iptables\"\n")
+		r.Write("default.xml", servicetest.NetXML("default", "virbr0", "nat", natNet))
+		r.Kernel.Own(&nftables.OwnedError{Port: 4_000_000})
+		r.Start()
+		pass(moment)
+		r.want("started", service.StateActive, "")
 	})
 }
 

@@ -44,10 +44,8 @@ func (s *Service) takeOver(ctx context.Context) error {
 	} else if err != nil {
 		return errorf(BackendUnavailable, "putting the stored networks in force: %w", err)
 	}
-	if idle := s.idle(); slices.Contains(s.HostStatus().AvailableBackends, idle.Name()) {
-		if err := untilOwnerGone(ctx, func() error { return idle.Vacate(ctx) }); err != nil {
-			return errorf(BackendUnavailable, "taking out what an earlier run left with %s: %w", idle.Name(), err)
-		}
+	if err := s.vacateIdle(ctx); err != nil {
+		return err
 	}
 	if err := s.Files.Keep(state, refused); err != nil {
 		s.Log.Error("a network whose file breaks may not come back as it is", "error", err)
@@ -57,6 +55,24 @@ func (s *Service) takeOver(ctx context.Context) error {
 		s.Log.Info("in force", "networks", len(members), "backend", s.active.Name())
 	}
 	s.sumUpStates()
+	return nil
+}
+
+// vacateIdle takes out what an earlier run left with the backend that is not in
+// use. A table that belongs to another program is none of an earlier run's.
+func (s *Service) vacateIdle(ctx context.Context) error {
+	idle := s.idle()
+	if !slices.Contains(s.HostStatus().AvailableBackends, idle.Name()) {
+		return nil
+	}
+	err := untilOwnerGone(ctx, func() error { return idle.Vacate(ctx) })
+	if errors.As(err, new(*nftables.OwnedError)) {
+		s.Log.Warn("leaving a table alone that another program owns", "backend", s.active.Name(), "error", err)
+		return nil
+	}
+	if err != nil {
+		return errorf(BackendUnavailable, "taking out what an earlier run left with %s: %w", idle.Name(), err)
+	}
 	return nil
 }
 

@@ -118,6 +118,7 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 	for range 2 {
 		r.wantRefusal(r.Manager("Reload"), "InvalidArgument", networksDir+"/kept.xml", "reload")
 	}
+	r.AwaitState("kept", "degraded") // its file says something else than what is in force
 	r.write(networksDir+"/kept.xml", whole)
 	r.write(networksDir+"/fine.xml", lasting("byhand", 3, "nat"))
 	r.wantRefusal(r.Manager("Reload"), "BridgeInUse", "byhand", "runtime")
