@@ -264,7 +264,7 @@ func (s *Service) leaveOldNames(ts []transition) {
 		if _, held := s.registry.HolderOf(t.old.iface()); !held && t.old.zone.bound != "" {
 			s.owe(t.old.iface(), "")
 		}
-		poke(s.outside)
+		s.outside.trigger()
 	}
 }
 

@@ -136,7 +136,7 @@ func (c *conversation) firstToLeave(ts []transition) (transition, bool) {
 func (s *Service) takeBack(undo undoStack) {
 	if err := undo.run(); err != nil {
 		s.Log.Error("taking back a failed change left something behind; reapply mends it", "error", err)
-		s.kick()
+		s.comparison.trigger()
 	}
 }
 
@@ -173,7 +173,7 @@ func (s *Service) settle(ctx context.Context, i intent, zone zoneState) {
 	}
 	s.finish(ctx, []transition{t}, i.cause)
 	if zone.retry {
-		poke(s.outside)
+		s.outside.trigger()
 	}
 }
 

@@ -228,8 +228,8 @@ func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
 	}
 	s.retranslate(fresh)
 	s.leaveOldNames(ts)
-	poke(s.dhcp)
-	poke(s.foreign)
+	s.dhcp.trigger()
+	s.foreign.trigger()
 	s.lookAgain(ctx, ts)
 }
 
@@ -245,15 +245,4 @@ func (s *Service) dhcpBridges() map[string]string {
 		}
 	}
 	return want
-}
-
-// kick asks the run loop for a full comparison.
-func (s *Service) kick() { poke(s.wake) }
-
-// poke leaves a note in a channel of one place.
-func poke(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

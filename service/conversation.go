@@ -69,7 +69,7 @@ func (s *Service) converse(ctx context.Context) *conversation {
 	defer look.Stop()
 	for {
 		if s.mute() {
-			poke(s.outside) // somebody has to find out when it answers again
+			s.outside.trigger() // somebody has to find out when it answers again
 			c.err = errMute
 			return c
 		}

@@ -110,7 +110,7 @@ func (s *Service) readCounters(ctx context.Context, age time.Duration) (map[stri
 		return nil, err
 	}
 	c.value, c.at = s.Totals.raise(seen), time.Now()
-	poke(s.counted)
+	s.counted.trigger()
 	return c.value, nil
 }
 

@@ -42,7 +42,7 @@ func (s *Service) keepZones(ctx context.Context, firewalld <-chan zones.Event) {
 		case <-again.due:
 			again.stop()
 			s.withFirewalld(ctx, s.tryAgain)
-		case <-s.wake:
+		case <-s.comparison:
 			mend = time.After(mendPause)
 		case <-mend:
 			mend = nil
@@ -130,7 +130,7 @@ func (s *Service) tryAgain(ctx context.Context, c *conversation) {
 // firewalld answers: it may yet do what the failed change asked for.
 func (s *Service) owe(iface, zone string) {
 	s.debts.owe(iface, zone)
-	poke(s.outside)
+	s.outside.trigger()
 }
 
 // settled forgets what was owed, unless firewalld fell silent again.
@@ -193,8 +193,8 @@ func (s *Service) compareZones(ctx context.Context, c *conversation, which scope
 	s.refreshHost(ctx, c)
 	s.refill(ctx)
 	s.rebind(ctx, c, which)
-	poke(s.dhcp)
-	poke(s.foreign)
+	s.dhcp.trigger()
+	s.foreign.trigger()
 }
 
 // refill puts iptables rules back: firewalld flushes the tables when it starts
@@ -222,7 +222,7 @@ func (s *Service) endMoves(ctx context.Context) {
 		}
 		s.publish(ts)
 	})
-	poke(s.outside)
+	s.outside.trigger()
 }
 
 // acceptMoves notes that somebody put bridges elsewhere with firewall-cmd: that

@@ -73,7 +73,7 @@ func (s *Service) besideLibvirt(ctx context.Context) {
 // followLibvirt has libvirt looked at when it starts or stops a network or its
 // daemon starts, so that a host where nothing of that happens is left asleep.
 func (s *Service) followLibvirt(ctx context.Context) {
-	changed := func() { poke(s.foreign) }
+	changed := func() { s.foreign.trigger() }
 	if err := s.Libvirt.Follow(ctx, changed); err != nil {
 		s.complain(ctx, slog.LevelWarn, "looking at what libvirt has every ten seconds", err)
 	}

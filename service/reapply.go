@@ -79,9 +79,9 @@ func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
 	}
 	s.noteSubnets(s.registry.All())
 	s.retranslate(nets)
-	poke(s.dhcp)
-	poke(s.foreign)
-	poke(s.unforwarded)
+	s.dhcp.trigger()
+	s.foreign.trigger()
+	s.unforwarded.trigger()
 	for name, cause := range mended {
 		s.repaired(name, cause)
 		s.Notify(Repaired{Name: name, Cause: cause})

@@ -59,7 +59,7 @@ func (s *Service) rebind(ctx context.Context, c *conversation, which scope) (men
 		c.pass(ctx)
 	}
 	s.complainOfZones(slices.Concat(right, wrong))
-	poke(s.outside) // where it did not succeed
+	s.outside.trigger() // where it did not succeed
 	return mended
 }
 

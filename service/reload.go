@@ -24,7 +24,7 @@ func (s *Service) Reload(ctx context.Context) error {
 	}
 	if !c.held {
 		s.endMoves(ctx)
-		s.kick()
+		s.comparison.trigger()
 		return nil
 	}
 	s.zonesAnew(ctx, c)

@@ -29,8 +29,8 @@ func (s *Service) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case sign := <-s.pulse:
-			close(sign)
+		case answer := <-s.probe:
+			close(answer)
 		case c, ok := <-links:
 			if !ok { // the monitor has ended, and says why in the log
 				links = nil
@@ -47,7 +47,7 @@ func (s *Service) withLock(ctx context.Context, f func(context.Context)) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
 	if s.lock(ctx) != nil {
-		s.kick()
+		s.comparison.trigger()
 		return
 	}
 	defer s.unlock()
@@ -75,7 +75,7 @@ func (s *Service) mend(ctx context.Context) {
 	defer cancel()
 	if _, err := s.reapply(ctx, everything); err != nil {
 		s.complain(ctx, slog.LevelError, "mending after a failure", err)
-		s.kick()
+		s.comparison.trigger()
 	}
 }
 
@@ -91,14 +91,14 @@ func (s *Service) relink(ctx context.Context, changes []watch.Change) {
 			s.refreshUplinks(ctx)
 			continue
 		case watch.ForwardingOff:
-			poke(s.unforwarded)
+			s.unforwarded.trigger()
 			continue
 		case watch.Advertised:
 			s.heard(c.New.Index)
 			continue
 		}
 		if c.Kind != watch.Gone && s.isDevice(c.New.Name) {
-			poke(s.unforwarded)
+			s.unforwarded.trigger()
 		}
 		for _, name := range []string{c.Old.Name, c.New.Name} {
 			if network, ok := s.registry.ConfiguredFor(name); ok {
@@ -132,7 +132,7 @@ func (s *Service) relinked(name string) (transition, bool) {
 	b, err := s.look(m.net.Bridge, m.bridge.index, s.takenFrom(name))
 	if err != nil {
 		s.Log.Error("looking at a bridge that changed", "network", name, "error", err)
-		s.kick()
+		s.comparison.trigger()
 		return transition{}, false
 	}
 	next := *m
@@ -156,7 +156,7 @@ func (s *Service) applyLinks(ctx context.Context, ts []transition, cause string)
 		}
 		if err := s.active.Apply(ctx, c); err != nil {
 			s.complain(ctx, slog.LevelError, "following changed bridges in the rules", err)
-			s.kick()
+			s.comparison.trigger()
 			return
 		}
 	}
@@ -172,7 +172,7 @@ func (s *Service) routesChanged(ctx context.Context) {
 			s.heard(r.Index)
 		}
 	}
-	poke(s.unforwarded)
+	s.unforwarded.trigger()
 	for _, m := range s.registry.All() {
 		if len(m.noted[fromForwarding]) > 0 {
 			s.forwardAgain(ctx, m)

@@ -167,8 +167,8 @@ func (s *Service) moved(old Backend) {
 	}
 	s.publish(ts)
 	s.noteRepairs()
-	poke(s.dhcp)
-	poke(s.foreign)
+	s.dhcp.trigger()
+	s.foreign.trigger()
 	details := []any{"from", old.Name(), "backend", name, "networks", len(s.registry.All())}
 	if name == choice.IPTables {
 		details = append(details, "variant", s.Backends.Variant())
@@ -188,5 +188,5 @@ func (s *Service) activate(b Backend) {
 	s.active = b
 	s.counters.value = nil
 	s.repairs = repairs{}
-	poke(s.moving)
+	s.moving.trigger()
 }

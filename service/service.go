@@ -63,17 +63,17 @@ type Service struct {
 	active Backend      // the one that holds the rules; changed under changing too
 
 	counters counterCache
-	counted  chan struct{}      // says that counters were read
-	wake     chan struct{}      // asks for a full comparison
-	outside  chan struct{}      // says that a bridge may be outside its zone
-	dhcp     chan struct{}      // says that bridges may serve DHCP that did not, or the reverse
-	foreign  chan struct{}      // says that libvirt may have another network, or have left something for one
-	pulse    chan chan struct{} // asks the loop that follows the links for a sign of life
-	moving   chan struct{}      // says that another backend may hold the rules
 	loops    sync.WaitGroup
 	stop     context.CancelFunc
 
-	unforwarded chan struct{} // says that forwarding may be off
+	comparison  signal             // asks for a full comparison
+	outside     signal             // says that a bridge may be outside its zone
+	moving      signal             // says that another backend may hold the rules
+	probe       chan chan struct{} // the loop that follows the links closes what it receives
+	counted     signal             // says that counters were read
+	dhcp        signal             // says that bridges may serve DHCP that did not, or the reverse
+	foreign     signal             // says that libvirt may have another network, or have left something for one
+	unforwarded signal             // says that forwarding may be off
 
 	repairs repairs // whoever holds changing
 
@@ -90,17 +90,18 @@ func New(version string, d Deps) *Service {
 		zoning:   make(chan struct{}, 1),
 		registry: registry.New[*managed](hostState{Host: Host{Version: version}}),
 		debts:    debts{owed: map[string]string{}, leaving: map[string]*managed{}},
-		counted:  make(chan struct{}, 1),
-		wake:     make(chan struct{}, 1),
-		outside:  make(chan struct{}, 1),
-		pulse:    make(chan chan struct{}),
-		dhcp:     make(chan struct{}, 1),
-		foreign:  make(chan struct{}, 1),
-		moving:   make(chan struct{}, 1),
+
+		comparison:  newSignal(),
+		outside:     newSignal(),
+		moving:      newSignal(),
+		probe:       make(chan chan struct{}),
+		counted:     newSignal(),
+		dhcp:        newSignal(),
+		foreign:     newSignal(),
+		unforwarded: newSignal(),
 	}
-	s.early.wake = make(chan struct{}, 1)
-	s.unforwarded = make(chan struct{}, 1)
-	s.states.wake = make(chan struct{}, 1)
+	s.early.wake = newSignal()
+	s.states.wake = newSignal()
 	if d.Records == nil {
 		s.Records = noRecords{}
 	}
@@ -186,19 +187,19 @@ func (s *Service) Close() error {
 	return s.Files.SaveCounters(totals)
 }
 
-// Alive says whether changes can still be made, and whether the host's links
+// Alive reports whether changes can still be made, and whether the host's links
 // are still followed, within the context's time.
 func (s *Service) Alive(ctx context.Context) bool {
 	if s.lock(ctx) != nil {
 		return false
 	}
 	s.unlock()
-	sign := make(chan struct{})
+	answer := make(chan struct{})
 	select {
-	case s.pulse <- sign:
+	case s.probe <- answer:
 	case <-ctx.Done():
 		return false
 	}
-	<-sign
+	<-answer
 	return true
 }

@@ -27,7 +27,7 @@ type stateLog struct {
 	mu     sync.Mutex
 	open   bool                 // false until the start has summed up
 	recent map[string]*flapping // by network
-	wake   chan struct{}        // changes were left out
+	wake   signal               // changes were left out
 }
 
 // flapping is one network's changes of State in a window.
@@ -60,7 +60,7 @@ func (l *stateLog) allows(network string, now time.Time) bool {
 		return true
 	}
 	f.unsaid++
-	poke(l.wake)
+	l.wake.trigger()
 	return false
 }
 

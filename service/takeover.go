@@ -40,7 +40,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 		// Who waits for the other program to end sees why in the State.
 		s.noteRules(err)
 		s.Log.Error("putting the networks in force", "error", err)
-		s.kick()
+		s.comparison.trigger()
 	} else if err != nil {
 		return errorf(BackendUnavailable, "putting the stored networks in force: %w", err)
 	}
@@ -114,8 +114,8 @@ func (s *Service) followTakeOver(ctx context.Context) {
 	}
 	s.noteSubnets(s.registry.All())
 	s.retranslate(nets)
-	poke(s.dhcp)
-	poke(s.foreign)
+	s.dhcp.trigger()
+	s.foreign.trigger()
 }
 
 // restored is a stored network as it will be. What the host has under its

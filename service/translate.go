@@ -17,7 +17,7 @@ const translationPause = 50 * time.Millisecond
 // the connections of the whole machine, which takes it 20 ms where it has
 // memory for many, and looking once for several networks costs no more.
 type untranslated struct {
-	wake chan struct{}
+	wake signal
 
 	mu       sync.Mutex
 	networks map[string]bool
@@ -46,7 +46,7 @@ func (s *Service) retranslate(nets []network.Network) {
 		u.networks[n.Name] = true
 	}
 	u.mu.Unlock()
-	poke(u.wake)
+	u.wake.trigger()
 }
 
 // translateEarly does what retranslate asks for, until the context ends and
