@@ -228,8 +228,8 @@ func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
 	}
 	s.retranslate(fresh)
 	s.leaveOldNames(ts)
-	s.dhcp.trigger()
-	s.foreign.trigger()
+	s.workers.checksums.trigger()
+	s.workers.libvirt.trigger()
 	s.lookAgain(ctx, ts)
 }
 

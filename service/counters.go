@@ -110,7 +110,7 @@ func (s *Service) readCounters(ctx context.Context, age time.Duration) (map[stri
 		return nil, err
 	}
 	c.value, c.at = s.Totals.raise(seen), time.Now()
-	s.counted.trigger()
+	s.workers.counters.trigger()
 	return c.value, nil
 }
 
@@ -159,21 +159,12 @@ func (s *Service) keepCounters(ctx context.Context, ts []transition) error {
 	return nil
 }
 
-// followCounters keeps what clients have seen, until the context ends.
-func (s *Service) followCounters(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.counted:
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(counterSavePause):
-		}
+// counterWorker keeps what clients have seen.
+func (s *Service) counterWorker() *worker {
+	return &worker{signal: newSignal(), pause: counterSavePause, work: func(context.Context) (never time.Time) {
 		s.counters.Lock()
+		defer s.counters.Unlock()
 		s.saveCounters()
-		s.counters.Unlock()
-	}
+		return never
+	}}
 }

@@ -70,25 +70,14 @@ func (s *Service) isDevice(name string) bool {
 	return false
 }
 
-// followForwarding puts forwarding back that somebody switches off: the host's,
+// forwardingWorker puts forwarding back that somebody switches off: the host's,
 // a bridge's or an uplink's.
-func (s *Service) followForwarding(ctx context.Context) {
+func (s *Service) forwardingWorker() *worker {
 	quarrels := fights{}
-	var timer <-chan time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.unforwarded:
-		case <-timer:
-		}
-		timer = nil
-		s.withLock(ctx, func(ctx context.Context) {
-			if next := s.mendForwarding(ctx, quarrels); !next.IsZero() {
-				timer = time.After(time.Until(next))
-			}
-		})
-	}
+	return &worker{signal: newSignal(), work: func(ctx context.Context) (next time.Time) {
+		s.withLock(ctx, func(ctx context.Context) { next = s.mendForwarding(ctx, quarrels) })
+		return next
+	}}
 }
 
 // mendForwarding is one look at forwarding. next is when to look again in a

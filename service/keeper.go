@@ -193,8 +193,8 @@ func (s *Service) compareZones(ctx context.Context, c *conversation, which scope
 	s.refreshHost(ctx, c)
 	s.refill(ctx)
 	s.rebind(ctx, c, which)
-	s.dhcp.trigger()
-	s.foreign.trigger()
+	s.workers.checksums.trigger()
+	s.workers.libvirt.trigger()
 }
 
 // refill puts iptables rules back: firewalld flushes the tables when it starts

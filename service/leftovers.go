@@ -36,25 +36,12 @@ type libvirtLook struct {
 	last    failure
 }
 
-// besideLibvirt goes by what libvirt has, whenever that may be other than
-// before, until the context ends: libvirt's rules for networks that it has stay,
-// and those that it left behind for our networks go.
-func (s *Service) besideLibvirt(ctx context.Context) {
+// libvirtWorker goes by what libvirt has, whenever that may be other than
+// before: libvirt's rules for networks that it has stay, and those that it left
+// behind for our networks go.
+func (s *Service) libvirtWorker() *worker {
 	var look libvirtLook
-	var again <-chan time.Time // nil while nothing can change by itself
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-again:
-		case <-s.foreign:
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(leftoverPause):
-			}
-		}
-		again = nil
+	return &worker{signal: newSignal(), pause: leftoverPause, work: func(ctx context.Context) (again time.Time) {
 		s.withLock(ctx, func(one context.Context) {
 			wait, err := s.lookAtLibvirt(one, &look)
 			if look.last = s.complainOnce(ctx, look.last, err); look.last.failed {
@@ -64,24 +51,24 @@ func (s *Service) besideLibvirt(ctx context.Context) {
 				look.retry = 0
 			}
 			if wait > 0 {
-				again = time.After(wait)
+				again = time.Now().Add(wait - leftoverPause) // which comes before each look
 			}
 		})
-	}
+		return again
+	}}
 }
 
 // followLibvirt has libvirt looked at when it starts or stops a network or its
 // daemon starts, so that a host where nothing of that happens is left asleep.
 func (s *Service) followLibvirt(ctx context.Context) {
-	changed := func() { s.foreign.trigger() }
-	if err := s.Libvirt.Follow(ctx, changed); err != nil {
+	if err := s.Libvirt.Follow(ctx, s.workers.libvirt.trigger); err != nil {
 		s.complain(ctx, slog.LevelWarn, "looking at what libvirt has every ten seconds", err)
 	}
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-time.After(10 * time.Second):
-			changed()
+			s.workers.libvirt.trigger()
 		}
 	}
 }

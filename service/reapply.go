@@ -79,9 +79,9 @@ func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
 	}
 	s.noteSubnets(s.registry.All())
 	s.retranslate(nets)
-	s.dhcp.trigger()
-	s.foreign.trigger()
-	s.unforwarded.trigger()
+	s.workers.checksums.trigger()
+	s.workers.libvirt.trigger()
+	s.workers.forwarding.trigger()
 	for name, cause := range mended {
 		s.repaired(name, cause)
 		s.Notify(Repaired{Name: name, Cause: cause})

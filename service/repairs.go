@@ -106,14 +106,6 @@ func opponentOf(touches []watch.Touch) (by opponent) {
 	return by
 }
 
-// alarm tells when a time has come; the zero time never comes.
-func alarm(at time.Time) <-chan time.Time {
-	if at.IsZero() {
-		return nil
-	}
-	return time.After(time.Until(at))
-}
-
 // repair puts rules back that are not as they should be, and tells of it.
 func (s *Service) repair(ctx context.Context, cause string) (damaged []string, err error) {
 	if damaged, err = s.syncRules(ctx); err != nil || len(damaged) == 0 {

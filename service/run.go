@@ -91,14 +91,14 @@ func (s *Service) relink(ctx context.Context, changes []watch.Change) {
 			s.refreshUplinks(ctx)
 			continue
 		case watch.ForwardingOff:
-			s.unforwarded.trigger()
+			s.workers.forwarding.trigger()
 			continue
 		case watch.Advertised:
 			s.heard(c.New.Index)
 			continue
 		}
 		if c.Kind != watch.Gone && s.isDevice(c.New.Name) {
-			s.unforwarded.trigger()
+			s.workers.forwarding.trigger()
 		}
 		for _, name := range []string{c.Old.Name, c.New.Name} {
 			if network, ok := s.registry.ConfiguredFor(name); ok {
@@ -172,7 +172,7 @@ func (s *Service) routesChanged(ctx context.Context) {
 			s.heard(r.Index)
 		}
 	}
-	s.unforwarded.trigger()
+	s.workers.forwarding.trigger()
 	for _, m := range s.registry.All() {
 		if len(m.noted[fromForwarding]) > 0 {
 			s.forwardAgain(ctx, m)
@@ -180,26 +180,14 @@ func (s *Service) routesChanged(ctx context.Context) {
 	}
 }
 
-// helpDHCP keeps checksum help on the bridges that serve DHCP.
-func (s *Service) helpDHCP(ctx context.Context) {
-	pause := dhcpPause
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.dhcp:
+// checksumWorker keeps checksum help on the bridges that serve DHCP.
+func (s *Service) checksumWorker() *worker {
+	return &worker{signal: newSignal(), pause: dhcpPause, share: dhcpShare, work: func(ctx context.Context) (never time.Time) {
+		ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+		defer cancel()
+		if err := s.Host.FillChecksums(ctx, s.dhcpBridges()); err != nil {
+			s.complain(ctx, slog.LevelWarn, "DHCP replies may carry bad checksums", err)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-		begin := time.Now()
-		one, cancel := context.WithTimeout(ctx, eventTimeout)
-		if err := s.Host.FillChecksums(one, s.dhcpBridges()); err != nil {
-			s.complain(one, slog.LevelWarn, "DHCP replies may carry bad checksums", err)
-		}
-		cancel()
-		pause = max(dhcpPause, dhcpShare*time.Since(begin))
-	}
+		return never
+	}}
 }

@@ -167,8 +167,8 @@ func (s *Service) moved(old Backend) {
 	}
 	s.publish(ts)
 	s.noteRepairs()
-	s.dhcp.trigger()
-	s.foreign.trigger()
+	s.workers.checksums.trigger()
+	s.workers.libvirt.trigger()
 	details := []any{"from", old.Name(), "backend", name, "networks", len(s.registry.All())}
 	if name == choice.IPTables {
 		details = append(details, "variant", s.Backends.Variant())

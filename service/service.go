@@ -63,23 +63,31 @@ type Service struct {
 	active Backend      // the one that holds the rules; changed under changing too
 
 	counters counterCache
+	workers  workers
 	loops    sync.WaitGroup
 	stop     context.CancelFunc
 
-	comparison  signal             // asks for a full comparison
-	outside     signal             // says that a bridge may be outside its zone
-	moving      signal             // says that another backend may hold the rules
-	probe       chan chan struct{} // the loop that follows the links closes what it receives
-	counted     signal             // says that counters were read
-	dhcp        signal             // says that bridges may serve DHCP that did not, or the reverse
-	foreign     signal             // says that libvirt may have another network, or have left something for one
-	unforwarded signal             // says that forwarding may be off
+	comparison signal             // asks for a full comparison
+	outside    signal             // says that a bridge may be outside its zone
+	moving     signal             // says that another backend may hold the rules
+	probe      chan chan struct{} // the loop that follows the links closes what it receives
 
 	repairs repairs // whoever holds changing
 
 	early untranslated
 
 	states stateLog
+}
+
+// workers are those that calls and other loops trigger, each when what is said
+// of it here may be so.
+type workers struct {
+	checksums   *worker // bridges serve DHCP that did not, or the reverse
+	connections *worker // connections began before their translation was there
+	counters    *worker // counters were read
+	forwarding  *worker // forwarding is off
+	libvirt     *worker // libvirt has another network, or has left something for one
+	states      *worker // changes of State have no line in the log
 }
 
 // New makes a service that does nothing until Start.
@@ -91,17 +99,19 @@ func New(version string, d Deps) *Service {
 		registry: registry.New[*managed](hostState{Host: Host{Version: version}}),
 		debts:    debts{owed: map[string]string{}, leaving: map[string]*managed{}},
 
-		comparison:  newSignal(),
-		outside:     newSignal(),
-		moving:      newSignal(),
-		probe:       make(chan chan struct{}),
-		counted:     newSignal(),
-		dhcp:        newSignal(),
-		foreign:     newSignal(),
-		unforwarded: newSignal(),
+		comparison: newSignal(),
+		outside:    newSignal(),
+		moving:     newSignal(),
+		probe:      make(chan chan struct{}),
 	}
-	s.early.wake = newSignal()
-	s.states.wake = newSignal()
+	s.workers = workers{
+		checksums:   s.checksumWorker(),
+		connections: s.connectionWorker(),
+		counters:    s.counterWorker(),
+		forwarding:  s.forwardingWorker(),
+		libvirt:     s.libvirtWorker(),
+		states:      s.stateWorker(),
+	}
 	if d.Records == nil {
 		s.Records = noRecords{}
 	}
@@ -154,15 +164,12 @@ func (s *Service) Start(ctx context.Context) error {
 		for range firewalld { // closed when nobody watches any more
 		}
 	})
-	s.loops.Go(func() { s.followForwarding(loop) })
-	s.loops.Go(func() { s.followTable(loop) })
 	s.loops.Go(func() { s.followChains(loop) })
-	s.loops.Go(func() { s.helpDHCP(loop) })
-	s.loops.Go(func() { s.besideLibvirt(loop) })
 	s.loops.Go(func() { s.followLibvirt(loop) })
-	s.loops.Go(func() { s.translateEarly(loop) })
-	s.loops.Go(func() { s.followCounters(loop) })
-	s.loops.Go(func() { s.followStates(loop) })
+	t := s.workers
+	for _, w := range []*worker{t.checksums, t.connections, t.counters, t.forwarding, t.libvirt, t.states, s.tableWorker()} {
+		s.loops.Go(func() { w.run(loop) })
+	}
 	return nil
 }
 

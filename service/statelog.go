@@ -27,7 +27,6 @@ type stateLog struct {
 	mu     sync.Mutex
 	open   bool                 // false until the start has summed up
 	recent map[string]*flapping // by network
-	wake   signal               // changes were left out
 }
 
 // flapping is one network's changes of State in a window.
@@ -60,7 +59,6 @@ func (l *stateLog) allows(network string, now time.Time) bool {
 		return true
 	}
 	f.unsaid++
-	l.wake.trigger()
 	return false
 }
 
@@ -73,19 +71,19 @@ func (l *stateLog) forget(network string) {
 
 // due takes the networks whose window has ended, with how many of their changes
 // were left out, and returns when the next one ends.
-func (l *stateLog) due(now time.Time) (unsaid map[string]int, next time.Duration) {
+func (l *stateLog) due(now time.Time) (unsaid map[string]int, next time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	unsaid = map[string]int{}
 	for network, f := range l.recent {
-		switch left := flapWindow - now.Sub(f.since); {
-		case left <= 0 && f.unsaid > 0:
-			unsaid[network] = f.unsaid
+		switch end := f.since.Add(flapWindow); {
+		case !now.Before(end):
+			if f.unsaid > 0 {
+				unsaid[network] = f.unsaid
+			}
 			delete(l.recent, network)
-		case left <= 0:
-			delete(l.recent, network)
-		case f.unsaid > 0 && (next == 0 || left < next):
-			next = left
+		case f.unsaid > 0 && (next.IsZero() || end.Before(next)):
+			next = end
 		}
 	}
 	return unsaid, next
@@ -113,8 +111,12 @@ func (s *Service) reportStates(changes []registry.Change[*managed]) {
 	var changed []Status
 	for _, c := range changes {
 		t := transition{old: c.Old, next: c.Next}
-		if t.changedState() && s.states.allows(t.name(), time.Now()) {
+		switch {
+		case !t.changedState():
+		case s.states.allows(t.name(), time.Now()):
 			changed = append(changed, t.next.status())
+		default:
+			s.workers.states.trigger()
 		}
 	}
 	s.logStates(changed)
@@ -189,28 +191,18 @@ func (st Status) level() slog.Level {
 	return slog.LevelInfo
 }
 
-// followStates sums up the changes of networks that had too many of them.
-func (s *Service) followStates(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.states.wake:
-		}
-		for next := s.sumUpFlapping(time.Now()); next > 0; next = s.sumUpFlapping(time.Now()) {
-			select {
-			case <-ctx.Done():
-				s.sumUpFlapping(time.Now().Add(flapWindow))
-				return
-			case <-time.After(next):
-			}
-		}
+// stateWorker sums up the changes of networks that had too many of them.
+func (s *Service) stateWorker() *worker {
+	return &worker{
+		signal: newSignal(),
+		work:   func(context.Context) time.Time { return s.sumUpFlapping(time.Now()) },
+		last:   func() { s.sumUpFlapping(time.Now().Add(flapWindow)) },
 	}
 }
 
 // sumUpFlapping logs what was left out until now, and returns when there is
-// more to sum up; 0 for never.
-func (s *Service) sumUpFlapping(now time.Time) time.Duration {
+// more to sum up; the zero time for never.
+func (s *Service) sumUpFlapping(now time.Time) time.Time {
 	unsaid, next := s.states.due(now)
 	for name, n := range unsaid {
 		if st, ok := s.NetworkStatus(name); ok {

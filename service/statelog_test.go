@@ -102,7 +102,7 @@ func TestFlappingIsSummedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, log := stateRig(1)
 		s.sumUpStates()
-		s.loops.Go(func() { s.followStates(t.Context()) })
+		s.loops.Go(func() { s.workers.states.run(t.Context()) })
 		for range 50 {
 			s.note("n0", fromForwarding, off())
 			s.note("n0", fromForwarding)

@@ -40,24 +40,12 @@ func culprits(touches []watch.Touch) string {
 	return strings.Join(names, " and ")
 }
 
-// followTable puts the rules back after another program's flush: a table can be
+// tableWorker puts the rules back after another program's flush: a table can be
 // protected from it only since Linux 6.9, and need not be (own_table).
-func (s *Service) followTable(ctx context.Context) {
-	var next, again time.Time // not to be looked at before, and to be looked at without an event
+func (s *Service) tableWorker() *worker {
+	var again time.Time
 	var touches []watch.Touch // since all was right, the last one of each program
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.Table.Touched():
-		case <-alarm(again):
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(max(touchPause, time.Until(next))):
-		}
-		begin := time.Now()
+	return &worker{events: s.Table.Touched(), pause: touchPause, share: touchShare, work: func(ctx context.Context) time.Time {
 		touches = lastTouches(touches, s.Table.Take())
 		s.withLock(ctx, func(ctx context.Context) {
 			again = s.mendTable(ctx, touches)
@@ -65,8 +53,8 @@ func (s *Service) followTable(ctx context.Context) {
 				touches = nil
 			}
 		})
-		next = time.Now().Add(touchShare * time.Since(begin))
-	}
+		return again
+	}}
 }
 
 // mendTable puts rules back in the table, and returns when to look at it again

@@ -114,8 +114,8 @@ func (s *Service) followTakeOver(ctx context.Context) {
 	}
 	s.noteSubnets(s.registry.All())
 	s.retranslate(nets)
-	s.dhcp.trigger()
-	s.foreign.trigger()
+	s.workers.checksums.trigger()
+	s.workers.libvirt.trigger()
 }
 
 // restored is a stored network as it will be. What the host has under its

@@ -9,16 +9,14 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// translationPause is how long networks gather after a look at the connections.
-const translationPause = 50 * time.Millisecond
+// translationRest is how long networks gather after a look at the connections.
+const translationRest = 50 * time.Millisecond
 
 // untranslated are the networks whose connections may have begun before their
 // translation was there. They are looked for beside the calls: the kernel walks
 // the connections of the whole machine, which takes it 20 ms where it has
 // memory for many, and looking once for several networks costs no more.
 type untranslated struct {
-	wake signal
-
 	mu       sync.Mutex
 	networks map[string]bool
 }
@@ -46,24 +44,16 @@ func (s *Service) retranslate(nets []network.Network) {
 		u.networks[n.Name] = true
 	}
 	u.mu.Unlock()
-	u.wake.trigger()
+	s.workers.connections.trigger()
 }
 
-// translateEarly does what retranslate asks for, until the context ends and
-// nothing is left to do.
-func (s *Service) translateEarly(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			s.forgetUntranslated()
-			return
-		case <-s.early.wake:
-		}
-		s.forgetUntranslated()
-		select {
-		case <-ctx.Done():
-		case <-time.After(translationPause):
-		}
+// connectionWorker does what retranslate asks for, also that which is left to do
+// when the service ends.
+func (s *Service) connectionWorker() *worker {
+	return &worker{
+		signal: newSignal(), rest: translationRest,
+		work: func(context.Context) (never time.Time) { s.forgetUntranslated(); return never },
+		last: s.forgetUntranslated,
 	}
 }
 
