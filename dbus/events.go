@@ -12,10 +12,10 @@ const maxQueued = 1 << 16
 // and the one goroutine that emits them. Beside events it carries marks, which
 // tell a waiter that all before them is emitted.
 type queue[T any] struct {
-	mu     sync.Mutex
-	items  []item[T]
-	closed bool
-	wake   chan struct{} // holds one token while there may be items
+	mu      sync.Mutex
+	items   []item[T]
+	closed  bool
+	trigger chan struct{} // holds one token while there may be items
 }
 
 type item[T any] struct {
@@ -24,7 +24,7 @@ type item[T any] struct {
 }
 
 func newQueue[T any]() *queue[T] {
-	return &queue[T]{wake: make(chan struct{}, 1)}
+	return &queue[T]{trigger: make(chan struct{}, 1)}
 }
 
 // add puts an item last. It is false when the queue is full or closed.
@@ -41,7 +41,7 @@ func (q *queue[T]) add(i item[T]) bool {
 
 func (q *queue[T]) signal() {
 	select {
-	case q.wake <- struct{}{}:
+	case q.trigger <- struct{}{}:
 	default:
 	}
 }
@@ -69,7 +69,7 @@ func (q *queue[T]) close() {
 // each gives the events to emit, one after the other, until the queue is
 // closed and empty.
 func (q *queue[T]) each(emit func(T)) {
-	for range q.wake {
+	for range q.trigger {
 		q.mu.Lock()
 		batch, closed := q.items, q.closed
 		q.items = nil

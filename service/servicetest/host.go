@@ -220,15 +220,15 @@ func (l *Libvirt) Remove(context.Context, []network.Network, xtables.Variant) (n
 // Touches are other programs' changes of rules, as the watch of the nft table or
 // of iptables' chains tells them.
 type Touches struct {
-	mu     sync.Mutex
-	poke   chan struct{}
-	legacy chan struct{}
-	took   []watch.Touch
+	mu      sync.Mutex
+	touched chan struct{}
+	legacy  chan struct{}
+	took    []watch.Touch
 }
 
 // NewTouches returns a watch that nothing happens on.
 func NewTouches() *Touches {
-	return &Touches{poke: make(chan struct{}, 1), legacy: make(chan struct{}, 1)}
+	return &Touches{touched: make(chan struct{}, 1), legacy: make(chan struct{}, 1)}
 }
 
 // Touch tells of a program.
@@ -237,7 +237,7 @@ func (t *Touches) Touch(program string, pid int) {
 	t.took = append(t.took, watch.Touch{Program: program, PID: pid})
 	t.mu.Unlock()
 	select {
-	case t.poke <- struct{}{}:
+	case t.touched <- struct{}{}:
 	default:
 	}
 }
@@ -246,7 +246,7 @@ func (t *Touches) Touch(program string, pid int) {
 func (t *Touches) Call() { t.legacy <- struct{}{} }
 
 // Touched tells that there is something to take.
-func (t *Touches) Touched() <-chan struct{} { return t.poke }
+func (t *Touches) Touched() <-chan struct{} { return t.touched }
 
 // Take returns what happened since the last time.
 func (t *Touches) Take() []watch.Touch {
@@ -261,7 +261,7 @@ func (t *Touches) Take() []watch.Touch {
 func (t *Touches) Watch(string) (service.ChainWatch, error) { return t, nil }
 
 // NFT and Legacy are the two sorts of news.
-func (t *Touches) NFT() <-chan struct{} { return t.poke }
+func (t *Touches) NFT() <-chan struct{} { return t.touched }
 
 // Legacy tells of calls of the legacy variant.
 func (t *Touches) Legacy() <-chan struct{} { return t.legacy }

@@ -34,11 +34,11 @@ const (
 // those in other network namespaces that share the file. Its methods may be
 // called from any goroutine.
 type Lock struct {
-	path string
-	log  *slog.Logger
-	fd   int
-	file *os.File // of fd, for reading that Close ends
-	poke chan struct{}
+	path    string
+	log     *slog.Logger
+	fd      int
+	file    *os.File // of fd, for reading that Close ends
+	touched chan struct{}
 
 	folder, lock int // watches; negative for none
 
@@ -57,7 +57,7 @@ func WatchLock(path string, log *slog.Logger) (*Lock, error) {
 	}
 	l := &Lock{
 		path: path, log: log, fd: fd, file: os.NewFile(uintptr(fd), "inotify"),
-		poke: make(chan struct{}, 1), folder: -1, lock: -1,
+		touched: make(chan struct{}, 1), folder: -1, lock: -1,
 	}
 	if err := l.find(); err != nil {
 		return nil, errors.Join(err, l.file.Close())
@@ -68,7 +68,7 @@ func WatchLock(path string, log *slog.Logger) (*Lock, error) {
 
 // Touched says that there may have been calls. Those that follow one another
 // before it is read are one.
-func (l *Lock) Touched() <-chan struct{} { return l.poke }
+func (l *Lock) Touched() <-chan struct{} { return l.touched }
 
 // Close ends the watch and waits for its goroutine.
 func (l *Lock) Close() error {
@@ -162,7 +162,7 @@ func (l *Lock) handle(events []byte) {
 
 func (l *Lock) touch() {
 	select {
-	case l.poke <- struct{}{}:
+	case l.touched <- struct{}{}:
 	default:
 	}
 }

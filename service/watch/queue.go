@@ -17,7 +17,7 @@ type queue struct {
 	out chan Change
 
 	mu      sync.Mutex
-	wake    chan struct{} // of size 1: something is in pending
+	trigger chan struct{} // of size 1: something is in pending
 	on      bool          // before start nothing is told
 	pending []Change      // undelivered, oldest first
 	told    map[int]Link  // what the consumer knows
@@ -26,7 +26,7 @@ type queue struct {
 }
 
 func newQueue() *queue {
-	return &queue{out: make(chan Change), wake: make(chan struct{}, 1), limit: longestQueue}
+	return &queue{out: make(chan Change), trigger: make(chan struct{}, 1), limit: longestQueue}
 }
 
 // start begins telling, from the cache as it is.
@@ -57,7 +57,7 @@ func (q *queue) push(c Change) {
 		q.limit = max(longestQueue, 2*len(q.pending))
 	}
 	select {
-	case q.wake <- struct{}{}:
+	case q.trigger <- struct{}{}:
 	default:
 	}
 }
@@ -81,7 +81,7 @@ func (q *queue) deliver(ctx context.Context) {
 		c, ok := q.pop()
 		if !ok {
 			select {
-			case <-q.wake:
+			case <-q.trigger:
 				continue
 			case <-ctx.Done():
 				return

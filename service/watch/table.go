@@ -65,7 +65,7 @@ func WatchTables(cfg TablesConfig) (*Tables, error) {
 // Subscribe has changes of these tables told, from now on. The tables need not
 // exist.
 func (t *Tables) Subscribe(tables ...TableID) *Touches {
-	out := &Touches{of: t, tables: make(map[TableID]bool, len(tables)), poke: make(chan struct{}, 1), gathered: map[Touch]bool{}}
+	out := &Touches{of: t, tables: make(map[TableID]bool, len(tables)), touched: make(chan struct{}, 1), gathered: map[Touch]bool{}}
 	for _, id := range tables {
 		out.tables[id] = true
 	}

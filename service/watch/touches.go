@@ -39,9 +39,9 @@ func (t Touch) String() string {
 // Touches are the changes of a subscriber's tables. Its methods may be called
 // from any goroutine.
 type Touches struct {
-	of     *Tables
-	tables map[TableID]bool
-	poke   chan struct{}
+	of      *Tables
+	tables  map[TableID]bool
+	touched chan struct{}
 
 	mu       sync.Mutex
 	gathered map[Touch]bool
@@ -50,7 +50,7 @@ type Touches struct {
 
 // Touched says that there is something to take. Changes that follow one another
 // before that are told once.
-func (s *Touches) Touched() <-chan struct{} { return s.poke }
+func (s *Touches) Touched() <-chan struct{} { return s.touched }
 
 // Take returns what gathered since the last time, in order, the same by the same
 // program once.
@@ -78,7 +78,7 @@ func (s *Touches) add(t Touch) {
 	}
 	s.mu.Unlock()
 	select {
-	case s.poke <- struct{}{}:
+	case s.touched <- struct{}{}:
 	default:
 	}
 }
