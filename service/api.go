@@ -92,7 +92,8 @@ type ChangeOptions struct {
 type Expect func(before *Status) error
 
 // API is everything that the bus may ask of the service. Every method may be
-// called at any time from any goroutine. Errors are *Error.
+// called at any time from any goroutine. Errors are *Error, or what an Expect or
+// the context of the call returned.
 type API interface {
 	Networks
 	Whole

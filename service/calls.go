@@ -132,8 +132,10 @@ func (s *Service) removeFile(ctx context.Context, name string, expect Expect) er
 	if err := expect.allows(now); err != nil {
 		return err
 	}
-	_, err := s.Files.Remove(name, true)
-	return err
+	if _, err := s.Files.Remove(name, true); err != nil {
+		return errorf(ApplyFailed, "removing the file of network %q: %w", name, err)
+	}
+	return nil
 }
 
 // UpdateNetwork changes some settings of a network, in one step.
