@@ -95,13 +95,8 @@ type Expect func(before *Status) error
 // called at any time from any goroutine. Errors are *Error, or what an Expect or
 // the context of the call returned.
 type API interface {
-	Networks
-	Whole
-	Firewalld
-}
+	// Of single networks.
 
-// Networks are the calls about single networks.
-type Networks interface {
 	AddNetwork(ctx context.Context, n network.Network, o ChangeOptions) error
 	RemoveNetwork(ctx context.Context, name string, o ChangeOptions) error
 	UpdateNetwork(ctx context.Context, name string, settings map[string]any, o ChangeOptions) error
@@ -113,10 +108,9 @@ type Networks interface {
 	Ruleset(ctx context.Context, name string) (string, error)
 	// Counters are the contract's six totals by name.
 	Counters(ctx context.Context, name string) (map[string]uint64, error)
-}
 
-// Whole are the calls about the service as a whole.
-type Whole interface {
+	// Of the service as a whole.
+
 	HostStatus() Host
 	Preview(ctx context.Context, n network.Network, backend string) (string, error)
 	SetBackend(ctx context.Context, backend string, o ChangeOptions) error
@@ -124,10 +118,9 @@ type Whole interface {
 	Reapply(ctx context.Context) (repairs int, err error)
 	// Diagnose returns everything that was found, what matters most first.
 	Diagnose(ctx context.Context) ([]finding.Finding, error)
-}
 
-// Firewalld are the calls about zones.
-type Firewalld interface {
+	// Of zones.
+
 	InstallZones(ctx context.Context, force bool) (installed []string, err error)
 	RemoveZones(ctx context.Context, o zones.Removal) (removed []string, err error)
 	BindInterface(ctx context.Context, iface, zone string, expect Expect) (bound string, err error)
