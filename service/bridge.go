@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
@@ -44,8 +45,8 @@ func (m *managed) iface() string {
 func (m *managed) present() bool { return m.bridge.index != 0 }
 
 // member is the network as a backend needs it.
-func (m *managed) member() Member {
-	b := Member{Network: m.net, Index: m.bridge.index, Iface: m.iface(), Names: []string{m.net.Bridge}}
+func (m *managed) member() backend.Member {
+	b := backend.Member{Network: m.net, Index: m.bridge.index, Iface: m.iface(), Names: []string{m.net.Bridge}}
 	if len(m.devices) > 0 {
 		b.Network.Devices = m.devices
 	}

@@ -5,7 +5,8 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/registry"
@@ -80,8 +81,8 @@ func (s *Service) changeRules(ctx context.Context, ts []transition, undo *undoSt
 }
 
 // changeOf is the kernel's share of transitions.
-func changeOf(ts []transition) Change {
-	var c Change
+func changeOf(ts []transition) backend.Change {
+	var c backend.Change
 	for _, t := range ts {
 		switch {
 		case t.next != nil && t.next.hasRules:

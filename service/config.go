@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 )
 
 // ConfigFile is the name of the configuration file in its directory.

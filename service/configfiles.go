@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 )
 
@@ -109,7 +110,7 @@ func (s *Service) letGo(ctx context.Context, iface string) (gone bool) {
 			return
 		}
 		if m.hasRules {
-			if err := s.active.Apply(ctx, Change{Remove: []string{m.net.Name}}); err != nil {
+			if err := s.active.Apply(ctx, backend.Change{Remove: []string{m.net.Name}}); err != nil {
 				s.complain(ctx, slog.LevelError, "taking out the rules of a bridge that has left its zone", err, "bridge", iface)
 				gone = false
 				return

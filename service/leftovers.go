@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"

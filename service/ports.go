@@ -4,7 +4,8 @@ import (
 	"context"
 	"time"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour"
@@ -20,7 +21,7 @@ import (
 type Backends interface {
 	// Available probes what the host has, given what is configured.
 	Available(ctx context.Context, c choice.Configured) choice.Available
-	Get(name string) Backend
+	Get(name string) backend.Backend
 	// Variant is the variant of iptables that the backend of that name uses.
 	Variant() string
 }

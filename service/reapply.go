@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
@@ -95,8 +96,8 @@ func (s *Service) governed(names []string) []string {
 
 // members are all networks that have rules, and bridges that have yet to leave
 // their zones, by name.
-func (s *Service) members() []Member {
-	var out []Member
+func (s *Service) members() []backend.Member {
+	var out []backend.Member
 	for _, m := range s.registry.All() {
 		if m.hasRules {
 			out = append(out, m.member())
@@ -107,6 +108,6 @@ func (s *Service) members() []Member {
 			out = append(out, m.member())
 		}
 	}
-	slices.SortFunc(out, func(a, b Member) int { return strings.Compare(a.Network.Name, b.Network.Name) })
+	slices.SortFunc(out, func(a, b backend.Member) int { return strings.Compare(a.Network.Name, b.Network.Name) })
 	return out
 }

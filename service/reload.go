@@ -6,7 +6,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 )

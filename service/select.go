@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/systemd"
 )
 
 // backend is the one that holds the rules now.
-func (s *Service) backend() Backend {
+func (s *Service) backend() backend.Backend {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.active
@@ -132,9 +133,9 @@ func (s *Service) move(ctx context.Context, name string, then func() error) erro
 	}
 	undone := context.WithoutCancel(ctx)
 	if _, err := next.Sync(ctx, s.members()); err != nil {
-		return errors.Join(errorf(ApplyFailed, "putting the networks in force with %s: %w", name, err), next.Vacate(undone))
+		return errors.Join(errorf(ApplyFailed, "putting the networks in force with %s: %w", name, err), next.RemoveAll(undone))
 	}
-	if err := old.Vacate(ctx); err != nil {
+	if err := old.RemoveAll(ctx); err != nil {
 		return errors.Join(errorf(ApplyFailed, "taking the rules of %s out: %w", old.Name(), err), s.moveBack(undone, old, next))
 	}
 	s.activate(next)
@@ -145,17 +146,17 @@ func (s *Service) move(ctx context.Context, name string, then func() error) erro
 	return nil
 }
 
-func (s *Service) moveBack(ctx context.Context, old, next Backend) error {
+func (s *Service) moveBack(ctx context.Context, old, next backend.Backend) error {
 	_, err := old.Sync(ctx, s.members())
 	s.activate(old)
 	if err != nil {
 		return fmt.Errorf("going back to %s: %w", old.Name(), err)
 	}
-	return next.Vacate(ctx)
+	return next.RemoveAll(ctx)
 }
 
 // moved tells of a move that was made.
-func (s *Service) moved(old Backend) {
+func (s *Service) moved(old backend.Backend) {
 	name := s.active.Name()
 	var ts []transition
 	for _, m := range s.registry.All() {
@@ -180,7 +181,7 @@ func (s *Service) moved(old Backend) {
 }
 
 // activate makes a backend the one that is asked from now on.
-func (s *Service) activate(b Backend) {
+func (s *Service) activate(b backend.Backend) {
 	s.counters.Lock()
 	defer s.counters.Unlock()
 	s.mu.Lock()

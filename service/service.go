@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/registry"
 )
 
@@ -59,8 +60,8 @@ type Service struct {
 	registry *registry.Registry[*managed, hostState]
 	debts    debts
 
-	mu     sync.RWMutex // guards active; held for moments only
-	active Backend      // the one that holds the rules; changed under changing too
+	mu     sync.RWMutex    // guards active; held for moments only
+	active backend.Backend // the one that holds the rules; changed under changing too
 
 	counters counterCache
 	workers  workers

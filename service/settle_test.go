@@ -8,7 +8,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
@@ -33,7 +34,7 @@ type bareHost struct{ monitor }
 
 func (bareHost) Addresses() []watch.Address { return nil }
 
-type onlyName struct{ Backend }
+type onlyName struct{ backend.Backend }
 
 func (onlyName) Name() string { return choice.NFTables }
 

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 

@@ -9,7 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
 	"github.com/virtfirewalld/virtfirewalld/service/registry"
@@ -44,7 +45,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 	} else if err != nil {
 		return errorf(BackendUnavailable, "putting the stored networks in force: %w", err)
 	}
-	if err := s.vacateIdle(ctx); err != nil {
+	if err := s.removeIdleRules(ctx); err != nil {
 		return err
 	}
 	if err := s.Files.Keep(state, refused); err != nil {
@@ -58,14 +59,14 @@ func (s *Service) takeOver(ctx context.Context) error {
 	return nil
 }
 
-// vacateIdle takes out what an earlier run left with the backend that is not in
+// removeIdleRules takes out what an earlier run left with the backend that is not in
 // use. A table that belongs to another program is none of an earlier run's.
-func (s *Service) vacateIdle(ctx context.Context) error {
+func (s *Service) removeIdleRules(ctx context.Context) error {
 	idle := s.idle()
 	if !slices.Contains(s.HostStatus().AvailableBackends, idle.Name()) {
 		return nil
 	}
-	err := untilOwnerGone(ctx, func() error { return idle.Vacate(ctx) })
+	err := untilOwnerGone(ctx, func() error { return idle.RemoveAll(ctx) })
 	if errors.As(err, new(*nftables.OwnedError)) {
 		s.Log.Warn("leaving a table alone that another program owns", "backend", s.active.Name(), "error", err)
 		return nil
@@ -93,7 +94,7 @@ func untilOwnerGone(ctx context.Context, do func() error) error {
 }
 
 // idle is the backend that is not in use.
-func (s *Service) idle() Backend {
+func (s *Service) idle() backend.Backend {
 	if s.active.Name() == choice.NFTables {
 		return s.Backends.Get(choice.IPTables)
 	}

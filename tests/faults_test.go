@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/servicetest"
@@ -45,7 +46,7 @@ func newRealHost(t *testing.T) *realHost {
 }
 
 // Deps are those of one run of the service.
-func (h *realHost) Deps(t testing.TB, start func(string) ruleset.Counters) (service.Deps, service.Backend, func() error) {
+func (h *realHost) Deps(t testing.TB, start func(string) ruleset.Counters) (service.Deps, backend.Backend, func() error) {
 	rules, err := nftables.Open(nftables.Config{Owned: true, NetNS: int(h.ns), StartValues: start})
 	fatal(t, err)
 	links, err := watch.Start(context.Background(), watch.Config{NetNS: h.ns})
@@ -54,7 +55,7 @@ func (h *realHost) Deps(t testing.TB, start func(string) ruleset.Counters) (serv
 	return service.Deps{
 		Links: links, Zones: h.client, Firewalld: h.client, Table: touches, Chains: touches,
 		Host: needs, Advertisements: needs, Leftovers: libvirt, Libvirt: libvirt,
-	}, service.NFTables{Kernel: rules}, func() error { return errors.Join(links.Close(), rules.Close()) }
+	}, rules, func() error { return errors.Join(links.Close(), rules.Close()) }
 }
 
 // Rules are the lines of the table.

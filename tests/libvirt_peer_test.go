@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
@@ -277,14 +278,16 @@ func rulesWith(t *testing.T, h *host.Host, n network.Network) string {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
-	if err := h.Inside(func() error { return b.Apply(ctx, []network.Network{n}, nil) }); err != nil {
+	if err := h.Inside(func() error {
+		return b.Apply(ctx, backend.Change{Set: []backend.Member{{Network: n, Iface: n.Bridge}}})
+	}); err != nil {
 		t.Fatal(err)
 	}
 	rules := ""
 	if len(iptables.Compile(n)) > 0 {
 		rules = savedRules(t, h)
 	}
-	if err := h.Inside(func() error { return b.Remove(ctx) }); err != nil {
+	if err := h.Inside(func() error { return b.RemoveAll(ctx) }); err != nil {
 		t.Fatal(err)
 	}
 	if left := savedRules(t, h); strings.Contains(left, "LIBVIRT") || strings.Contains(left, "VIRTFW") {
@@ -312,17 +315,17 @@ func TestNetworksStandInLibvirtsOrder(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				set, remove := []network.Network{n}, []string(nil)
+				change := backend.Change{Set: []backend.Member{{Network: n, Iface: n.Bridge}}}
 				if step.add != "" {
 					err = peer.run(n.Name, corpus(t, step.add+".xml"))
 				} else {
-					set, remove = nil, []string{n.Name}
+					change = backend.Change{Remove: []string{n.Name}}
 					peer.end(t, n.Name)
 				}
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := ours.Inside(func() error { return b.Apply(context.Background(), set, remove) }); err != nil {
+				if err := ours.Inside(func() error { return b.Apply(context.Background(), change) }); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(savedRules(t, peer.Host), savedRules(t, ours)); diff != "" {
@@ -361,7 +364,7 @@ func TestTakingOverFromLibvirt(t *testing.T) {
 			}
 			var damaged []string
 			if err := peer.Inside(func() (err error) {
-				damaged, err = b.Sync(context.Background(), []network.Network{n})
+				damaged, err = b.Sync(context.Background(), []backend.Member{{Network: n, Iface: n.Bridge}})
 				return err
 			}); err != nil || len(damaged) > 0 {
 				t.Errorf("damaged %v, error %v", damaged, err)
@@ -369,7 +372,7 @@ func TestTakingOverFromLibvirt(t *testing.T) {
 			if diff := cmp.Diff(with, savedRules(t, peer.Host)); diff != "" {
 				t.Error("taken over (-libvirt +ours):\n", diff)
 			}
-			if err := peer.Inside(func() error { return b.Apply(context.Background(), nil, []string{n.Name}) }); err != nil {
+			if err := peer.Inside(func() error { return b.Apply(context.Background(), backend.Change{Remove: []string{n.Name}}) }); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(without, savedRules(t, peer.Host)); diff != "" {

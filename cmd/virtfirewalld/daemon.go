@@ -16,6 +16,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/dbus"
 	"github.com/virtfirewalld/virtfirewalld/polkit"
 	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
@@ -127,12 +128,9 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	firewalld := zones.New(d.bus.Conn(), d.log)
 	d.service = service.New(version, service.Deps{
 		Advertisements: advertisements,
-		Backends: &service.HostBackends{
-			NFTables: service.NFTables{Kernel: d.rules},
-			IPTables: service.IPTables{Kernel: chains, Record: record},
-		},
-		Chains: service.HostChains{Tables: d.tables, Started: started, Log: d.log},
-		Links:  d.links, Table: own, Zones: firewalld, Firewalld: firewalld, Files: files, Records: files, Leaving: files,
+		Backends:       &backend.Host{NFTables: d.rules, IPTables: chains},
+		Chains:         service.HostChains{Tables: d.tables, Started: started, Log: d.log},
+		Links:          d.links, Table: own, Zones: firewalld, Firewalld: firewalld, Files: files, Records: files, Leaving: files,
 		Host: host.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(driver), Libvirt: driver, Settings: config, Totals: totals, Log: d.log,
 	})
 	d.server, err = dbus.New(d.bus, d.service, dbus.NewGate(d.asking.Conn(), polkit.New(d.asking.Conn())), d.log)

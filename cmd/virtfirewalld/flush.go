@@ -33,7 +33,7 @@ func flush(ctx context.Context, o options, log *slog.Logger) error {
 	if errors.Is(removing, errServed) {
 		return removing
 	}
-	return errors.Join(removing, vacate(ctx, o, log), forget(o.runtimeDir))
+	return errors.Join(removing, removeRules(ctx, o, log), forget(o.runtimeDir))
 }
 
 // removeNetworks removes every network until the next start: the files in the
@@ -53,35 +53,35 @@ func removeNetworks(ctx context.Context, o options, log *slog.Logger) error {
 	return errors.Join(append(errs, d.service.Owed(), d.close())...)
 }
 
-// vacate takes the rules of both backends out, and the help for DHCP checksums.
-func vacate(ctx context.Context, o options, log *slog.Logger) error {
+// removeRules takes the rules of both backends out, and the help for DHCP checksums.
+func removeRules(ctx context.Context, o options, log *slog.Logger) error {
 	begin := func(string) (none ruleset.Counters) { return none }
 	record := filepath.Join(o.runtimeDir, "iptables")
 	return errors.Join(
-		vacateNFTables(ctx, nftables.Config{Log: log, StartValues: begin}),
-		vacateIPTables(ctx, iptables.Config{Record: record, Log: log, StartValues: begin, Libvirt: libvirt.New(libvirt.RunDir).State}),
+		removeNFTables(ctx, nftables.Config{Log: log, StartValues: begin}),
+		removeIPTables(ctx, iptables.Config{Record: record, Log: log, StartValues: begin, Libvirt: libvirt.New(libvirt.RunDir).State}),
 		forgetChecksums(ctx, log),
 		restoreAdvertisements(ctx, o, log),
 	)
 }
 
-func vacateNFTables(ctx context.Context, c nftables.Config) error {
+func removeNFTables(ctx context.Context, c nftables.Config) error {
 	kernel, err := nftables.Open(c)
 	if err != nil {
 		return err
 	}
 	if kernel.Probe(ctx) == nil { // else there can be no table
-		err = service.NFTables{Kernel: kernel}.Vacate(ctx)
+		err = kernel.RemoveAll(ctx)
 	}
 	return errors.Join(err, kernel.Close())
 }
 
-func vacateIPTables(ctx context.Context, c iptables.Config) error {
+func removeIPTables(ctx context.Context, c iptables.Config) error {
 	kernel, err := iptables.Open(c)
 	if err != nil {
 		return err
 	}
-	return service.IPTables{Kernel: kernel, Record: c.Record}.Vacate(ctx)
+	return kernel.RemoveAll(ctx)
 }
 
 func forgetChecksums(ctx context.Context, log *slog.Logger) error {

@@ -9,14 +9,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/libvirt"
-	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/program"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
@@ -82,13 +85,17 @@ func Open(cfg Config) (*Backend, error) {
 	return b, err
 }
 
+// Name is the contract's name of the backend.
+func (*Backend) Name() string { return choice.IPTables }
+
 var errNotSynced = errors.New("rules may be there from earlier: they have to be synchronised before they are changed")
 
 // Apply puts networks in, or changes their rules, and takes others out: all of
 // it or nothing. It touches only what the change touches. A new network's rules
 // go above those of the others, as with libvirt. With the first network the
-// chains are made, with the last they go.
-func (b *Backend) Apply(ctx context.Context, set []network.Network, remove []string) error {
+// chains are made, with the last they go. A network whose bridge another one has
+// goes as well.
+func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.ready(ctx); err != nil {
@@ -98,25 +105,37 @@ func (b *Backend) Apply(ctx context.Context, set []network.Network, remove []str
 		return errNotSynced
 	}
 	b.synced = true
-	entries, err := b.compile(set)
+	entries, err := b.compile(c.Set)
 	if err != nil {
 		return err
 	}
 	if err := b.note(entries); err != nil {
 		return err
 	}
-	c := b.change(entries, remove)
-	if b.settled && c.simple(b.strangers) {
-		if err = b.quick(ctx, c); err == nil {
-			b.remember(c.want, nil)
+	next := b.change(entries, removed(c))
+	if b.settled && next.simple(b.strangers) {
+		if err = b.quick(ctx, next); err == nil {
+			b.remember(next.want, nil)
 			return nil
 		}
 		b.log.Warn("rules are not as they were left, and are looked through", "error", err)
 	}
-	if _, err := b.converge(ctx, c.want, ""); err != nil {
+	if _, err := b.converge(ctx, next.want, ""); err != nil {
 		return errors.Join(err, b.goBack(ctx))
 	}
 	return nil
+}
+
+// removed names the networks that have no rules after a change: those that go,
+// and those whose bridge another network has.
+func removed(c backend.Change) []string {
+	names := slices.Clone(c.Remove)
+	for _, m := range c.Set {
+		if m.Iface == "" {
+			names = append(names, m.Network.Name)
+		}
+	}
+	return names
 }
 
 // change is what a call of Apply comes to.
@@ -182,13 +201,13 @@ func (c change) simple(strangers map[Rule]bool) bool {
 // Sync makes the kernel hold exactly these networks' rules, whatever is there,
 // and names the networks whose rules were not as they should be. The networks
 // are given in the order in which they were started.
-func (b *Backend) Sync(ctx context.Context, nets []network.Network) (damaged []string, err error) {
+func (b *Backend) Sync(ctx context.Context, all []backend.Member) (damaged []string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.ready(ctx); err != nil {
 		return nil, err
 	}
-	want, err := b.compile(nets)
+	want, err := b.compile(all)
 	if err != nil {
 		return nil, err
 	}
@@ -220,9 +239,19 @@ func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 	return makePlan(l, b.goal(b.installed, "")).damagedNames(), nil
 }
 
-// Remove takes out everything that is the service's, also what an earlier
-// process recorded. Chains that hold others' rules stay.
-func (b *Backend) Remove(ctx context.Context) error {
+// RemoveAll takes out everything that is the service's, also what an earlier
+// process recorded. Chains that hold others' rules stay. Where nothing was ever
+// recorded nothing is run: on a host without iptables that is no error.
+func (b *Backend) RemoveAll(ctx context.Context) error {
+	if b.config.Record != "" {
+		notes, err := os.ReadDir(b.config.Record)
+		if errors.Is(err, fs.ErrNotExist) || (err == nil && len(notes) == 0) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 	_, err := b.Sync(ctx, nil)
 	return err
 }
@@ -237,11 +266,17 @@ func (b *Backend) ready(ctx context.Context) error {
 	return nil
 }
 
-// compile returns the rules of networks that have any.
-func (b *Backend) compile(nets []network.Network) ([]entry, error) {
+// compile returns the rules of networks, by the names that their bridges have
+// now. One whose bridge another network has is left out.
+func (b *Backend) compile(members []backend.Member) ([]entry, error) {
 	var out []entry
 	state := b.state()
-	for _, n := range nets {
+	for _, m := range members {
+		if m.Iface == "" {
+			continue
+		}
+		n := m.Network
+		n.Bridge = m.Iface
 		if err := Check(n); err != nil {
 			return nil, err
 		}

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
@@ -58,9 +60,24 @@ func (f failing) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// try applies a change.
+func (b *bed) try(set []network.Network, remove ...string) error {
+	return b.Inside(func() error {
+		return b.Apply(context.Background(), backend.Change{Set: members(set...), Remove: remove})
+	})
+}
+
+// members are networks whose bridges have the names that the networks say.
+func members(nets ...network.Network) (all []backend.Member) {
+	for _, n := range nets {
+		all = append(all, backend.Member{Network: n, Iface: n.Bridge})
+	}
+	return all
+}
+
 func (b *bed) apply(set []network.Network, remove ...string) {
 	b.t.Helper()
-	if err := b.Inside(func() error { return b.Apply(context.Background(), set, remove) }); err != nil {
+	if err := b.try(set, remove...); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -68,7 +85,7 @@ func (b *bed) apply(set []network.Network, remove ...string) {
 func (b *bed) sync(nets ...network.Network) (damaged []string) {
 	b.t.Helper()
 	err := b.Inside(func() (err error) {
-		damaged, err = b.Sync(context.Background(), nets)
+		damaged, err = b.Sync(context.Background(), members(nets...))
 		return err
 	})
 	if err != nil {
@@ -306,6 +323,39 @@ func TestRepairKeepsPlaces(t *testing.T) {
 	})
 }
 
+// TestNamesOfBridges: rules go by the name that a bridge has now, and a network
+// whose bridge another one has got has none.
+func TestNamesOfBridges(t *testing.T) {
+	b := newBed(t, "nft", Config{})
+	set := func(iface string) {
+		t.Helper()
+		c := backend.Change{Set: []backend.Member{{Network: nat(1), Iface: iface}}}
+		if err := b.Inside(func() error { return b.Apply(context.Background(), c) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.apply([]network.Network{nat(2)})
+	before := b.saved()
+	set("renamed")
+	if got := b.saved(); !strings.Contains(got, "-i renamed -j REJECT") || strings.Contains(got, "virbr1") {
+		t.Error("the bridge was renamed:\n", got)
+	}
+	set("")
+	b.same("another network has the bridge", before)
+}
+
+// TestRemoveAllWithoutRecord: nothing was ever put in, and no program is run.
+func TestRemoveAllWithoutRecord(t *testing.T) {
+	t.Setenv("PATH", "")
+	b, err := Open(Config{Record: filepath.Join(t.TempDir(), "none")})
+	if err == nil {
+		err = b.RemoveAll(context.Background())
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRestart(t *testing.T) {
 	each(t, func(t *testing.T, variant string) {
 		const record = "/run/virtfirewalld/iptables"
@@ -317,7 +367,7 @@ func TestRestart(t *testing.T) {
 		with := b.saved()
 
 		b.open(Config{Record: record})
-		if err := b.Inside(func() error { return b.Apply(context.Background(), nets[:1], nil) }); err != errNotSynced {
+		if err := b.try(nets[:1]); err != errNotSynced {
 			t.Errorf("a change before Sync: %v", err)
 		}
 		if damaged := b.sync(nets...); damaged != nil {
@@ -334,10 +384,10 @@ func TestRestart(t *testing.T) {
 			t.Error("rules of networks that are gone:\n", got)
 		}
 		b.open(Config{Record: record})
-		if err := b.Inside(func() error { return b.Remove(context.Background()) }); err != nil {
+		if err := b.Inside(func() error { return b.RemoveAll(context.Background()) }); err != nil {
 			t.Fatal(err)
 		}
-		b.same("after Remove", before)
+		b.same("after RemoveAll", before)
 		if files := b.Must("ls", record); files != triedFile+"\n" {
 			t.Errorf("records left: %s", files)
 		}

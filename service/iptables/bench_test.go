@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
@@ -28,19 +29,21 @@ func benchmarkApply(b *testing.B, variant string, others int) {
 	other := one
 	other.NATPorts = network.PortRange{First: 2000, Last: 3000}
 	ctx := context.Background()
+	with := func(n network.Network) backend.Change { return backend.Change{Set: members(n)} }
+	without := backend.Change{Remove: []string{one.Name}}
 	for _, step := range []struct {
 		name       string
 		before, do func() error
 	}{
-		{"add", func() error { return bed.Apply(ctx, nil, []string{one.Name}) },
-			func() error { return bed.Apply(ctx, []network.Network{one}, nil) }},
-		{"change", func() error { return bed.Apply(ctx, []network.Network{one}, nil) },
-			func() error { return bed.Apply(ctx, []network.Network{other}, nil) }},
-		{"remove", func() error { return bed.Apply(ctx, []network.Network{one}, nil) },
-			func() error { return bed.Apply(ctx, nil, []string{one.Name}) }},
+		{"add", func() error { return bed.Apply(ctx, without) },
+			func() error { return bed.Apply(ctx, with(one)) }},
+		{"change", func() error { return bed.Apply(ctx, with(one)) },
+			func() error { return bed.Apply(ctx, with(other)) }},
+		{"remove", func() error { return bed.Apply(ctx, with(one)) },
+			func() error { return bed.Apply(ctx, without) }},
 		{"counters", func() error { return nil }, func() error { _, err := bed.Counters(ctx); return err }},
-		{"sync", func() error { return nil }, func() error { _, err := bed.Sync(ctx, nets); return err }},
-		{"build", func() error { return bed.Remove(ctx) }, func() error { _, err := bed.Sync(ctx, nets); return err }},
+		{"sync", func() error { return nil }, func() error { _, err := bed.Sync(ctx, members(nets...)); return err }},
+		{"build", func() error { return bed.RemoveAll(ctx) }, func() error { _, err := bed.Sync(ctx, members(nets...)); return err }},
 	} {
 		b.Run(step.name, func(b *testing.B) {
 			err := bed.Inside(func() error {

@@ -54,7 +54,7 @@ func TestChangeThatFailsChangesNothing(t *testing.T) {
 				} {
 					// The quick way tries again with a look, so that it takes two.
 					b.Must("touch", "/tmp/fault")
-					err := b.Inside(func() error { return b.Apply(context.Background(), step.set, step.remove) })
+					err := b.try(step.set, step.remove...)
 					if err != nil && !strings.Contains(err.Error(), "broken") {
 						t.Fatal(err)
 					}
@@ -81,7 +81,10 @@ func TestHostileNames(t *testing.T) {
 		m := nat(1)
 		m.Devices = []string{name}
 		for _, n := range []network.Network{n, m} {
-			err := b.Inside(func() error { return b.Apply(context.Background(), []network.Network{n}, nil) })
+			err := Check(n)
+			if n.Bridge != "" { // else it is left out
+				err = b.try([]network.Network{n})
+			}
 			if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", name)) && name != "" {
 				t.Errorf("%q: %v", name, err)
 			}
@@ -144,7 +147,7 @@ func TestProbeTriesOnce(t *testing.T) {
 		tried("at first", true)
 		tried("in the next process", false)
 		b.Must("touch", "/tmp/fault")
-		if err := b.Inside(func() error { _, err := b.Sync(context.Background(), []network.Network{nat(1)}); return err }); err == nil {
+		if err := b.Inside(func() error { _, err := b.Sync(context.Background(), members(nat(1))); return err }); err == nil {
 			t.Fatal("a program that fails was believed")
 		}
 		b.Must("rm", "/tmp/fault")
@@ -192,7 +195,7 @@ func TestProbeSaysWhatIsMissing(t *testing.T) {
 func TestTableThatIptablesCannotRead(t *testing.T) {
 	b := newBed(t, "nft", Config{Log: quiet()})
 	b.Must("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; }; add rule ip filter FORWARD ct state vmap { invalid : drop }")
-	err := b.Inside(func() error { return b.Apply(context.Background(), []network.Network{nat(1)}, nil) })
+	err := b.try([]network.Network{nat(1)})
 	if err == nil || !strings.Contains(err.Error(), "filter") {
 		t.Fatal(err)
 	}
@@ -215,7 +218,7 @@ func TestRecordThatCannotBeWritten(t *testing.T) {
 	b.apply([]network.Network{nat(1)})
 	before := b.saved()
 	b.Must("sh", "-c", "rm -r "+record+"; touch "+record)
-	if err := b.Inside(func() error { return b.Apply(context.Background(), []network.Network{nat(2)}, nil) }); err == nil {
+	if err := b.try([]network.Network{nat(2)}); err == nil {
 		t.Error("a network was put in that no later process would know")
 	}
 	b.same("without a record", before)

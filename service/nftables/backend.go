@@ -19,6 +19,8 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -40,8 +42,7 @@ type Config struct {
 }
 
 // Backend is the table of the service. All methods may be called from any
-// goroutine; changes are made one after the other. Parts that it is given are
-// kept and must not be changed afterwards.
+// goroutine; changes are made one after the other.
 type Backend struct {
 	config  Config
 	log     *slog.Logger
@@ -100,13 +101,32 @@ func (b *Backend) Close() error {
 // knows them by it, in the header of each event.
 func (b *Backend) PortID() uint32 { return b.wire.portID() }
 
+// Name is the contract's name of the backend.
+func (*Backend) Name() string { return choice.NFTables }
+
 var errClosed = errors.New("the nftables backend is closed")
 
 // Apply makes a change in one transaction. A network whose rules are the same
 // costs nothing, and one where only elements differ (a new interface index)
 // keeps its chains. After an error nothing has changed, with one exception:
 // where the kernel's answer was lost, the next call finds out first.
-func (b *Backend) Apply(ctx context.Context, change ruleset.Change) error {
+func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
+	return b.applyParts(ctx, ruleset.Change{Set: compile(c.Set), Remove: c.Remove})
+}
+
+func compile(members []backend.Member) []ruleset.Part {
+	parts := make([]ruleset.Part, 0, len(members))
+	for _, m := range members {
+		if part, ok := ruleset.Compile(m.Network, m.Index, m.Names...); ok {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
+
+// applyParts is Apply for networks that are compiled. Their parts are kept and
+// must not be changed afterwards.
+func (b *Backend) applyParts(ctx context.Context, change ruleset.Change) error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	if err := b.ready(ctx); err != nil {
@@ -122,7 +142,7 @@ func (b *Backend) Apply(ctx context.Context, change ruleset.Change) error {
 	// Something that should be there is not, or the reverse: it may be that
 	// another program has been at the table.
 	report, syncErr := b.sync(ctx, b.parts())
-	if syncErr != nil || !report.Damaged() {
+	if syncErr != nil || !report.damaged() {
 		return errors.Join(err, syncErr)
 	}
 	return b.apply(change)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
@@ -108,6 +111,47 @@ func TestTableComesWithTheFirstNetworkAndGoesWithTheLast(t *testing.T) {
 	mustApply(t, b, ruleset.Change{Remove: []string{"n3"}})
 	if got := run(t, ns, "nft", "list", "ruleset"); got != "" {
 		t.Errorf("after the last network there is still:\n%s", got)
+	}
+}
+
+// TestMembers: networks are compiled for their bridges, and Sync names all of
+// them where the table was not there, else those that were damaged.
+func TestMembers(t *testing.T) {
+	ns := newNamespace(t)
+	b := open(t, ns, unowned)
+	member := func(n, index int) backend.Member {
+		return backend.Member{Index: index, Network: network.Network{
+			Name: fmt.Sprintf("n%d", n), Bridge: fmt.Sprintf("vb%d", n), Mode: network.ModeNAT,
+			Addresses: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(n), 1}), 24)},
+		}}
+	}
+	expect := func(members ...backend.Member) {
+		t.Helper()
+		expectTable(t, ns, compile(members)...)
+	}
+	sync := func(want []string, members ...backend.Member) {
+		t.Helper()
+		damaged, err := b.Sync(t.Context(), members)
+		if diff := cmp.Diff(want, damaged); err != nil || diff != "" {
+			t.Errorf("damaged (-want +got), error %v:\n%s", err, diff)
+		}
+		expect(members...)
+	}
+	sync([]string{"n1", "n2"}, member(1, 0), member(2, 0))
+	sync(nil, member(1, 0), member(2, 0))
+	run(t, ns, "nft", "flush chain "+table+" net_n2_to")
+	sync([]string{"n2"}, member(1, 0), member(2, 0))
+	run(t, ns, "nft", "flush chain "+table+" refuse")
+	sync([]string{"n1", "n2"}, member(1, 0), member(2, 0))
+	if err := b.Apply(t.Context(), backend.Change{Set: []backend.Member{member(2, 77), member(3, 0)}, Remove: []string{"n1"}}); err != nil {
+		t.Fatal(err)
+	}
+	expect(member(2, 77), member(3, 0))
+	if err := b.RemoveAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(t, ns, "nft", "list", "ruleset"); got != "" {
+		t.Errorf("after RemoveAll there is still:\n%s", got)
 	}
 }
 
@@ -227,7 +271,7 @@ func TestARefusedChangeLeavesAll(t *testing.T) {
 			before := list(t, ns)
 			bad := part(3, true)
 			tt.spoil(&bad)
-			err := b.Apply(context.Background(), ruleset.Change{Set: []ruleset.Part{changed(1), bad}, Remove: []string{"n2"}})
+			err := b.applyParts(context.Background(), ruleset.Change{Set: []ruleset.Part{changed(1), bad}, Remove: []string{"n2"}})
 			if err == nil {
 				t.Fatalf("the kernel took it:\n%s", list(t, ns))
 			}
@@ -271,7 +315,7 @@ func TestALostAnswerIsFoundOut(t *testing.T) {
 		b := open(t, ns)
 		mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(1, true), part(2, true)}})
 		b.wire = &faulty{wire: b.wire, lose: true, reaches: reaches}
-		err := b.Apply(context.Background(), ruleset.Change{Set: []ruleset.Part{changed(1), part(3, true)}, Remove: []string{"n2"}})
+		err := b.applyParts(context.Background(), ruleset.Change{Set: []ruleset.Part{changed(1), part(3, true)}, Remove: []string{"n2"}})
 		if !errors.Is(err, unix.ENOBUFS) {
 			t.Fatalf("error %v, want ENOBUFS", err)
 		}
@@ -310,7 +354,7 @@ func TestClosedAndCancelled(t *testing.T) {
 	b := open(t, ns)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := b.Apply(ctx, ruleset.Change{Set: []ruleset.Part{part(1, true)}}); !errors.Is(err, context.Canceled) {
+	if err := b.applyParts(ctx, ruleset.Change{Set: []ruleset.Part{part(1, true)}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want that the context is cancelled", err)
 	}
 	if _, err := b.Counters(ctx); !errors.Is(err, context.Canceled) {

@@ -13,10 +13,10 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// List reads what the kernel holds of a network, in nft syntax; "" for one that
+// Text reads what the kernel holds of a network, in nft syntax; "" for one that
 // was not put there or of which nothing is left. It asks for what belongs to the
 // network alone, so that it costs the same beside a thousand others.
-func (b *Backend) List(ctx context.Context, network string) (string, error) {
+func (b *Backend) Text(ctx context.Context, network string) (string, error) {
 	b.state.RLock()
 	in, ok := b.installed[network]
 	b.state.RUnlock()

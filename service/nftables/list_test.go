@@ -16,7 +16,7 @@ func TestListIsWhatTheKernelHas(t *testing.T) {
 	mustSync(t, b, parts(3)...)
 	listed := func() string {
 		t.Helper()
-		text, err := b.List(t.Context(), "n1")
+		text, err := b.Text(t.Context(), "n1")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -136,14 +136,14 @@ func parts(n int) []ruleset.Part {
 
 func mustApply(t testing.TB, b *Backend, change ruleset.Change) {
 	t.Helper()
-	if err := b.Apply(context.Background(), change); err != nil {
+	if err := b.applyParts(context.Background(), change); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func mustSync(t testing.TB, b *Backend, parts ...ruleset.Part) SyncReport {
+func mustSync(t testing.TB, b *Backend, parts ...ruleset.Part) syncReport {
 	t.Helper()
-	report, err := b.Sync(context.Background(), parts)
+	report, err := b.syncParts(context.Background(), parts)
 	if err != nil {
 		t.Fatal(err)
 	}

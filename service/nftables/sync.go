@@ -10,6 +10,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -17,8 +18,8 @@ import (
 // (12 MiB where one batch of 1,000 takes 50) and costs next to no time.
 const slice = 50
 
-// SyncReport says what Sync found.
-type SyncReport struct {
+// syncReport says what Sync found.
+type syncReport struct {
 	TableMissing bool     // there was none
 	Rebuilt      bool     // the table could not be repaired in place
 	Dormant      bool     // the table was switched off
@@ -27,20 +28,39 @@ type SyncReport struct {
 	Leftovers    int      // chains, sets, objects and elements that belonged to nothing
 }
 
-// Damaged says whether anything was not as it should be.
-func (r SyncReport) Damaged() bool {
-	return r.TableMissing || r.Rebuilt || r.Dormant || r.Skeleton || len(r.Repaired) > 0 || r.Leftovers > 0
-}
+// all reports whether what all networks share was not as it should be.
+func (r syncReport) all() bool { return r.TableMissing || r.Rebuilt || r.Dormant || r.Skeleton }
 
-// Sync makes the table exactly that of the parts, whatever it was: missing,
+// damaged reports whether anything was not as it should be.
+func (r syncReport) damaged() bool { return r.all() || len(r.Repaired) > 0 || r.Leftovers > 0 }
+
+// Sync makes the table exactly that of the networks, whatever it was: missing,
 // kept from an earlier process, changed by others. It works in place, with
 // counters kept, and touches only what is wrong; only a table whose base chains
-// or sets are of another make is built anew. With no parts there is no table.
-func (b *Backend) Sync(ctx context.Context, parts []ruleset.Part) (SyncReport, error) {
+// or sets are of another make is built anew. With no networks there is no table.
+func (b *Backend) Sync(ctx context.Context, all []backend.Member) (damaged []string, err error) {
+	report, err := b.syncParts(ctx, compile(all))
+	if !report.all() {
+		return report.Repaired, err
+	}
+	for _, m := range all {
+		damaged = append(damaged, m.Network.Name)
+	}
+	return damaged, err
+}
+
+// RemoveAll takes the table out, also one of an earlier process.
+func (b *Backend) RemoveAll(ctx context.Context) error {
+	_, err := b.syncParts(ctx, nil)
+	return err
+}
+
+// syncParts is Sync for networks that are compiled.
+func (b *Backend) syncParts(ctx context.Context, parts []ruleset.Part) (syncReport, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	if err := b.ready(ctx); err != nil {
-		return SyncReport{}, err
+		return syncReport{}, err
 	}
 	report, err := b.sync(ctx, parts)
 	if len(parts) > slice {
@@ -81,10 +101,10 @@ func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 
 // sync observes and repairs. Whatever happens, a failure leaves the state
 // marked as unknown.
-func (b *Backend) sync(ctx context.Context, parts []ruleset.Part) (SyncReport, error) {
+func (b *Backend) sync(ctx context.Context, parts []ruleset.Part) (syncReport, error) {
 	o, err := b.reader.observe(ctx)
 	if err != nil {
-		return SyncReport{}, err
+		return syncReport{}, err
 	}
 	b.dirty = true
 	s := syncer{b: b, o: o, parts: parts, next: make(map[string]installed, len(parts))}
@@ -121,7 +141,7 @@ type syncer struct {
 	o      *observed
 	parts  []ruleset.Part
 	next   map[string]installed
-	report SyncReport
+	report syncReport
 }
 
 func (s *syncer) run(ctx context.Context) error {

@@ -19,99 +19,99 @@ func unowned(c *Config) { c.Owned = false }
 // damage is what somebody does to the table while nobody guards it.
 var damages = map[string]struct {
 	commands string
-	want     SyncReport
+	want     syncReport
 	verify   []string
 }{
 	"nothing": {},
 	"a rule is deleted": {
-		"flush chain " + table + " net_n1_to", SyncReport{Repaired: []string{"n1"}}, []string{"n1"},
+		"flush chain " + table + " net_n1_to", syncReport{Repaired: []string{"n1"}}, []string{"n1"},
 	},
 	"a rule is added": {
-		"add rule " + table + " net_n2_from accept", SyncReport{Repaired: []string{"n2"}}, []string{"n2"},
+		"add rule " + table + " net_n2_from accept", syncReport{Repaired: []string{"n2"}}, []string{"n2"},
 	},
 	"a rule takes another's place": {
 		"flush chain " + table + " net_n2_to; add rule " + table + ` net_n2_to ip daddr 10.0.2.0/24 accept comment "n2: replies"; add rule ` +
 			table + ` net_n2_to goto refuse comment "n2: nothing else gets in"`,
-		SyncReport{Repaired: []string{"n2"}}, []string{"n2"},
+		syncReport{Repaired: []string{"n2"}}, []string{"n2"},
 	},
 	"elements are deleted": {
-		"flush map " + table + " from_name", SyncReport{Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
+		"flush map " + table + " from_name", syncReport{Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
 	},
 	"a verdict is changed": {
 		"delete element " + table + " to_name { vb1 }; add element " + table + " to_name { vb1 : goto net_n2_to }",
-		SyncReport{Repaired: []string{"n1"}}, []string{"n1"},
+		syncReport{Repaired: []string{"n1"}}, []string{"n1"},
 	},
 	"a verdict lets all pass": {
 		"delete element " + table + " to_name { vb1 }; add element " + table + " to_name { vb1 : accept }",
-		SyncReport{Repaired: []string{"n1"}}, []string{"n1"},
+		syncReport{Repaired: []string{"n1"}}, []string{"n1"},
 	},
 	"chains and elements of nobody": {
 		"add chain " + table + " stranger; add rule " + table + " stranger goto net_n1_to; add element " + table + " to_name { vb9 : goto stranger }",
-		SyncReport{Leftovers: 2}, nil,
+		syncReport{Leftovers: 2}, nil,
 	},
 	"a base chain of nobody": {
-		"add chain " + table + " stranger { type filter hook input priority 0; policy drop; }", SyncReport{Skeleton: true, Leftovers: 1}, []string{"n0", "n1", "n2"},
+		"add chain " + table + " stranger { type filter hook input priority 0; policy drop; }", syncReport{Skeleton: true, Leftovers: 1}, []string{"n0", "n1", "n2"},
 	},
 	"sets and counters of nobody": {
 		"add set " + table + " stranger { type ipv4_addr; elements = { 192.0.2.1 } }; add counter " + table + " stranger; add chain " + table +
 			" uses; add rule " + table + " uses ip saddr @stranger counter name stranger; add rule " + table + " uses ip saddr { 192.0.2.2, 192.0.2.3 } drop",
-		SyncReport{Leftovers: 3}, nil,
+		syncReport{Leftovers: 3}, nil,
 	},
 	"a stranger's chain leads to ours and back": {
 		"add chain " + table + " one; add chain " + table + " two; add rule " + table + " one goto two; add rule " + table +
 			" two goto net_n1_to; flush chain " + table + " net_n1_from; add rule " + table + " net_n1_from goto one",
-		SyncReport{Repaired: []string{"n1"}, Leftovers: 2}, []string{"n1"},
+		syncReport{Repaired: []string{"n1"}, Leftovers: 2}, []string{"n1"},
 	},
 	"a base chain has a network's name": {
 		"flush map " + table + " to_id; flush map " + table + " to_name; delete chain " + table + " net_n1_to; add chain " + table +
 			" net_n1_to { type filter hook input priority 0; policy accept; }",
-		SyncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
+		syncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
 	},
 	"a base chain is emptied": {
-		"flush chain " + table + " from_guests", SyncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
+		"flush chain " + table + " from_guests", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
 	},
 	"a base chain lets pass first": {
-		"insert rule " + table + " from_guests accept", SyncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
+		"insert rule " + table + " from_guests accept", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
 	},
 	"a policy is drop": {
-		"add chain " + table + " to_guests { type filter hook forward priority filter + 1; policy drop; }", SyncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
+		"add chain " + table + " to_guests { type filter hook forward priority filter + 1; policy drop; }", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
 	},
 	"the refusal refuses no more": {
-		"flush chain " + table + " refuse", SyncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
+		"flush chain " + table + " refuse", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
 	},
 	"a base chain and its maps are gone": {
 		"flush chain " + table + " from_guests; delete chain " + table + " from_guests; delete map " + table + " from_id; delete map " + table + " from_name",
-		SyncReport{Skeleton: true, Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
+		syncReport{Skeleton: true, Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
 	},
 	"a base chain has another priority": {
 		"flush chain " + table + " from_guests; delete chain " + table + " from_guests; add chain " + table + " from_guests { type filter hook forward priority -300; }",
-		SyncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
+		syncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
 	},
 	"a map has another key": {
 		"flush chain " + table + " nat_guests; delete map " + table + " nat_id; add map " + table + " nat_id { type ipv4_addr : verdict; }",
-		SyncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
+		syncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
 	},
 	"a stranger's base chain drops all": {
-		"add chain " + table + " evil { type filter hook forward priority -5; policy drop; }", SyncReport{Skeleton: true, Leftovers: 1}, []string{"n0", "n1", "n2"},
+		"add chain " + table + " evil { type filter hook forward priority -5; policy drop; }", syncReport{Skeleton: true, Leftovers: 1}, []string{"n0", "n1", "n2"},
 	},
 	"objects of all kinds": {
 		"add quota " + table + " q { 1 bytes; }; add limit " + table + " l { rate 1/second; }; add counter " + table + " c; add set " + table +
 			" s { type inet_service; elements = { 1 }; }; add ct timeout " + table + " t { protocol tcp; policy = { established: 1 }; }; " +
 			"add rule " + table + " from_guests quota name q drop",
-		SyncReport{Skeleton: true, Leftovers: 5}, []string{"n0", "n1", "n2"},
+		syncReport{Skeleton: true, Leftovers: 5}, []string{"n0", "n1", "n2"},
 	},
 	"an element for everything else": {
-		"add element " + table + " from_id { * : drop }", SyncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
+		"add element " + table + " from_id { * : drop }", syncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
 	},
 	"an element that drops": {
 		"delete element " + table + " from_name { vb1 }; add element " + table + " from_name { vb1 : drop }",
-		SyncReport{Repaired: []string{"n1"}}, []string{"n1"},
+		syncReport{Repaired: []string{"n1"}}, []string{"n1"},
 	},
 	"the table is gone": {
-		"delete table " + table, SyncReport{TableMissing: true}, []string{"n0", "n1", "n2"},
+		"delete table " + table, syncReport{TableMissing: true}, []string{"n0", "n1", "n2"},
 	},
 	"the table is emptied": {
-		"flush table " + table, SyncReport{Skeleton: true, Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
+		"flush table " + table, syncReport{Skeleton: true, Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
 	},
 }
 
@@ -141,7 +141,7 @@ func TestDamageIsFoundAndRepaired(t *testing.T) {
 				t.Errorf("Sync, want (-) and got (+):\n%s", diff)
 			}
 			expectTable(t, ns, parts(3)...)
-			if got := mustSync(t, b, parts(3)...); got.Damaged() {
+			if got := mustSync(t, b, parts(3)...); got.damaged() {
 				t.Errorf("a second look finds %+v", got)
 			}
 			mustApply(t, b, ruleset.Change{Set: []ruleset.Part{changed(1)}, Remove: []string{"n2"}})
@@ -203,7 +203,7 @@ func TestTakeoverBringsTheNetworksOfNow(t *testing.T) {
 	}
 	b := open(t, ns)
 	report := mustSync(t, b, changed(0), moved(1), changed(2), part(7, true))
-	want := SyncReport{Repaired: []string{"n0", "n1", "n7"}, Leftovers: 3 + 4 + 8 + 4}
+	want := syncReport{Repaired: []string{"n0", "n1", "n7"}, Leftovers: 3 + 4 + 8 + 4}
 	if diff := cmp.Diff(want, report); diff != "" {
 		t.Errorf("want (-) and got (+):\n%s", diff)
 	}
@@ -248,7 +248,7 @@ func TestATableFromEarlierIsNotChangedBlindly(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := open(t, ns)
-	if err := b.Apply(t.Context(), ruleset.Change{Set: parts(1)}); err == nil {
+	if err := b.applyParts(t.Context(), ruleset.Change{Set: parts(1)}); err == nil {
 		t.Error("a change went ahead without a look at the table")
 	}
 	expectTable(t, ns, parts(2)...)
@@ -274,7 +274,7 @@ func TestASecondProcessIsToldWhy(t *testing.T) {
 	ns := newNamespace(t)
 	mustSync(t, open(t, ns), parts(1)...)
 	other := open(t, ns)
-	_, err := other.Sync(context.Background(), parts(1))
+	_, err := other.syncParts(context.Background(), parts(1))
 	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "belongs to another process") {
 		t.Errorf("error %v, want EPERM with its reason", err)
 	}

@@ -23,7 +23,7 @@ func TestRulesAreKnownByWhatTheyDo(t *testing.T) {
 		for i := range c.Rules {
 			replaceKeepingMark(t, ns, c.Name, i)
 			report := mustSync(t, b, parts(2)...)
-			if want := (SyncReport{Repaired: []string{"n1"}}); c.Hook == (ruleset.Hook{}) && c.Name[:4] == "net_" {
+			if want := (syncReport{Repaired: []string{"n1"}}); c.Hook == (ruleset.Hook{}) && c.Name[:4] == "net_" {
 				if diff := cmp.Diff(want, report); diff != "" {
 					t.Errorf("rule %d of %s, want (-) and got (+):\n%s", i, c.Name, diff)
 				}
@@ -33,7 +33,7 @@ func TestRulesAreKnownByWhatTheyDo(t *testing.T) {
 			expectTable(t, ns, parts(2)...)
 		}
 	}
-	if mustSync(t, b, parts(2)...).Damaged() {
+	if mustSync(t, b, parts(2)...).damaged() {
 		t.Error("a table in order is taken for a damaged one")
 	}
 }
@@ -77,7 +77,7 @@ func TestADormantTableIsWoken(t *testing.T) {
 	}
 	for _, next := range []*Backend{b, open(t, ns, unowned), open(t, ns)} {
 		run(t, ns, "nft", "add table "+table+" { flags dormant; }")
-		if diff := cmp.Diff(SyncReport{Dormant: true}, mustSync(t, next, parts(2)...)); diff != "" {
+		if diff := cmp.Diff(syncReport{Dormant: true}, mustSync(t, next, parts(2)...)); diff != "" {
 			t.Errorf("want (-) and got (+):\n%s", diff)
 		}
 		expectTable(t, ns, parts(2)...)
@@ -98,7 +98,7 @@ func TestTheKernelGivesRulesBackAsSent(t *testing.T) {
 		{Name: "net_all_lookup", Rules: everyDispatch()},
 	}}
 	mustSync(t, b, all)
-	if got := mustSync(t, b, all); got.Damaged() {
+	if got := mustSync(t, b, all); got.damaged() {
 		t.Errorf("a second look finds %+v", got)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/virtfirewalld/virtfirewalld/service"
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/iptables"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
@@ -38,19 +38,19 @@ func (c *Chains) Flush() {
 }
 
 // Open returns a backend over the chains.
-func (c *Chains) Open() service.Backend { return chainsBackend{c} }
+func (c *Chains) Open() backend.Backend { return chainsBackend{c} }
 
 type chainsBackend struct{ *Chains }
 
 func (chainsBackend) Name() string { return choice.IPTables }
 
-func (x chainsBackend) Apply(ctx context.Context, c service.Change) error {
+func (x chainsBackend) Apply(ctx context.Context, c backend.Change) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.change(ctx, maps.Clone(x.rules), maps.Clone(x.ifaces), c)
 }
 
-func (x chainsBackend) change(ctx context.Context, rules, ifaces map[string]string, c service.Change) error {
+func (x chainsBackend) change(ctx context.Context, rules, ifaces map[string]string, c backend.Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -85,11 +85,11 @@ func (x chainsBackend) change(ctx context.Context, rules, ifaces map[string]stri
 	return nil
 }
 
-func (x chainsBackend) Sync(ctx context.Context, all []service.Member) (damaged []string, err error) {
+func (x chainsBackend) Sync(ctx context.Context, all []backend.Member) (damaged []string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	before := x.rules
-	if err := x.change(ctx, nil, nil, service.Change{Set: all}); err != nil {
+	if err := x.change(ctx, nil, nil, backend.Change{Set: all}); err != nil {
 		return nil, err
 	}
 	for name, text := range x.rules {
@@ -113,7 +113,7 @@ func (x chainsBackend) Verify(ctx context.Context) (damaged []string, err error)
 	return damaged, ctx.Err()
 }
 
-func (x chainsBackend) Vacate(ctx context.Context) error {
+func (x chainsBackend) RemoveAll(ctx context.Context) error {
 	_, err := x.Sync(ctx, nil)
 	return err
 }

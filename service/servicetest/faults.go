@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
@@ -144,22 +145,22 @@ func (f *Faults) killed() bool {
 // faultyBackend is a backend whose steps can fail. What they are called ends in
 // suffix.
 type faultyBackend struct {
-	service.Backend
+	backend.Backend
 	f      *Faults
 	suffix string
 }
 
-func (b faultyBackend) Apply(ctx context.Context, c service.Change) error {
+func (b faultyBackend) Apply(ctx context.Context, c backend.Change) error {
 	return b.f.in(ctx, "Apply"+b.suffix, func() error { return b.Backend.Apply(ctx, c) })
 }
 
-func (b faultyBackend) Sync(ctx context.Context, all []service.Member) (damaged []string, err error) {
+func (b faultyBackend) Sync(ctx context.Context, all []backend.Member) (damaged []string, err error) {
 	err = b.f.in(ctx, "Sync"+b.suffix, func() error { damaged, err = b.Backend.Sync(ctx, all); return err })
 	return damaged, err
 }
 
-func (b faultyBackend) Vacate(ctx context.Context) error {
-	return b.f.in(ctx, "Vacate"+b.suffix, func() error { return b.Backend.Vacate(ctx) })
+func (b faultyBackend) RemoveAll(ctx context.Context) error {
+	return b.f.in(ctx, "Vacate"+b.suffix, func() error { return b.Backend.RemoveAll(ctx) })
 }
 
 func (b faultyBackend) Counters(ctx context.Context) (out map[string]ruleset.Counters, err error) {

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service"
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -190,7 +190,7 @@ func (k *Kernel) Own(err error) {
 
 // Open returns a backend over the kernel, for one run of the service. Counters
 // begin at what start returns.
-func (k *Kernel) Open(start func(network string) ruleset.Counters) service.Backend {
+func (k *Kernel) Open(start func(network string) ruleset.Counters) backend.Backend {
 	return &nftables{kernel: k, start: start, parts: map[string]ruleset.Part{}}
 }
 
@@ -204,7 +204,7 @@ type nftables struct {
 
 func (*nftables) Name() string { return choice.NFTables }
 
-func compile(members []service.Member) map[string]ruleset.Part {
+func compile(members []backend.Member) map[string]ruleset.Part {
 	parts := make(map[string]ruleset.Part, len(members))
 	for _, m := range members {
 		if p, ok := ruleset.Compile(m.Network, m.Index, m.Names...); ok {
@@ -252,7 +252,7 @@ func (b *nftables) commit(ctx context.Context, old, next map[string]ruleset.Part
 	return nil
 }
 
-func (b *nftables) Apply(ctx context.Context, c service.Change) error {
+func (b *nftables) Apply(ctx context.Context, c backend.Change) error {
 	b.kernel.mu.Lock()
 	defer b.kernel.mu.Unlock()
 	if !b.synced && b.kernel.table != nil {
@@ -285,7 +285,7 @@ func (b *nftables) Apply(ctx context.Context, c service.Change) error {
 	return b.commit(ctx, old, next, from)
 }
 
-func (b *nftables) Sync(ctx context.Context, all []service.Member) (damaged []string, err error) {
+func (b *nftables) Sync(ctx context.Context, all []backend.Member) (damaged []string, err error) {
 	b.kernel.mu.Lock()
 	defer b.kernel.mu.Unlock()
 	return b.sync(ctx, compile(all))
@@ -347,7 +347,7 @@ func (b *nftables) Verify(ctx context.Context) ([]string, error) {
 	return b.differing(b.parts), ctx.Err()
 }
 
-func (b *nftables) Vacate(ctx context.Context) error {
+func (b *nftables) RemoveAll(ctx context.Context) error {
 	b.kernel.mu.Lock()
 	defer b.kernel.mu.Unlock()
 	_, err := b.sync(ctx, nil)

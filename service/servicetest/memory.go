@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -30,7 +31,7 @@ func NewMemory(t testing.TB) *Memory {
 }
 
 // Deps are those of one run of the service.
-func (m *Memory) Deps(_ testing.TB, start func(string) ruleset.Counters) (service.Deps, service.Backend, func() error) {
+func (m *Memory) Deps(_ testing.TB, start func(string) ruleset.Counters) (service.Deps, backend.Backend, func() error) {
 	return service.Deps{
 		Links: m.Links, Table: m.Table, Chains: m.Calls, Zones: m.Firewalld, Firewalld: m.Firewalld,
 		Host: m.Needs, Advertisements: m.Needs, Leftovers: m.Libvirt, Libvirt: m.Libvirt,

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 )
 
 // Operation is a call of the API that consists of several steps.

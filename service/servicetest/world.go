@@ -16,7 +16,8 @@ import (
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service"
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
@@ -27,7 +28,7 @@ import (
 type Platform interface {
 	// Deps returns what one run of the service works with, but its files. Its
 	// counters begin at what start returns. done ends it.
-	Deps(t testing.TB, start func(network string) ruleset.Counters) (d service.Deps, nftables service.Backend, done func() error)
+	Deps(t testing.TB, start func(network string) ruleset.Counters) (d service.Deps, nftables backend.Backend, done func() error)
 	// Rules are what nf_tables holds, and Zones the zone of each interface.
 	Rules() []string
 	Zones(t testing.TB) map[string]string
@@ -127,10 +128,10 @@ func (w *World) Kill() {
 // backends are those of a world. Nothing is probed.
 type backends struct {
 	w                  *World
-	nftables, iptables service.Backend
+	nftables, iptables backend.Backend
 }
 
-func (b backends) Get(name string) service.Backend {
+func (b backends) Get(name string) backend.Backend {
 	if name == choice.IPTables {
 		return b.iptables
 	}

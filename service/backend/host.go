@@ -1,25 +1,34 @@
-package service
+package backend
 
 import (
 	"context"
 	"os/exec"
 	"sync/atomic"
 
-	"github.com/virtfirewalld/virtfirewalld/service/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 )
 
-// HostBackends are the two backends of a host.
-type HostBackends struct {
-	NFTables NFTables
-	IPTables IPTables
+// Probed is a backend that finds out by doing whether the host can hold its rules.
+type Probed interface {
+	Backend
+	Probe(ctx context.Context) error
+}
+
+// Host is the two backends of a host.
+type Host struct {
+	NFTables Probed
+	IPTables interface {
+		Probed
+		Variant() string
+	}
 
 	// works says that nftables was probed and passed: the kernel does not lose
 	// it, and each probe is two transactions that every monitor sees.
 	works atomic.Bool
 }
 
-// Get gives a backend by name.
-func (h *HostBackends) Get(name string) Backend {
+// Get returns a backend by name.
+func (h *Host) Get(name string) Backend {
 	if name == choice.IPTables {
 		return h.IPTables
 	}
@@ -29,18 +38,18 @@ func (h *HostBackends) Get(name string) Backend {
 // Available probes what the host has. iptables is tried by doing only where it
 // may be chosen: its nft variant leaves tables behind that it made for the
 // trial, on a host that may want none. Elsewhere the programs are looked for.
-func (h *HostBackends) Available(ctx context.Context, c choice.Configured) choice.Available {
+func (h *Host) Available(ctx context.Context, c choice.Configured) choice.Available {
 	var a choice.Available
 	if !h.works.Load() {
-		a.NFTables = h.NFTables.Kernel.Probe(ctx)
+		a.NFTables = h.NFTables.Probe(ctx)
 		h.works.Store(a.NFTables == nil)
 	}
 	_, err := exec.LookPath("nft")
 	a.NFT = err == nil
 	asked := c.Own.Value == choice.IPTables || (c.Own.Value != choice.NFTables && c.Libvirt.Value == choice.IPTables)
 	if asked || a.NFTables != nil || !a.NFT {
-		a.IPTables = h.IPTables.Kernel.Probe(ctx)
-		a.Variant = h.IPTables.Kernel.Variant()
+		a.IPTables = h.IPTables.Probe(ctx)
+		a.Variant = h.IPTables.Variant()
 		return a
 	}
 	for _, program := range []string{"iptables", "iptables-restore", "ip6tables", "ip6tables-restore"} {
@@ -53,4 +62,4 @@ func (h *HostBackends) Available(ctx context.Context, c choice.Configured) choic
 
 // Variant is the iptables variant that holds the service's own rules while
 // iptables is the backend.
-func (h *HostBackends) Variant() string { return h.IPTables.Kernel.Variant() }
+func (h *Host) Variant() string { return h.IPTables.Variant() }
