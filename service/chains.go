@@ -3,7 +3,6 @@ package service
 import (
 	"errors"
 	"log/slog"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -15,7 +14,7 @@ import (
 // Chains watches iptables for other programs.
 type Chains interface {
 	// Watch begins to watch what the variants of a backend need.
-	Watch(variant string) (ChainWatch, error)
+	Watch(variants xtables.Variants) (ChainWatch, error)
 }
 
 // ChainWatch is an open watch.
@@ -40,12 +39,12 @@ type HostChains struct {
 
 // Watch begins to watch what the variants of a backend need: nf_tables' own
 // events, and the lock of the legacy variant, whose changes nobody tells of.
-func (c HostChains) Watch(variant string) (ChainWatch, error) {
+func (c HostChains) Watch(variants xtables.Variants) (ChainWatch, error) {
 	w := &hostChainWatch{started: c.Started}
-	if strings.Contains(variant, string(xtables.VariantNFT)) {
+	if variants.Has(xtables.VariantNFT) {
 		w.tables = c.Tables.Subscribe(iptablesTables()...)
 	}
-	if !strings.Contains(variant, string(xtables.VariantLegacy)) {
+	if !variants.Has(xtables.VariantLegacy) {
 		return w, nil
 	}
 	var err error

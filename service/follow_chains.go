@@ -56,7 +56,7 @@ func (s *Service) followChains(ctx context.Context) {
 // chainKeeper is the state of followChains.
 type chainKeeper struct {
 	s           *Service
-	variant     string // that is watched; "" for none
+	variants    xtables.Variants // that are watched; none while the zero value
 	open        ChainWatch
 	nft, legacy <-chan struct{}
 
@@ -70,24 +70,24 @@ type chainKeeper struct {
 // watch makes the watch that of the backend which holds the rules. What was
 // done before it was there is found by a comparison.
 func (k *chainKeeper) watch(ctx context.Context) {
-	variant := ""
+	var variants xtables.Variants
 	if k.s.backend().Name() == choice.IPTables {
-		variant = k.s.Backends.Variant()
+		variants = k.s.Backends.Variants()
 	}
-	if variant == k.variant {
+	if variants == k.variants {
 		return
 	}
 	k.close()
-	if variant == "" {
+	if variants == (xtables.Variants{}) {
 		return
 	}
-	open, err := k.s.Chains.Watch(variant)
+	open, err := k.s.Chains.Watch(variants)
 	if err != nil {
 		k.s.complain(ctx, slog.LevelError, "changes of iptables' rules are seen at the next reapply only", err)
 	} else {
 		k.open, k.nft, k.legacy = open, open.NFT(), open.Legacy()
 	}
-	k.variant, k.again = variant, time.Now()
+	k.variants, k.again = variants, time.Now()
 }
 
 func (k *chainKeeper) close() {

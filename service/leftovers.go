@@ -119,9 +119,9 @@ func (s *Service) lookAtLibvirt(ctx context.Context, look *libvirtLook) (again t
 	if len(nets) == 0 {
 		return again, nil
 	}
-	ours := xtables.VariantNone
+	var ours xtables.Variants
 	if s.active.Name() == choice.IPTables {
-		ours = xtables.Variant(s.Backends.Variant())
+		ours = s.Backends.Variants()
 	}
 	report, err := s.Leftovers.Remove(ctx, nets, ours)
 	if !report.Empty() {

@@ -22,8 +22,8 @@ type Backends interface {
 	// Available probes what the host has, given what is configured.
 	Available(ctx context.Context, c choice.Configured) choice.Available
 	Get(name string) backend.Backend
-	// Variant is the variant of iptables that the backend of that name uses.
-	Variant() string
+	// Variants are those of iptables that the backend of that name uses.
+	Variants() xtables.Variants
 }
 
 // Links is the host's interfaces.
@@ -117,9 +117,9 @@ type Leftovers interface {
 	// Present counts those of networks as libvirt defines them.
 	Present(ctx context.Context, nets []network.Network) (neighbour.Presence, error)
 	// Remove takes out those for networks of ours that libvirt has no longer;
-	// ours is the variant of iptables that holds the service's own rules, which
+	// ours are the variants of iptables that hold the service's own rules, which
 	// look the same.
-	Remove(ctx context.Context, nets []network.Network, ours xtables.Variant) (neighbour.Report, error)
+	Remove(ctx context.Context, nets []network.Network, ours xtables.Variants) (neighbour.Report, error)
 }
 
 // Libvirt is libvirt's network driver.

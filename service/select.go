@@ -172,7 +172,7 @@ func (s *Service) moved(old backend.Backend) {
 	s.workers.libvirt.trigger()
 	details := []any{"from", old.Name(), "backend", name, "networks", len(s.registry.All())}
 	if name == choice.IPTables {
-		details = append(details, "variant", s.Backends.Variant())
+		details = append(details, "variant", s.Backends.Variants().String())
 	}
 	s.Log.Info("moved every network to another backend", append(details, systemd.MessageID(systemd.MessageBackendChanged))...)
 	if name == choice.IPTables {

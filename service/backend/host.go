@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 // Probed is a backend that finds out by doing whether the host can hold its rules.
@@ -19,7 +20,7 @@ type Host struct {
 	NFTables Probed
 	IPTables interface {
 		Probed
-		Variant() string
+		Variants() xtables.Variants
 	}
 
 	// works says that nftables was probed and passed: the kernel does not lose
@@ -49,7 +50,7 @@ func (h *Host) Available(ctx context.Context, c choice.Configured) choice.Availa
 	asked := c.Own.Value == choice.IPTables || (c.Own.Value != choice.NFTables && c.Libvirt.Value == choice.IPTables)
 	if asked || a.NFTables != nil || !a.NFT {
 		a.IPTables = h.IPTables.Probe(ctx)
-		a.Variant = h.IPTables.Variant()
+		a.Variant = h.IPTables.Variants().String()
 		return a
 	}
 	for _, program := range []string{"iptables", "iptables-restore", "ip6tables", "ip6tables-restore"} {
@@ -60,6 +61,6 @@ func (h *Host) Available(ctx context.Context, c choice.Configured) choice.Availa
 	return a
 }
 
-// Variant is the iptables variant that holds the service's own rules while
+// Variants are those of iptables that hold the service's own rules while
 // iptables is the backend.
-func (h *Host) Variant() string { return h.IPTables.Variant() }
+func (h *Host) Variants() xtables.Variants { return h.IPTables.Variants() }

@@ -116,8 +116,8 @@ func TestProbe(t *testing.T) {
 		}
 		b.same("probing", before)
 		want := map[string]xtables.Variant{"nft": xtables.VariantNFT, "legacy": xtables.VariantLegacy}[variant]
-		if b.Variant() != string(want) || !strings.HasPrefix(b.Version(), "1.") {
-			t.Errorf("variant %q, version %q", b.Variant(), b.Version())
+		if b.Variants() != (xtables.Variants{IPv4: want, IPv6: want}) || !strings.HasPrefix(b.families[0].Version, "1.") {
+			t.Errorf("variants %q, version %q", b.Variants(), b.families[0].Version)
 		}
 	})
 }
@@ -140,7 +140,7 @@ func TestProbeTriesOnce(t *testing.T) {
 			if _, err := b.ReadFile("/tmp/runs"); (err == nil) != want {
 				t.Errorf("%s: tried: %v, want %v", what, err == nil, want)
 			}
-			if b.Variant() == "" {
+			if b.Variants() == (xtables.Variants{}) {
 				t.Errorf("%s: the variant is not known", what)
 			}
 		}
@@ -180,8 +180,9 @@ func TestProbeSaysWhatIsMissing(t *testing.T) {
 			if c.want == "" && err != nil || !strings.Contains(fmt.Sprint(err), c.want) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
-			if name == "families differ" && b.Variant() != "nf_tables, for IPv6 legacy" {
-				t.Error(b.Variant())
+			different := xtables.Variants{IPv4: xtables.VariantNFT, IPv6: xtables.VariantLegacy}
+			if name == "families differ" && (b.Variants() != different || b.Variants().String() != "nf_tables, for IPv6 legacy") {
+				t.Error(b.Variants())
 			}
 			for _, program := range []string{"iptables-save", "ip6tables-save", "iptables-legacy-save"} {
 				if out := b.Must(program); strings.Contains(out, probeChain) {

@@ -72,29 +72,15 @@ func try(ctx context.Context, both [2]family) (noFill bool, err error) {
 	return noFill, nil
 }
 
-// Variant says which iptables the backend uses: nf_tables or legacy, and where
-// that of IPv6 is another, both. It is "" before the first Probe.
-func (b *Backend) Variant() string {
+// Variants are those of the programs that the backend uses, VariantNone before
+// the first Probe.
+func (b *Backend) Variants() xtables.Variants {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.families == nil {
-		return ""
+		return xtables.Variants{}
 	}
-	v4, v6 := b.families[0], b.families[1]
-	if v4.Variant != v6.Variant {
-		return fmt.Sprintf("%s, for IPv6 %s", v4.Variant, v6.Variant)
-	}
-	return string(v4.Variant)
-}
-
-// Version is the version of iptables, "" before the first Probe.
-func (b *Backend) Version() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.families == nil {
-		return ""
-	}
-	return b.families[0].Version
+	return xtables.Variants{IPv4: b.families[0].Variant, IPv6: b.families[1].Variant}
 }
 
 // probeRules are one of each kind, in all three tables.

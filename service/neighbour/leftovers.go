@@ -80,11 +80,11 @@ func (r *Report) add(f finding) {
 // Remove takes out libvirt's rules for those of these networks that it has no
 // longer, and chains and tables of libvirt's that nothing uses any more. The
 // latter stay while libvirt runs or has any network, for it makes them only once
-// and could start no network without them. ours is the variant of iptables that
-// holds the service's own rules, which look the same, and is left alone. Each
+// and could start no network without them. ours are the variants of iptables
+// that hold the service's own rules, which look the same, and are left alone. Each
 // place changes whole or not at all; after an error in one the others are done
 // all the same.
-func (l *Leftovers) Remove(ctx context.Context, nets []network.Network, ours xtables.Variant) (Report, error) {
+func (l *Leftovers) Remove(ctx context.Context, nets []network.Network, ours xtables.Variants) (Report, error) {
 	var report Report
 	state := l.driver.State()
 	if state.Err != nil {
@@ -138,7 +138,7 @@ func (l *Leftovers) Present(ctx context.Context, nets []network.Network) (Presen
 		addTo(out.Tables, v.finding)
 		out.Chains = out.Chains || v.table
 	}
-	places, err := places(surveys, xtables.VariantNone)
+	places, err := places(surveys, xtables.Variants{})
 	errs = append(errs, err)
 	variants := map[xtables.Variant]map[string]int{xtables.VariantNFT: {}, xtables.VariantLegacy: {}}
 	for _, x := range places {
@@ -226,18 +226,19 @@ func rulesIn(surveys [2]survey) bool {
 
 // places are the sets of iptables programs that have chains of libvirt's to
 // look into.
-func places(surveys [2]survey, ours xtables.Variant) ([]chainSet, error) {
+func places(surveys [2]survey, ours xtables.Variants) ([]chainSet, error) {
 	var out []chainSet
 	for i, v := range surveys {
-		if v.xtables && ours != xtables.VariantNFT {
-			out = append(out, chainSet{xtables.VariantNFT, i == 1})
+		ipv6 := i == 1
+		if v.xtables && ours.Of(ipv6) != xtables.VariantNFT {
+			out = append(out, chainSet{xtables.VariantNFT, ipv6})
 		}
-		legacy, err := hasLegacy(i == 1)
+		legacy, err := hasLegacy(ipv6)
 		if err != nil {
 			return out, err
 		}
-		if legacy && ours != xtables.VariantLegacy {
-			out = append(out, chainSet{xtables.VariantLegacy, i == 1})
+		if legacy && ours.Of(ipv6) != xtables.VariantLegacy {
+			out = append(out, chainSet{xtables.VariantLegacy, ipv6})
 		}
 	}
 	return out, nil

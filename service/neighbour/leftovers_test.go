@@ -47,13 +47,13 @@ func TestRemoveOneOfLibvirts(t *testing.T) {
 			if found := present(t, h, one); found[one.Name] == 0 {
 				t.Errorf("libvirt's rules were not found: %v", found)
 			}
-			if report := remove(t, h, xtables.VariantNone, everybody()...); !report.Empty() {
+			if report := remove(t, h, xtables.Variants{}, everybody()...); !report.Empty() {
 				t.Errorf("of networks that libvirt has: %+v", report)
 			}
 			forget(h, one)
 			// Everything of libvirt's names the bridge or a subnet.
 			want := without(before, " virbr1 ", " 10.2.0.0/24 ", " 10.12.0.0/16 ", " 2001:db8:2::/64 ")
-			report := remove(t, h, xtables.VariantNone, one)
+			report := remove(t, h, xtables.Variants{}, one)
 			if diff := cmp.Diff(want, saves(h)); diff != "" {
 				t.Error(diff)
 			}
@@ -63,7 +63,7 @@ func TestRemoveOneOfLibvirts(t *testing.T) {
 			if found := present(t, h, everybody()...); found[one.Name] > 0 || len(found) != len(village)-1 {
 				t.Errorf("found afterwards: %v", found)
 			}
-			if again := remove(t, h, xtables.VariantNone, one); !again.Empty() {
+			if again := remove(t, h, xtables.Variants{}, one); !again.Empty() {
 				t.Errorf("the second time: %+v", again)
 			}
 		})
@@ -82,17 +82,17 @@ func TestRemoveAllOfLibvirts(t *testing.T) {
 			h.Must("iptables", "-w", "-N", "MINE")
 			h.Must("iptables", "-w", "-A", "MINE", "-j", "LIBVIRT_FWX")
 			before := saves(h)
-			if report := remove(t, h, xtables.VariantNone, everybody()...); !report.Empty() {
+			if report := remove(t, h, xtables.Variants{}, everybody()...); !report.Empty() {
 				t.Errorf("of networks that libvirt has: %+v", report)
 			}
 			forget(h, everybody()...)
-			if report := remove(t, h, variant, everybody()...); !report.Empty() {
+			if report := remove(t, h, xtables.Variants{IPv4: variant, IPv6: variant}, everybody()...); !report.Empty() {
 				t.Errorf("of our own variant: %+v", report)
 			}
 			if diff := cmp.Diff(before, saves(h)); diff != "" {
 				t.Error(diff)
 			}
-			report := remove(t, h, xtables.VariantNone, everybody()...)
+			report := remove(t, h, xtables.Variants{}, everybody()...)
 			var left []string
 			for line := range strings.Lines(saves(h)) {
 				if strings.Contains(line, "LIBVIRT") {
@@ -110,6 +110,32 @@ func TestRemoveAllOfLibvirts(t *testing.T) {
 	}
 }
 
+// TestOwnRulesOfEachFamilyStay: the programs of the two families need not be of
+// one variant. Ours are left alone in each, and the same rules elsewhere go.
+func TestOwnRulesOfEachFamilyStay(t *testing.T) {
+	t.Parallel()
+	h := host.New(t)
+	one := village[0].net
+	v4, v6, _ := strings.Cut(iptables.Text(one), "# IPv6")
+	for program, text := range map[string]string{"iptables-nft-restore": v4, "ip6tables-legacy-restore": "#" + v6} {
+		if out, err := h.RunInput(text, program, "--noflush"); err != nil {
+			t.Fatal(out, err)
+		}
+	}
+	before := saves(h)
+	ours := xtables.Variants{IPv4: xtables.VariantNFT, IPv6: xtables.VariantLegacy}
+	if report := remove(t, h, ours, one); !report.Empty() {
+		t.Errorf("of our own: %+v", report)
+	}
+	if diff := cmp.Diff(before, saves(h)); diff != "" {
+		t.Error(diff)
+	}
+	swapped := xtables.Variants{IPv4: xtables.VariantLegacy, IPv6: xtables.VariantNFT}
+	if report := remove(t, h, swapped, one); len(report.Rules) != 2 || strings.Contains(saves(h), "LIBVIRT") {
+		t.Errorf("of libvirt's: %+v\n%s", report, saves(h))
+	}
+}
+
 // TestWhatLibvirtHasStays: whether the daemon runs or not, over its starts,
 // stops and reloads, nothing goes that it has, and a network's rules that are
 // gone are missed.
@@ -122,7 +148,7 @@ func TestWhatLibvirtHasStays(t *testing.T) {
 	all := saves(h)
 	stays := func(what string) {
 		t.Helper()
-		if report := remove(t, h, xtables.VariantNone, everybody()...); !report.Empty() {
+		if report := remove(t, h, xtables.Variants{}, everybody()...); !report.Empty() {
 			t.Errorf("%s: %+v", what, report)
 		}
 	}
@@ -164,7 +190,7 @@ func sorted(text string) string {
 func TestNothingThere(t *testing.T) {
 	t.Parallel()
 	h := host.New(t)
-	if report := remove(t, h, xtables.VariantNone, everybody()...); !report.Empty() {
+	if report := remove(t, h, xtables.Variants{}, everybody()...); !report.Empty() {
 		t.Errorf("report: %+v", report)
 	}
 	if found := present(t, h, everybody()...); len(found) != 0 {

@@ -98,7 +98,7 @@ func kill(t *testing.T, p *host.Process) {
 }
 
 // remove runs Remove on the host.
-func remove(t *testing.T, h *host.Host, ours xtables.Variant, nets ...network.Network) Report {
+func remove(t *testing.T, h *host.Host, ours xtables.Variants, nets ...network.Network) Report {
 	t.Helper()
 	var report Report
 	err := h.Do(func() (err error) {

@@ -153,7 +153,7 @@ func TestRemoveFromTables(t *testing.T) {
 		t.Errorf("found at first: %v", found)
 	}
 	before := ruleset(h)
-	report := remove(t, h, xtables.VariantNone, one)
+	report := remove(t, h, xtables.Variants{}, one)
 	own, others := cut(before, "table ip other")
 	want := without(own, `"virbr1"`, " 10.2.0.0/24 ", " 10.12.0.0/16 ", " 2001:db8:2::/64 ") + others
 	if diff := cmp.Diff(want, ruleset(h)); diff != "" {
@@ -167,7 +167,7 @@ func TestRemoveFromTables(t *testing.T) {
 		t.Errorf("found afterwards: %v", found)
 	}
 	// The other networks' rules go as well; what hooks made keeps its table.
-	report = remove(t, h, xtables.VariantNone, everybody()...)
+	report = remove(t, h, xtables.Variants{}, everybody()...)
 	if diff := cmp.Diff([]string{"table ip6 libvirt_network: the table"}, report.Chains); diff != "" {
 		t.Error(diff)
 	}
@@ -188,7 +188,7 @@ func TestRemoveTables(t *testing.T) {
 	t.Parallel()
 	h := tablesHost(t)
 	_, others := cut(ruleset(h), "table ip other")
-	report := remove(t, h, xtables.VariantNone, everybody()...)
+	report := remove(t, h, xtables.Variants{}, everybody()...)
 	if diff := cmp.Diff(others, ruleset(h)); diff != "" {
 		t.Error(diff)
 	}
@@ -220,7 +220,7 @@ func TestTablesWithMoreStay(t *testing.T) {
 			}
 			t.Fatal(out, err)
 		}
-		report := remove(t, h, xtables.VariantNone, everybody()...)
+		report := remove(t, h, xtables.Variants{}, everybody()...)
 		text := ruleset(h)
 		if !strings.Contains(text, "table ip libvirt_network") || strings.Contains(text, "table ip6") || strings.Contains(text, "virbr") {
 			t.Errorf("%s: left\n%s", more, text)
@@ -251,7 +251,7 @@ func TestOwnedTableStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := ruleset(h)
-	if report := remove(t, h, xtables.VariantNone, everybody()...); !report.Empty() {
+	if report := remove(t, h, xtables.Variants{}, everybody()...); !report.Empty() {
 		t.Errorf("report: %+v", report)
 	}
 	if diff := cmp.Diff(before, ruleset(h)); diff != "" || !strings.Contains(before, "guest_cross") {
@@ -283,7 +283,7 @@ func TestRemoveDuringChanges(t *testing.T) {
 	others.Wait()
 	text := ruleset(h)
 	// An empty table may stay while others never rest.
-	if remove(t, h, xtables.VariantNone, everybody()...); strings.Contains(ruleset(h), "table ip6 libvirt_network") || strings.Count(text, `iif "virbr1"`) != 1+2 {
+	if remove(t, h, xtables.Variants{}, everybody()...); strings.Contains(ruleset(h), "table ip6 libvirt_network") || strings.Count(text, `iif "virbr1"`) != 1+2 {
 		t.Errorf("left:\n%s", text)
 	}
 	if n := strings.Count(text, "accept # handle"); made == 0 || n != made+1 {
@@ -297,7 +297,7 @@ func removeAtLast(t *testing.T, h *host.Host, n network.Network) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
 		err := h.Do(func() error {
-			_, err := leftovers(h).Remove(context.Background(), []network.Network{n}, xtables.VariantNone)
+			_, err := leftovers(h).Remove(context.Background(), []network.Network{n}, xtables.Variants{})
 			return err
 		})
 		if err == nil {

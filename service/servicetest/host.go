@@ -211,7 +211,7 @@ func (l *Libvirt) Present(_ context.Context, nets []network.Network) (neighbour.
 }
 
 // Remove takes nothing out: there is nothing left behind.
-func (l *Libvirt) Remove(context.Context, []network.Network, xtables.Variant) (neighbour.Report, error) {
+func (l *Libvirt) Remove(context.Context, []network.Network, xtables.Variants) (neighbour.Report, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return neighbour.Report{}, l.err
@@ -258,7 +258,7 @@ func (t *Touches) Take() []watch.Touch {
 }
 
 // Watch watches iptables' chains.
-func (t *Touches) Watch(string) (service.ChainWatch, error) { return t, nil }
+func (t *Touches) Watch(xtables.Variants) (service.ChainWatch, error) { return t, nil }
 
 // NFT and Legacy are the two sorts of news.
 func (t *Touches) NFT() <-chan struct{} { return t.touched }

@@ -21,6 +21,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
 // Platform is what a service runs on: a kernel, a firewalld and a host, in
@@ -138,7 +139,9 @@ func (b backends) Get(name string) backend.Backend {
 	return b.nftables
 }
 
-func (backends) Variant() string { return "nf_tables" }
+func (backends) Variants() xtables.Variants {
+	return xtables.Variants{IPv4: xtables.VariantNFT, IPv6: xtables.VariantNFT}
+}
 
 func (b backends) Available(context.Context, choice.Configured) choice.Available {
 	a := b.w.Lacks

@@ -31,6 +31,28 @@ const (
 	VariantLegacy Variant = "legacy"
 )
 
+// Variants are those of the programs of the two families, which may differ.
+type Variants struct{ IPv4, IPv6 Variant }
+
+// Of returns the variant of a family.
+func (v Variants) Of(ipv6 bool) Variant {
+	if ipv6 {
+		return v.IPv6
+	}
+	return v.IPv4
+}
+
+// Has reports whether either family's programs are of a variant.
+func (v Variants) Has(variant Variant) bool { return v.IPv4 == variant || v.IPv6 == variant }
+
+// String names them for people: one for both families, or each.
+func (v Variants) String() string {
+	if v.IPv4 != v.IPv6 {
+		return fmt.Sprintf("%s, for IPv6 %s", v.IPv4, v.IPv6)
+	}
+	return string(v.IPv4)
+}
+
 // Name returns what iptables is called where it must be of the variant, or for
 // VariantNone of any. Suffixes such as -save follow it.
 func Name(ipv6 bool, variant Variant) string {
