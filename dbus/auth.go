@@ -30,7 +30,7 @@ var (
 type Authorizer interface {
 	// User is the user that the name's owner connected as.
 	User(ctx context.Context, sender string) (uid uint32, err error)
-	// Check says whether the owner may do all of asks. interactive says that
+	// Check reports whether the owner may do all of asks. interactive says that
 	// the caller is ready to wait while a person is asked.
 	Check(ctx context.Context, sender string, interactive bool, asks []ask) error
 }

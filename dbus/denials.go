@@ -60,7 +60,7 @@ func cut(s string) string {
 	return s
 }
 
-// take says whether a line may be written about a user, and how many were not
+// take reports whether a line may be written about a user, and how many were not
 // since the last.
 func (d *denials) take(user uint32, now time.Time) (skipped int, ok bool) {
 	d.mu.Lock()

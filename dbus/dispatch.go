@@ -104,7 +104,7 @@ type work struct {
 	do   func(context.Context) ([]any, error)
 }
 
-// changes says whether the method does more than read.
+// changes reports whether the method does more than read.
 func (m method) changes() bool { return m.action != "" && m.action != ActionRead }
 
 // serve answers one call.

@@ -49,7 +49,7 @@ func (s *Service) talk() *conversation {
 	return &conversation{s: s, left: map[string]bool{}, stuck: map[string]bool{}}
 }
 
-// mute says whether firewalld has not answered for so long that calls must not
+// mute reports whether firewalld has not answered for so long that calls must not
 // wait for it.
 func (s *Service) mute() bool { return s.Zones.Unanswered() >= zonePatience }
 

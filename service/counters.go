@@ -55,7 +55,7 @@ func highest(a, b ruleset.Counters) ruleset.Counters {
 	}
 }
 
-// forget drops networks, and says whether any had been counted.
+// forget drops networks, and reports whether any had been counted.
 func (t *Totals) forget(gone func(network string) bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -141,7 +141,7 @@ func (s *Service) settled(iface string, c *conversation) {
 	s.debts.settle(iface)
 }
 
-// outsideZones says whether trying again may bring any bridge into its zone.
+// outsideZones reports whether trying again may bring any bridge into its zone.
 func (s *Service) outsideZones() bool {
 	if len(s.debts.all()) > 0 {
 		return true
@@ -167,7 +167,7 @@ func (s *Service) followFirewalld(ctx context.Context, events []zones.Event) (an
 	return false
 }
 
-// surprises says whether an interface's new zone is news: most often it is the
+// surprises reports whether an interface's new zone is news: most often it is the
 // answer to a call of the service's own.
 func (s *Service) surprises(e zones.Event) bool {
 	if e.Interface == "" {

@@ -96,7 +96,7 @@ func (m *managed) forwards() (v4, v6 bool) {
 	return v4, v6
 }
 
-// servesDHCPv4 says whether DHCP replies leave by the bridge.
+// servesDHCPv4 reports whether DHCP replies leave by the bridge.
 func (m *managed) servesDHCPv4() bool {
 	if !m.net.DHCP || m.net.Mode == network.ModeOpen {
 		return false
@@ -117,5 +117,5 @@ func (m *managed) translated() []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(m.subnets), func(p netip.Prefix) bool { return p.Addr().Is6() && !m.net.NATIPv6 })
 }
 
-// translates says whether the network has NAT.
+// translates reports whether the network has NAT.
 func (m *managed) translates() bool { return len(m.translated()) > 0 }

@@ -89,7 +89,7 @@ func (m *managed) placeIn(have zones.Installed, bound map[string]string, err err
 	return p
 }
 
-// changedSince says whether a call has changed a network since it was looked
+// changedSince reports whether a call has changed a network since it was looked
 // at: that call saw to its zone.
 func (s *Service) changedSince(p *place) bool {
 	now, err := s.known(p.m.net.Name)

@@ -24,14 +24,14 @@ type zoneState struct {
 	retry   bool            // trying again may help
 }
 
-// concernsZones says whether the bridge's zone is the service's business. That
+// concernsZones reports whether the bridge's zone is the service's business. That
 // of an open network is not, as with libvirt, unless somebody named one: its
 // bridge stays where the administrator put it.
 func (m *managed) concernsZones() bool {
 	return m.net.Mode != network.ModeOpen || m.net.Zone != "" || m.zone.byHand != nil
 }
 
-// zoned says whether a network has to do with firewalld; nil does not.
+// zoned reports whether a network has to do with firewalld; nil does not.
 func zoned(m *managed) bool { return m != nil && m.concernsZones() }
 
 // zoneIn is the zone that the network's bridge belongs in, "" for none, as
@@ -109,7 +109,7 @@ func (s *Service) complainOfZones(places []*place) {
 	}
 }
 
-// leavesZone says whether a bridge is in a zone that is no longer the service's
+// leavesZone reports whether a bridge is in a zone that is no longer the service's
 // business after the change.
 func (t transition) leavesZone() bool {
 	if t.zoneStays || t.old == nil || !t.old.concernsZones() || (t.old.zone.bound == "" && !t.old.zone.unseen) {

@@ -64,7 +64,7 @@ func (e ErrSilent) Error() string {
 // Unwrap says that time was up.
 func (e ErrSilent) Unwrap() error { return context.DeadlineExceeded }
 
-// IsSilence tells whether firewalld is on the bus and did not answer in time.
+// IsSilence reports whether firewalld is on the bus and did not answer in time.
 func IsSilence(err error) bool {
 	var s ErrSilent
 	return errors.As(err, &s)
@@ -79,7 +79,7 @@ type refusal struct {
 
 func (r refusal) Error() string { return "firewalld answered: " + r.text }
 
-// IsRefusal tells whether firewalld answered that it did not do what it was
+// IsRefusal reports whether firewalld answered that it did not do what it was
 // asked for.
 func IsRefusal(err error) bool {
 	var r refusal
@@ -111,7 +111,7 @@ func isCode(s string) bool {
 	return s != "" && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
 }
 
-// hasCode tells whether firewalld answered with one of these codes.
+// hasCode reports whether firewalld answered with one of these codes.
 func hasCode(err error, codes ...string) bool {
 	var r refusal
 	return errors.As(err, &r) && slices.Contains(codes, r.code)

@@ -57,7 +57,7 @@ func New(conn *dbus.Conn, log *slog.Logger) *Client {
 	return &Client{conn: conn, log: log, timeout: callTimeout, reload: reloadTimeout, root: "/"}
 }
 
-// Running tells whether firewalld is on the bus.
+// Running reports whether firewalld is on the bus.
 func (c *Client) Running(ctx context.Context) bool {
 	c.mu.Lock()
 	k := c.known

@@ -103,7 +103,7 @@ func (c *Client) missing(ctx context.Context, have Installed, objects []permanen
 	return missing, arriving, nil
 }
 
-// stored tells whether the permanent configuration has a zone or policy of
+// stored reports whether the permanent configuration has a zone or policy of
 // that name. firewalld takes up to 5 s to notice a new file, and would write
 // over it in the meantime, so that the files are looked at as well.
 func (c *Client) stored(d definition, objects []permanent) bool {

@@ -12,7 +12,7 @@ const nmName = "org.freedesktop.NetworkManager"
 // found, or that end with their device. firewalld does not restore theirs.
 const nmMadeUp = 0x2 | 0x4
 
-// keptByNetworkManager tells whether firewalld itself puts an interface back
+// keptByNetworkManager reports whether firewalld itself puts an interface back
 // into its zone after a reload, since NetworkManager wants it there. Where
 // NetworkManager does not run or does not say, the answer is no: the binding
 // then counts as one that a reload loses.

@@ -121,7 +121,7 @@ func (c *Client) restore(ctx context.Context, p permanent) error {
 	return wrap("restoring "+string(p.kind)+" "+p.name, err)
 }
 
-// ours tells whether the object is what Install made of d, unchanged but for
+// ours reports whether the object is what Install made of d, unchanged but for
 // interfaces that somebody bound to it.
 func (p permanent) ours(d definition) bool {
 	return p.kind == d.kind && p.name == d.name && !p.builtin &&

@@ -98,7 +98,7 @@ func keepNamed(defs []definition, objects, ours []permanent) []permanent {
 	})
 }
 
-// names tells whether a policy has the zone on either side.
+// names reports whether a policy has the zone on either side.
 func (p permanent) names(zone string) bool {
 	return slices.Contains(p.settings["ingress_zones"], zone) || slices.Contains(p.settings["egress_zones"], zone)
 }

@@ -69,7 +69,7 @@ type talk struct {
 	gaveUp time.Time
 }
 
-// ask notes a question. Its caller tells whether it was answered.
+// ask notes a question. Its caller reports whether it was answered.
 func (t *talk) ask() (done func(answered bool)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -42,7 +42,7 @@ func listen(t *testing.T, guest *hosts.Peer) int {
 	return fd
 }
 
-// arrives sends a datagram from the host and says whether it has a right
+// arrives sends a datagram from the host and reports whether it has a right
 // checksum when the guest gets it.
 func arrives(t *testing.T, h *hosts.Host, fd int, to string) (right bool) {
 	t.Helper()

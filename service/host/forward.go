@@ -192,7 +192,7 @@ func (f *Forwarding) losing(d Demand) ([]string, error) {
 	return names, nil
 }
 
-// learnedByKernel says whether a default route by the interface has the flags
+// learnedByKernel reports whether a default route by the interface has the flags
 // of a router that the kernel learned of, which netlink does not show.
 func (f *Forwarding) learnedByKernel(name string) (bool, error) {
 	// Not /proc/net, which is that of the process's first thread.
@@ -233,7 +233,7 @@ func SysctlName(key string) string {
 	return strings.ReplaceAll(key, "/", ".")
 }
 
-// isFileName says whether the name can only be that of a folder of
+// isFileName reports whether the name can only be that of a folder of
 // /proc/sys/net/ipv6/conf of its own.
 func isFileName(name string) bool {
 	return name != "" && name != "." && name != ".." && name != "all" && name != "default" &&

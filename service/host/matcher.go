@@ -55,7 +55,7 @@ func (m *matcher) family() uint8 {
 	return unix.AF_INET
 }
 
-// matches says whether the connection would be translated now and is not.
+// matches reports whether the connection would be translated now and is not.
 // Where somebody redirected it, what counts is where it really goes, which is
 // where replies come from: that is what a rule of postrouting sees.
 func (m *matcher) matches(c connection) bool {

@@ -171,7 +171,7 @@ func (b *Backend) change(set []entry, remove []string) change {
 	return c
 }
 
-// simple says whether a change needs no look at the kernel: the chains are
+// simple reports whether a change needs no look at the kernel: the chains are
 // there and stay, and whole networks come or go. Two networks of one subnet
 // have rules in common, whose order only a look can keep; and what libvirt left
 // for a network is not to be there twice.

@@ -60,7 +60,7 @@ func (c compiler) subnets() []netip.Prefix {
 	return out
 }
 
-// hasAddress says whether the host has an address of the family on the bridge.
+// hasAddress reports whether the host has an address of the family on the bridge.
 func (c compiler) hasAddress() bool {
 	return slices.ContainsFunc(c.net.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() == c.ipv6 })
 }

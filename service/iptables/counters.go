@@ -10,7 +10,7 @@ import (
 // count is one rule's counter.
 type count struct{ packets, bytes uint64 }
 
-// counted says whether rules of a chain count towards a network's totals.
+// counted reports whether rules of a chain count towards a network's totals.
 func counted(c Chain) bool {
 	return c.purpose() == ChainForwardIn || c.purpose() == ChainForwardOut
 }

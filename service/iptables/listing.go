@@ -54,7 +54,7 @@ func lineOf(r xtables.Rule, c Chain) line {
 	return l
 }
 
-// has says whether a chain exists.
+// has reports whether a chain exists.
 func (l listing) has(c Chain) bool {
 	_, ok := l.chains[c]
 	return ok

@@ -29,7 +29,7 @@ func parseRule(chain Chain, words []string) (r Rule, ok bool) {
 	return r, ok && r.complete()
 }
 
-// complete says whether a rule is one that spec prints in full.
+// complete reports whether a rule is one that spec prints in full.
 func (r Rule) complete() bool {
 	reject := r.Target == targetReject
 	snat := r.Target == targetSNAT

@@ -205,7 +205,7 @@ func byChain(rules []Rule) map[Chain][]Rule {
 	return out
 }
 
-// inOrder says whether the lines at some places are exactly these rules. What
+// inOrder reports whether the lines at some places are exactly these rules. What
 // is between them is others'.
 func (e edit) inOrder(places []int, rules []Rule) bool {
 	return slices.EqualFunc(places, rules, func(at int, r Rule) bool { return e.lines[at].rule == r })

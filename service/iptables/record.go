@@ -161,7 +161,7 @@ func (b *Backend) write(path string, data []byte) error {
 	return err
 }
 
-// tried says whether these programs have been seen to work since the host was
+// tried reports whether these programs have been seen to work since the host was
 // booted, which the folder does not outlive.
 func (b *Backend) tried(both [2]family) bool {
 	if b.config.Record == "" {

@@ -155,7 +155,7 @@ func quote(name string) string {
 	return `"` + harmless + `"`
 }
 
-// Check says whether a network can be put into iptables at all. Its names must
+// Check reports whether a network can be put into iptables at all. Its names must
 // be such that iptables reads them as they are.
 func Check(n network.Network) error {
 	for _, name := range append([]string{n.Bridge}, n.Devices...) {

@@ -164,7 +164,7 @@ func (d *decoder) compare(e nfnl.Attributes) bool {
 	return equal && l.mask == nil && d.plain(l.what, value)
 }
 
-// isReplies says whether a mask is of the states established and related.
+// isReplies reports whether a mask is of the states established and related.
 func isReplies(mask []byte) bool {
 	const established, related = 2, 4 // NF_CT_STATE_BIT of enum ip_conntrack_info
 	return len(mask) == 4 && binary.NativeEndian.Uint32(mask) == established|related

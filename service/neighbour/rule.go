@@ -84,7 +84,7 @@ func (r rule) about(in role) (bridge string, subnet netip.Prefix, ok bool) {
 	return "", subnet, false
 }
 
-// served says whether libvirt opens the rule's port: DNS, DHCP in both
+// served reports whether libvirt opens the rule's port: DNS, DHCP in both
 // families, TFTP.
 func served(r rule, dhcp, dhcp6 uint16) bool {
 	switch r.port {
@@ -148,7 +148,7 @@ func (t targets) owner(r rule, in role) (network string, ok bool) {
 	return n.network, ok && (!subnet.IsValid() || n.subnets[subnet])
 }
 
-// concerns says whether any of the words is a bridge or a subnet of ours.
+// concerns reports whether any of the words is a bridge or a subnet of ours.
 func (t targets) concerns(words ...string) bool {
 	for _, word := range words {
 		if _, ok := t.bridges[word]; ok {

@@ -173,7 +173,7 @@ func (s *syncer) run(ctx context.Context) error {
 	return s.sweep()
 }
 
-// usurped says whether somebody made a base chain under a network's name.
+// usurped reports whether somebody made a base chain under a network's name.
 func (s *syncer) usurped() bool {
 	return slices.ContainsFunc(s.parts, func(p ruleset.Part) bool {
 		return slices.ContainsFunc(p.Chains, func(c ruleset.Chain) bool {

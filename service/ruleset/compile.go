@@ -49,10 +49,10 @@ func (c compiler) comment(format string, args ...any) string {
 	return comment("%s: "+format, append([]any{c.net.Name}, args...)...)
 }
 
-// forwards says whether anything may leave or enter the network at all.
+// forwards reports whether anything may leave or enter the network at all.
 func (c compiler) forwards() bool { return c.net.Mode != network.ModeIsolated }
 
-// translates says whether packets of this subnet get another source address.
+// translates reports whether packets of this subnet get another source address.
 func (c compiler) translates(p netip.Prefix) bool {
 	return c.net.Mode == network.ModeNAT && (p.Addr().Is4() || c.net.NATIPv6)
 }

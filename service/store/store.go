@@ -140,7 +140,7 @@ func fileName(name string) string {
 	return escaped[:kept] + "__" + hex.EncodeToString(sum[:16])
 }
 
-// Persistent says whether a persistent file speaks of the network.
+// Persistent reports whether a persistent file speaks of the network.
 func (s *Store) Persistent(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -92,7 +92,7 @@ func (c *cache) defaultRoutes() []Route {
 	return slices.Clone(c.routes)
 }
 
-// linkEvent takes a message about one link and says whether default routes may
+// linkEvent takes a message about one link and reports whether default routes may
 // have gone with it.
 func (c *cache) linkEvent(l Link, gone bool) (routes bool) {
 	c.mu.Lock()
@@ -106,7 +106,7 @@ func (c *cache) linkEvent(l Link, gone bool) (routes bool) {
 	return (gone || old.Up != l.Up) && c.hasRoute(l.Index)
 }
 
-// addressEvent takes a message about one address and says whether default
+// addressEvent takes a message about one address and reports whether default
 // routes may have gone with it.
 func (c *cache) addressEvent(a Address, gone bool) (routes bool) {
 	c.mu.Lock()

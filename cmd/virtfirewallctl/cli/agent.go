@@ -15,7 +15,7 @@ const (
 	agentStart   = 5 * time.Second
 )
 
-// onTerminal says whether a stream of the command is a terminal, so that a
+// onTerminal reports whether a stream of the command is a terminal, so that a
 // person is there. Standard input alone does not tell: a document may come by it.
 func onTerminal(stream any) bool {
 	f, ok := stream.(*os.File)

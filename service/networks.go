@@ -40,7 +40,7 @@ func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOpt
 	})
 }
 
-// stored says whether a file in the persistent directory speaks of the name.
+// stored reports whether a file in the persistent directory speaks of the name.
 func (s *Service) stored(name string) bool { return s.Files.Persistent(name) }
 
 // byOwnName is a network whose bridge has the link's own name where it was asked
@@ -96,7 +96,7 @@ func (s *Service) prepare(c *conversation, n network.Network, before *managed) (
 	return s.withDevices(next.compiled()), nil
 }
 
-// asksZone says whether the network names a zone that it did not name before.
+// asksZone reports whether the network names a zone that it did not name before.
 func asksZone(n network.Network, before *managed) bool {
 	return n.Zone != "" && (before == nil || before.net.Zone != n.Zone || before.net.Bridge != n.Bridge)
 }

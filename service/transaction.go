@@ -34,7 +34,7 @@ type intent struct {
 // What takes a step back is noted before the step: it may be done though it
 // fails, where its answer is lost. Taking back what was not done does nothing.
 //
-// zoned says whether firewalld may have a part in the change of the network as
+// zoned reports whether firewalld may have a part in the change of the network as
 // it is, nil for none: who has no business with it does not wait for it.
 func (s *Service) change(ctx context.Context, name string, zoned func(*managed) bool, plan func(*conversation) (intent, error)) error {
 	pass, err := s.turns.take(ctx, name)
