@@ -24,7 +24,7 @@ func (r *rig) asNobody(t *testing.T, command ...string) *exec.Cmd {
 	args := append([]string{"--reuid=65534", "--regid=65534", "--clear-groups"}, command...)
 	cmd := exec.CommandContext(t.Context(), "setpriv", args...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DBUS_SYSTEM_BUS_ADDRESS=" + r.bus.address}
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DBUS_SYSTEM_BUS_ADDRESS=" + r.bus.Address}
 	return cmd
 }
 
@@ -305,7 +305,7 @@ func TestAuthorizerAnswers(t *testing.T) {
 		wantError(t, r.call("Reload").Err, c.name, "")
 	}
 	// The flag that a caller will wait for a person is passed on.
-	out, err := exec.Command("busctl", "--address="+r.bus.address, "--allow-interactive-authorization=yes",
+	out, err := exec.Command("busctl", "--address="+r.bus.Address, "--allow-interactive-authorization=yes",
 		"call", BusName, ManagerPath, managerInterface, "Reload").CombinedOutput()
 	if err != nil {
 		t.Fatalf("busctl: %s (%v)", out, err)

@@ -34,7 +34,7 @@ func BenchmarkGetManagedObjects(b *testing.B) {
 		n := namedNetwork(b, fmt.Sprintf("network-%d", i))
 		must(b, r.api.AddNetwork(b.Context(), n, service.ChangeOptions{}))
 	}
-	client, err := godbus.Connect(r.bus.address)
+	client, err := godbus.Connect(r.bus.Address)
 	must(b, err)
 	defer client.Close()
 	object := client.Object(BusName, ManagerPath)

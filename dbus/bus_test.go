@@ -1,15 +1,11 @@
 package dbus
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"hash/crc32"
 	"log/slog"
-	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,68 +15,20 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/tests/privatebus"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// busConfig is Debian's system.conf in short, with the project's own policy.
-const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <type>system</type>
-  <listen>%s</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow user="*"/>
-    <deny own="*"/>
-    <deny send_type="method_call"/>
-    <allow send_type="signal"/>
-    <allow send_requested_reply="true" send_type="method_return"/>
-    <allow send_requested_reply="true" send_type="error"/>
-    <allow receive_type="method_call"/>
-    <allow receive_type="method_return"/>
-    <allow receive_type="error"/>
-    <allow receive_type="signal"/>
-    <allow send_destination="org.freedesktop.DBus"/>
-  </policy>
-  <include>%s</include>
-</busconfig>
-`
-
-// testBus is a real dbus-daemon of our own.
-type testBus struct {
-	address string
-	daemon  *exec.Cmd
-}
+// testBus is a real dbus-daemon of our own, with the project's policy.
+type testBus struct{ *privatebus.Bus }
 
 func startBus(t testing.TB) *testBus {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test must run as root: the bus policy lets only root own the name")
 	}
-	policy, err := filepath.Abs(BusName + ".conf")
-	must(t, err)
-	// An abstract socket is reachable for every user, wherever TMPDIR is.
-	b := &testBus{address: fmt.Sprintf("unix:abstract=virtfirewalld-test-%d-%d", os.Getpid(), rand.Uint64())}
-	config := filepath.Join(t.TempDir(), "bus.conf")
-	must(t, os.WriteFile(config, fmt.Appendf(nil, busConfig, b.address, policy), 0o600))
-	b.daemon = exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--nopidfile", "--print-address")
-	out, err := b.daemon.StdoutPipe()
-	must(t, err)
-	var complaints bytes.Buffer
-	b.daemon.Stderr = &complaints
-	must(t, b.daemon.Start())
-	t.Cleanup(func() {
-		_ = b.daemon.Process.Kill()
-		_ = b.daemon.Wait()
-		if t.Failed() {
-			t.Logf("dbus-daemon said: %s", &complaints)
-		}
-	})
-	// It prints the address when it listens.
-	_, err = out.Read(make([]byte, 256))
-	must(t, err)
-	return b
+	return &testBus{privatebus.StartSystem(t, BusName+".conf")}
 }
 
 // connect gives a connection of its own, as other programs have one.
@@ -88,7 +36,7 @@ func (b *testBus) connect(t testing.TB) *Bus {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), busTimeout)
 	defer cancel()
-	c, err := Connect(ctx, b.address)
+	c, err := Connect(ctx, b.Address)
 	must(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
@@ -201,13 +149,13 @@ func must(t testing.TB, err error) {
 // pause makes the bus stop reading, as one that hangs does.
 func (b *testBus) pause(t testing.TB) {
 	t.Helper()
-	must(t, b.daemon.Process.Signal(syscall.SIGSTOP))
-	t.Cleanup(func() { _ = b.daemon.Process.Signal(syscall.SIGCONT) })
+	must(t, b.Signal(syscall.SIGSTOP))
+	t.Cleanup(func() { _ = b.Signal(syscall.SIGCONT) })
 }
 
 func (b *testBus) resume(t testing.TB) {
 	t.Helper()
-	must(t, b.daemon.Process.Signal(syscall.SIGCONT))
+	must(t, b.Signal(syscall.SIGCONT))
 }
 
 func namedNetwork(t testing.TB, name string) network.Network {

@@ -14,7 +14,7 @@ import (
 
 func (r *rig) busctl(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "busctl", append([]string{"--address=" + r.bus.address}, args...)...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "busctl", append([]string{"--address=" + r.bus.Address}, args...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("busctl %v: %s (%v)", args, out, err)
 	}
@@ -45,7 +45,7 @@ func TestBusctl(t *testing.T) {
 // The interface file is one that others' tools accept.
 func TestInterfaceFileIsAccepted(t *testing.T) {
 	r := newRig(t)
-	out, err := exec.Command("gdbus", "introspect", "--address", r.bus.address, "--dest", BusName, "--object-path", ManagerPath, "--xml").CombinedOutput()
+	out, err := exec.Command("gdbus", "introspect", "--address", r.bus.Address, "--dest", BusName, "--object-path", ManagerPath, "--xml").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), `<method name="AddNetwork">`) {
 		t.Errorf("gdbus introspect: %s (%v)", out, err)
 	}
@@ -94,7 +94,7 @@ func (r *rig) runExample(t *testing.T, name string, args ...string) <-chan strin
 	path, err := filepath.Abs(filepath.Join("..", "docs", "examples", name))
 	must(t, err)
 	cmd := exec.Command(path, args...)
-	cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS="+r.bus.address)
+	cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS="+r.bus.Address)
 	pipe, err := cmd.StdoutPipe()
 	must(t, err)
 	var complaints bytes.Buffer

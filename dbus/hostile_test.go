@@ -241,7 +241,7 @@ func (r *rig) sendRaw(t *testing.T, signature string, body []byte) error {
 // godbus's own transport keeps every descriptor that somebody sends.
 func TestDescriptorsAreNotTaken(t *testing.T) {
 	r := newRig(t)
-	other, err := godbus.Connect(r.bus.address)
+	other, err := godbus.Connect(r.bus.Address)
 	must(t, err)
 	defer other.Close()
 	before := openFiles(t)

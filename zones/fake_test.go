@@ -1,15 +1,11 @@
 package zones_test
 
 import (
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/virtfirewalld/virtfirewalld/tests/privatebus"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
@@ -31,47 +27,10 @@ type fake struct {
 // methods are functions by their names, as godbus exports them.
 type methods map[string]any
 
-// privateBus starts a bus of the test's own and gives its address.
-func privateBus(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	address := "unix:path=" + filepath.Join(dir, "bus")
-	conf := fmt.Sprintf(`<busconfig><listen>%s</listen><policy context="default">
-<allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/><allow user="*"/></policy></busconfig>`, address)
-	file := filepath.Join(dir, "bus.conf")
-	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	// The shell outlives neither the test nor its bus: its standard input ends
-	// with the test's process, however that ends.
-	cmd := exec.Command("sh", "-c", `dbus-daemon --config-file="$1" --nofork & read -r _; kill $!; wait`, "sh", file)
-	leash, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		leash.Close()
-		_ = cmd.Wait()
-	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := dbus.Connect(address, dbus.WithContext(t.Context()))
-		if err == nil {
-			conn.Close()
-			return address
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
-}
-
 // newFake makes a bus with a fake firewalld on it, and a client beside it.
 func newFake(t *testing.T) (*fake, *zones.Client) {
 	t.Helper()
-	f := &fake{t: t, address: privateBus(t)}
+	f := &fake{t: t, address: privatebus.Start(t).Address}
 	client := newClient(t, f.address)
 	client.SetRoot(t.TempDir())
 	f.appear()

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/virtfirewalld/virtfirewalld/tests/privatebus"
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
@@ -490,7 +491,7 @@ func TestAnswersAreRememberedOnlyUntilAReload(t *testing.T) {
 }
 
 func TestNothingIsLeftRunning(t *testing.T) {
-	address := privateBus(t)
+	address := privatebus.Start(t).Address
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	conn, err := dbus.Connect(address)
 	if err != nil {

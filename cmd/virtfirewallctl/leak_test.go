@@ -3,21 +3,22 @@ package main_test
 import (
 	"context"
 	"errors"
-	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/virtfirewalld/virtfirewalld/cmd/virtfirewallctl/client"
+	"github.com/virtfirewalld/virtfirewalld/tests/privatebus"
 )
 
 // TestClientEndsCleanly shows that a client leaves no goroutine behind, not
 // even where the bus dies under a monitor.
 func TestClientEndsCleanly(t *testing.T) {
-	address, daemon := startBusDaemon(t, "")
-	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-	f := newFake(t, address)
+	bus := privatebus.Start(t)
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.Address)
+	f := newFake(t, bus.Address)
 	before := goleak.IgnoreCurrent()
 
 	c, err := client.Dial(t.Context(), client.Options{Timeout: 5 * time.Second})
@@ -44,15 +45,12 @@ func TestClientEndsCleanly(t *testing.T) {
 	if !f.awaitMonitor() {
 		t.Fatal("the second monitor did not subscribe")
 	}
-	stop(daemon)
+	if err := bus.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
 	if err := <-ended; !errors.Is(err, client.ErrUnreachable) {
 		t.Errorf("a monitor whose bus died: %v", err)
 	}
 	c.Close()
 	goleak.VerifyNone(t, before)
-}
-
-func stop(cmd *exec.Cmd) {
-	cmd.Process.Kill()
-	cmd.Wait()
 }

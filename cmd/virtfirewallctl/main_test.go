@@ -12,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/virtfirewalld/virtfirewalld/cmd/virtfirewallctl/cli"
+	"github.com/virtfirewalld/virtfirewalld/tests/privatebus"
 )
 
 var update = flag.Bool("update", false, "write what the program prints into the scripts")
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs each script against a fake service on a bus of its own.
 func TestScripts(t *testing.T) {
 	run(t, "testdata/script", func(t testing.TB, env *testscript.Env) {
-		address := startBus(t, "")
+		address := privatebus.Start(t).Address
 		env.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
 		env.Values[fakeKey{}] = newFake(t, address)
 	})
@@ -36,7 +37,7 @@ func TestScripts(t *testing.T) {
 // TestDenied runs scripts on a bus whose policy refuses a call.
 func TestDenied(t *testing.T) {
 	run(t, "testdata/denied", func(t testing.TB, env *testscript.Env) {
-		address := startBus(t, `<deny send_destination="`+contract+`" send_interface="`+contract+`" send_member="Reload"/>`)
+		address := privatebus.Start(t, `<deny send_destination="`+contract+`" send_interface="`+contract+`" send_member="Reload"/>`).Address
 		env.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
 		env.Values[fakeKey{}] = newFake(t, address)
 	})
@@ -45,7 +46,7 @@ func TestDenied(t *testing.T) {
 // TestNoService runs scripts on a bus without the service.
 func TestNoService(t *testing.T) {
 	run(t, "testdata/noservice", func(t testing.TB, env *testscript.Env) {
-		env.Setenv("DBUS_SYSTEM_BUS_ADDRESS", startBus(t, ""))
+		env.Setenv("DBUS_SYSTEM_BUS_ADDRESS", privatebus.Start(t).Address)
 	})
 }
 
