@@ -47,15 +47,16 @@ ARCH ?= $(shell $(GO) env GOARCH)
 BUILD := CGO_ENABLED=0 GOARCH=$(ARCH) $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 # Integration tests wait for real daemons, which Go does not know of when it
 # decides whether a result still holds: nothing is taken from its cache.
-# They mostly wait, so that more of them than processors run at once.
-TESTFLAGS ?= -timeout=30m -count=1 -parallel=4
+# They mostly wait, so that more of them than processors run at once: go test
+# runs a package for each processor, and of each as many tests as this says.
+TESTFLAGS ?= -timeout=30m -count=1 -parallel=2
 say = @printf '==> %s\n'
 
 # The steps of a target run in the order in which they stand there.
 .NOTPARALLEL:
 
 # What meets programs of a release: the rest of the tests is the same everywhere.
-RELEASE_TESTS := ./tests ./tests/host ./zones \
+RELEASE_TESTS := ./tests/... ./zones \
 	./service/host ./service/iptables ./service/neighbour ./service/nftables
 
 .PHONY: all build demo test test-trixie test-kernel lint bench setup install uninstall packages clean

@@ -42,7 +42,7 @@ func main() {
 		o.cache = "/var/lib/virtfirewalld-tests/kernel"
 	}
 	flag.StringVar(&o.pattern, "run", "", "run only the tests that match, as go test's -run; with -package")
-	flag.StringVar(&o.folder, "package", "", "run only the tests of this folder, such as tests or service/host")
+	flag.StringVar(&o.folder, "package", "", "run only the tests of this folder, such as tests/packets or service/host")
 	flag.BoolVar(&o.packets, "packets", false, "run the packet tests too, which take minutes")
 	flag.Float64Var(&o.factor, "factor", 4, "how much longer than on the machine a test waits")
 	flag.DurationVar(&o.limit, "timeout", 20*time.Minute, "end after this time")

@@ -25,39 +25,40 @@ func (s suite) binary() string { return strings.ReplaceAll(s.Folder, "/", "-") +
 // that firewall-cmd waits.
 func plans(packets bool) [][]suite {
 	choices := []suite{
-		{Folder: "tests", Tests: names("TestNothingLoadedThenNFTables")},
-		{Folder: "tests", Tests: names("TestLeaseHasItsChecksum", "TestForeignFlushIsMended")},
+		{Folder: "tests/packets", Tests: names("TestNothingLoadedThenNFTables")},
+		{Folder: "tests/packets", Tests: names("TestLeaseHasItsChecksum")},
+		{Folder: "tests/backends", Tests: names("TestForeignFlushIsMended")},
 	}
 	if packets {
 		choices = append(choices, packetTests()...)
 	}
 	return [][]suite{
 		// Each of these wants a kernel that has loaded nothing yet.
-		{{Folder: "tests", Tests: names("TestNothingLoadedThenIptablesNFT")}},
-		{{Folder: "tests", Tests: names("TestNothingLoadedThenIptablesLegacy")}},
+		{{Folder: "tests/packets", Tests: names("TestNothingLoadedThenIptablesNFT")}},
+		{{Folder: "tests/packets", Tests: names("TestNothingLoadedThenIptablesLegacy")}},
 		choices,
 	}
 }
 
 func packetTests() []suite {
 	return []suite{
-		{Folder: "tests", Tests: names(
-			"TestRestartMakesNothingAnew",
+		{Folder: "tests/packets", Tests: names(
 			"TestGuestsGetNoPrivilegedPorts",
 			"TestForgedSourcesAreDropped",
 			"TestRulesHoldByNameWithoutTheService",
 			"TestBridgeMadeAnewKeepsConnections",
 			"TestRenamedBridgeKeepsItsRules",
 			"TestFlowThatBeganTooEarly",
-			"TestUpdateIsOneStep",
 			"TestVerdictsAreLibvirts",
 		)},
+		{Folder: "tests/lifecycle", Tests: names("TestRestartMakesNothingAnew")},
+		{Folder: "tests/bus", Tests: names("TestUpdateIsOneStep")},
 		{Folder: "service/nftables", Tests: names("TestReplacingChangesChainsAmongEachOther", "TestSwapsLoseAndLeakNothing")},
 		// Alone: it waits for programs whose own patience is not the tests' to
 		// stretch, such as the 20 s of a call.
-		{Folder: "tests", Tests: names("TestSwitchMovesEverything")},
+		{Folder: "tests/backends", Tests: names("TestSwitchMovesEverything")},
 		// As dockerd does; from then on every host's bridged frames meet its rules.
-		{Folder: "tests", Tests: names("TestBridgedTrafficIsLeftAlone"), Modules: []string{"br_netfilter"}},
+		{Folder: "tests/packets", Tests: names("TestBridgedTrafficIsLeftAlone"), Modules: []string{"br_netfilter"}},
 	}
 }
 
