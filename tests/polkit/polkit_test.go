@@ -66,7 +66,8 @@ func TestPolkitRules(t *testing.T) {
 	r.OK(b.AddXML(rig.NetXML("dev", "virbr5", "nat", "10.5.0.1/24")))
 	r.OK(b.Network("dev", "Update", rig.Opts("TFTP", true), rig.Opts()))
 	r.OK(b.AddXML(rig.NetXML("dev", "virbr5", "route", "10.5.0.1/24"), "Replace", true))
-	for key, value := range map[string]any{ // and none of its values
+	r.OK(b.AddXML(rig.NetXML("dev", "virbr5", "nat", "10.5.0.1/24"), "Replace", true)) // a mode that has all of these
+	for key, value := range map[string]any{                                            // and none of its values
 		"Addresses": []string{"10.6.0.1/24"}, "Routes": []string{"10.6.0.0/24"}, "ForwardDevices": []string{"wan0"},
 		"NATAddressRange": "203.0.113.5-203.0.113.9", "NATPortRange": "2000-3000", "Bridge": "virbr0",
 	} {
