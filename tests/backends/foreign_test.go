@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/virtfirewalld/virtfirewalld/tests/host"
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
@@ -131,10 +130,8 @@ func TestForeignChangesAreMended(t *testing.T) {
 // and with the program that did it.
 func awaitRepairs(r *rig.Rig, told func() map[string][]string, networks ...string) {
 	r.T.Helper()
-	for deadline := time.Now().Add(host.Patient(rig.CallTimeout)); len(told()) < len(networks); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			r.T.Fatalf("Repaired for %q, want %q", told(), networks)
-		}
+	if !rig.Await(rig.CallTimeout, func() bool { return len(told()) >= len(networks) }) {
+		r.T.Fatalf("Repaired for %q, want %q", told(), networks)
 	}
 	for _, name := range networks {
 		if causes := told()[name]; len(causes) != 1 || !strings.Contains(causes[0], "nft (pid ") {

@@ -83,11 +83,10 @@ func (r *chainRig) awaitHealed(when string, told func() map[string][]string, net
 			r.T.Errorf("%s: network %s was repaired because of %q", when, name, causes)
 		}
 	}
-	diff := "?"
-	awaitTrue(r.T, when+": all is as it was", func() bool {
-		diff = cmp.Diff(r.whole, rig.Chains(r.Host))
-		return diff == ""
-	})
+	now := ""
+	if !rig.Await(10*time.Second, func() bool { now = rig.Chains(r.Host); return now == r.whole }) {
+		r.T.Fatalf("%s: the chains do not become what they were (-before +after):\n%s", when, cmp.Diff(r.whole, now))
+	}
 	if n := r.Reapply(); n != 0 {
 		r.T.Errorf("%s: another %d repairs", when, n)
 	}

@@ -1,4 +1,5 @@
-// Package backends holds the tests of both backends: moving between them, and mending what others do to their rules.
+// Package backends holds the tests of both backends: moving between them, and
+// mending what others do to their rules.
 package backends
 
 import (
@@ -45,9 +46,7 @@ func TestSwitchMovesEverything(t *testing.T) {
 	if left := rig.Chains(r.Host); left != "" {
 		t.Errorf("iptables rules are still there:\n%s", left)
 	}
-	if plainCounters(r.Table()) != plainCounters(before) {
-		t.Errorf("the table is another:\n%s\nthan before:\n%s", r.Table(), before)
-	}
+	rig.Same(t, "the table that came back", plainCounters(before), plainCounters(r.Table()))
 	rig.Natted(t, guest, internet, "nftables again")
 	if now := r.Counters("default"); now["FromGuestPackets"] <= counted["FromGuestPackets"] {
 		t.Errorf("counters were %v and are %v", counted, now)
@@ -184,9 +183,8 @@ func TestBackendThatDoesNotWork(t *testing.T) {
 	before := r.Table()
 	call := r.Manager("SetBackend", "iptables", rig.Opts())
 	r.WantError(call, "BackendUnavailable")
-	if plainCounters(r.Table()) != plainCounters(before) || r.ManagerProperty("Backend") != "nftables" {
-		t.Errorf("a failed switch changed something:\n%s", r.Table())
-	}
+	rig.Same(t, "the table after a failed switch", plainCounters(before), plainCounters(r.Table()))
+	rig.Same(t, "the backend after a failed switch", "nftables", r.ManagerProperty("Backend"))
 	rig.Natted(t, guest, internet, "after a failed switch")
 }
 
@@ -265,9 +263,7 @@ func TestLibvirtsLeftovers(t *testing.T) {
 // awaitTrue waits until something holds.
 func awaitTrue(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(host.Patient(10 * time.Second)); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("within 10 s it did not happen that %s", what)
-		}
+	if !rig.Await(10*time.Second, holds) {
+		t.Fatalf("within 10 s it did not happen that %s", what)
 	}
 }

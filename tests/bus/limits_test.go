@@ -87,9 +87,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: the message does not say what to do: %s", c.what, text)
 		}
 	}
-	if after := rig.NFT(r.Host, "-a", "list", "ruleset"); after != before {
-		t.Errorf("refusals changed the kernel:\n%s\n%s", before, after)
-	}
+	rig.Same(t, "refusals changed the kernel", before, rig.NFT(r.Host, "-a", "list", "ruleset"))
 	if fmt.Sprint(r.Names()) != fmt.Sprint(names) {
 		t.Errorf("networks %q after refusals", r.Names())
 	}

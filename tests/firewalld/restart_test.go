@@ -183,9 +183,7 @@ func TestInstallAndRemoveZones(t *testing.T) {
 			t.Errorf("without zones %s is %s: %s", k.mode, state, reason)
 		}
 	}
-	if got := addFiles(); got != bare {
-		t.Errorf("files of firewalld: before\n%s after\n%s", bare, got)
-	}
+	rig.Same(t, "files of firewalld", bare, addFiles())
 	r.OK(r.Manager("RemoveZones", rig.Opts()), &names)
 	if len(names) != 0 {
 		t.Errorf("removing again gave %q", names)

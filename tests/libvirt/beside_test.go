@@ -209,10 +209,10 @@ func shakes(t *testing.T, p *rig.Libvirt, place string, guest *host.Peer) []shak
 		}},
 		{"the daemon starts anew", func() {
 			rig.Must(t, p.Daemon.Stop())
-			p.StartDaemon()
+			p.StartDaemon(t)
 		}},
 		{"the daemon is killed", func() { p.Kill() }},
-		{"the daemon is back", func() { p.StartDaemon() }},
+		{"the daemon is back", func() { p.StartDaemon(t) }},
 	}
 }
 

@@ -128,12 +128,11 @@ func compareWithLibvirt(t *testing.T, peer *rig.Libvirt, ours *host.Host, name s
 		t.Error("the edit for libvirt found nothing to replace")
 	}
 	got := rulesWith(t, ours, n)
-	err = peer.StartNetwork(n.Name, edited)
+	err = peer.CreateNetwork(edited)
 	if c.refused != "" && (c.before == "" || olderVersion(peer.Version, c.before)) {
 		if err == nil || !strings.Contains(err.Error(), c.refused) {
 			t.Errorf("libvirt: %v, want %q (%s)", err, c.refused, c.why)
 		}
-		_, _ = peer.Virsh("net-undefine", n.Name)
 		return
 	}
 	rig.Must(t, err)
@@ -196,7 +195,7 @@ func TestNetworksStandInLibvirtsOrder(t *testing.T) {
 				rig.Must(t, err)
 				change := backend.Change{Set: set(n)}
 				if step.add != "" {
-					err = peer.StartNetwork(n.Name, rig.Corpus(t, step.add+".xml"))
+					err = peer.CreateNetwork(rig.Corpus(t, step.add+".xml"))
 				} else {
 					change = backend.Change{Remove: []string{n.Name}}
 					peer.EndNetwork(t, n.Name)

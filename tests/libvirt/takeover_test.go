@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/virtfirewalld/virtfirewalld/tests/host"
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
@@ -139,13 +138,8 @@ func awaitRules(r *rig.Rig, through func(string) string, what, want string) {
 	r.T.Helper()
 	got := ""
 	want = through(want)
-	for deadline := time.Now().Add(host.Patient(10 * time.Second)); ; time.Sleep(50 * time.Millisecond) {
-		if got = through(rig.SavedRules(r.T, r.Host)); got == want {
-			return
-		}
-		if time.Now().After(deadline) {
-			r.T.Fatalf("%s, and iptables has (-want +got):\n%s\n%s", what, cmp.Diff(want, got), r.Daemon.Log())
-		}
+	if !rig.Await(10*time.Second, func() bool { got = through(rig.SavedRules(r.T, r.Host)); return got == want }) {
+		r.T.Fatalf("%s, and iptables has (-want +got):\n%s\n%s", what, cmp.Diff(want, got), r.Daemon.Log())
 	}
 }
 

@@ -53,9 +53,7 @@ func TestConfigurationThatCannotBeUsed(t *testing.T) {
 		r.Restart(true)
 		r.WantNames(way, "closed")
 		refused(t, guest, internet, way)
-		if now := rig.SavedRules(t, r.Host); now != rules {
-			t.Errorf("%s: the rules became\n%s", way, now)
-		}
+		rig.Same(t, way+": the rules", rules, rig.SavedRules(t, r.Host))
 		if log := r.Daemon.Log(); !strings.Contains(log, file) {
 			t.Errorf("%s: the log does not name %s:\n%s", way, file, log)
 		}
@@ -90,9 +88,7 @@ func TestFullDisk(t *testing.T) {
 	fill("/etc/virtfirewalld")
 	r.WantRefusal(r.Manager("SetBackend", "iptables", rig.Opts("Persistent", true)), "ApplyFailed", "no space left")
 	r.WantError(r.AddXML(rig.NetXML("more", "virbr8", "nat", "10.8.0.1/24"), "Persistent", true), "ApplyFailed")
-	if now := r.Table(); now != table {
-		t.Errorf("the rules became\n%s", now)
-	}
+	rig.Same(t, "the rules", table, r.Table())
 	if files := left("/etc/virtfirewalld"); files != "" {
 		t.Errorf("left on the full disk: %s", files)
 	}

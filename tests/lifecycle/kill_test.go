@@ -15,7 +15,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
-	"github.com/virtfirewalld/virtfirewalld/tests/host"
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
@@ -237,10 +236,8 @@ func (v *victim) checkOne(i int, name string, s stored) {
 // awaitZone waits: zones follow a moment after a start.
 func (v *victim) awaitZone(bridge, want string) {
 	v.T.Helper()
-	for deadline := time.Now().Add(host.Patient(10 * time.Second)); v.Firewalld.ZoneOf(bridge) != want; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			v.T.Fatalf("%s is in zone %q, want %q; calls %q", bridge, v.Firewalld.ZoneOf(bridge), want, v.did)
-		}
+	if !rig.Await(10*time.Second, func() bool { return v.Firewalld.ZoneOf(bridge) == want }) {
+		v.T.Fatalf("%s is in zone %q, want %q; calls %q", bridge, v.Firewalld.ZoneOf(bridge), want, v.did)
 	}
 }
 

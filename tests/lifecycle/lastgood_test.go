@@ -62,9 +62,7 @@ func TestBrokenFileOpensNothing(t *testing.T) {
 					r.Must(append(command, file)...)
 					r.Restart(kill)
 					r.WantNames("broken: "+way, "closed")
-					if now := rig.WithoutCounters(r.Must("virtfirewallctl", "rules", "closed")); now != rules {
-						t.Errorf("%s: the rules became\n%s", way, now)
-					}
+					rig.Same(t, way+": the rules", rules, rig.WithoutCounters(r.Must("virtfirewallctl", "rules", "closed")))
 					if state, code, reason := r.Property("closed", "State"), r.Property("closed", "StateCode"), r.Property("closed", "StateReason").(string); state != "degraded" ||
 						code != "file-unusable" || !strings.Contains(reason, file) || !strings.Contains(reason, "reload") {
 						t.Errorf("%s: %v, %v, %v", way, state, code, reason)

@@ -61,9 +61,7 @@ func TestReloadLeavesTheRestAlone(t *testing.T) {
 	r.Write(rig.NetworksDir+"/a.xml", rig.Lasting("other", 3, "nat"))
 	r.Write(rig.NetworksDir+"/b.xml", rig.Lasting("byhand", 2, "route"))
 	r.OK(r.Manager("Reload"))
-	if after := rig.NFT(r.Host, "-a", "list", "chain", "inet", "libvirt_network", "net_kept_from"); after != before {
-		t.Errorf("an unchanged network was made again:\n%s\n%s", before, after)
-	}
+	rig.Same(t, "an unchanged network was made again", before, rig.NFT(r.Host, "-a", "list", "chain", "inet", "libvirt_network", "net_kept_from"))
 	if b := r.Property("other", "Bridge"); b != "virbr3" {
 		t.Errorf("other has bridge %v", b)
 	}
@@ -130,9 +128,7 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 	r.Write(rig.ConfigFile, "firewall_backend = \"nonsense\"\n")
 	r.WantRefusal(r.Manager("Reload"), "InvalidArgument", rig.ConfigFile, "nonsense")
 
-	if after := rig.NFT(r.Host, "-a", "list", "ruleset"); after != before {
-		t.Errorf("failed reloads changed the kernel:\n%s\n%s", before, after)
-	}
+	rig.Same(t, "failed reloads changed the kernel", before, rig.NFT(r.Host, "-a", "list", "ruleset"))
 	r.WantNames("after failed reloads", "kept", "other", "runtime")
 	wantMode(r, "after failed reloads", "other", "route")
 	var configured godbus.Variant

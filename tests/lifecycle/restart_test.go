@@ -1,7 +1,9 @@
-// Package lifecycle holds the tests of how the service starts, stops, is killed and reloads, and of what lasts.
+// Package lifecycle holds the tests of how the service starts, stops, is killed
+// and reloads, and of what lasts.
 package lifecycle
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -62,9 +64,7 @@ func TestRestartMakesNothingAnew(t *testing.T) {
 	for _, kill := range []bool{false, true} {
 		before := numbered()
 		m.Restart(kill)
-		if now := numbered(); now != before {
-			t.Errorf("a restart changed the table (killed: %v):\n%s\n%s", kill, before, now)
-		}
+		rig.Same(t, fmt.Sprintf("the table after a restart, killed: %v", kill), before, numbered())
 	}
 }
 
@@ -81,9 +81,7 @@ func TestForeignFlushOfAnOwnedTable(t *testing.T) {
 			t.Errorf("nft %s worked: %s", forbidden, out)
 		}
 	}
-	if now := withoutCounts(r.Table()); now != table {
-		t.Errorf("the table changed:\n%s\n%s", table, now)
-	}
+	rig.Same(t, "the table changed", table, withoutCounts(r.Table()))
 	rig.Guarded(t, guest, internet, "after a foreign flush")
 	rig.Natted(t, guest, internet, "after a foreign flush")
 	r.NotBelow("after a foreign flush", "default", counted)
@@ -126,12 +124,8 @@ func TestSecondInstanceRefuses(t *testing.T) {
 			t.Errorf("a second instance: %v, %s", err, out)
 		}
 	}
-	if now := files(); now != before {
-		t.Errorf("the second instance changed files:\n%s\n%s", before, now)
-	}
-	if now := r.Table(); now != table {
-		t.Errorf("the second instance changed the table:\n%s\n%s", table, now)
-	}
+	rig.Same(t, "the second instance changed files", before, files())
+	rig.Same(t, "the second instance changed the table", table, r.Table())
 	rig.Natted(t, guest, internet, "after")
 	rig.Guarded(t, guest, internet, "after")
 	r.NotBelow("after", "default", counted)

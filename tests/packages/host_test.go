@@ -217,10 +217,8 @@ func (p *packaged) add(name, bridge, ip string, flags ...string) {
 
 func (p *packaged) until(what string, happened func() bool) {
 	p.t.Helper()
-	for deadline := time.Now().Add(rig.CallTimeout); !happened(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("it did not happen within %s: %s", rig.CallTimeout, what)
-		}
+	if !rig.Await(rig.CallTimeout, happened) {
+		p.t.Fatalf("it did not happen within %s: %s", rig.CallTimeout, what)
 	}
 }
 
@@ -315,9 +313,7 @@ func TestPackageWithoutSystemd(t *testing.T) {
 	p.says("virtfirewalld 7.9.0-rc1", "virtfirewalld", "--version")
 	p.dpkg("-r", "virtfirewalld")
 	p.dpkg("--purge", "virtfirewalld")
-	if now := p.Must("nft", "list", "ruleset"); now != rules {
-		t.Errorf("rules of the machine outside were changed:\n%s", now)
-	}
+	rig.Same(t, "rules of the machine outside", rules, p.Must("nft", "list", "ruleset"))
 	p.asBefore(before)
 }
 

@@ -171,9 +171,7 @@ func TestUnit(t *testing.T) {
 				if state, reason := r.State("default"); state != "active" {
 					t.Errorf("%s: the network is %s: %s", when, state, reason)
 				}
-				if got := rig.Uncounted(rig.TableLines(r.Host)); strings.Join(got, "\n") != strings.Join(rules, "\n") {
-					t.Errorf("%s: the rules are\n%s", when, strings.Join(got, "\n"))
-				}
+				rig.Same(t, when+": the rules", rules, rig.Uncounted(rig.TableLines(r.Host)))
 			}
 			if out := r.Must("systemd-analyze", "security", "--no-pager", "virtfirewalld"); !exposedAtMost(out, 2.0) {
 				t.Errorf("the sandbox:\n%s", out)

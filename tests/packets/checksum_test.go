@@ -3,7 +3,6 @@ package packets
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
@@ -36,12 +35,8 @@ func TestLeaseHasItsChecksum(t *testing.T) {
 		filters := r.Must("tc", "filter", "show", "dev", "virbr0")
 		return strings.Contains(filters, "csum (iph, udp)"), strings.Contains(r.Must("iptables-save"), "--checksum-fill")
 	}
-	tc, tables := help()
-	for deadline := time.Now().Add(host.Patient(rig.CallTimeout)); !tc && !tables; tc, tables = help() {
-		if time.Now().After(deadline) {
-			t.Fatal("no help for DHCP came")
-		}
-	}
+	var tc, tables bool
+	r.Until("there is help for DHCP", func() bool { tc, tables = help(); return tc || tables })
 	t.Logf("this kernel has the tc action csum: %v", csum)
 	if tc != csum || tables == csum {
 		t.Errorf("help by tc is %v and by iptables %v, on a kernel where the tc action csum is there: %v", tc, tables, csum)
@@ -50,11 +45,7 @@ func TestLeaseHasItsChecksum(t *testing.T) {
 		t.Errorf("a reply arrives as:\n%s", got)
 	}
 	r.OK(r.Manager("RemoveNetwork", "default", rig.Opts()))
-	for deadline := time.Now().Add(host.Patient(rig.CallTimeout)); tc || tables; tc, tables = help() {
-		if time.Now().After(deadline) {
-			t.Fatal("help for DHCP stays though the network is gone")
-		}
-	}
+	r.Until("help for DHCP goes with the network", func() bool { tc, tables = help(); return !tc && !tables })
 }
 
 func withDHCP(xml string) string {
@@ -66,16 +57,12 @@ func withDHCP(xml string) string {
 func leased(t *testing.T, guest *host.Peer) string {
 	t.Helper()
 	dump := guest.Start("tcpdump", "tcpdump", "-l", "-n", "-vv", "-i", "eth0", "udp and dst port 68")
-	for deadline := time.Now().Add(host.Patient(rig.CallTimeout)); !strings.Contains(dump.Log(), "listening on"); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("tcpdump does not listen: %s", dump.Log())
-		}
+	if !rig.Await(rig.CallTimeout, func() bool { return strings.Contains(dump.Log(), "listening on") }) {
+		t.Fatalf("tcpdump does not listen: %s", dump.Log())
 	}
 	guest.Must("udhcpc", "-i", "eth0", "-n", "-q", "-t", "10", "-T", "2", "-s", "/bin/true")
-	for deadline := time.Now().Add(host.Patient(rig.CallTimeout)); !strings.Contains(dump.Log(), "DHCP-Message"); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("tcpdump saw no reply: %s", dump.Log())
-		}
+	if !rig.Await(rig.CallTimeout, func() bool { return strings.Contains(dump.Log(), "DHCP-Message") }) {
+		t.Fatalf("tcpdump saw no reply: %s", dump.Log())
 	}
 	rig.Must(t, dump.Stop())
 	return dump.Log()

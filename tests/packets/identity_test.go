@@ -19,7 +19,7 @@ func eachBackend(t *testing.T, test func(t *testing.T, backend string)) {
 	}
 }
 
-// identityRig is natRig with a persistent network and a backend.
+// identityRig is rig.WithNAT with a persistent network and a backend.
 func identityRig(t *testing.T, backend string) (r *rig.Rig, guest, internet *host.Peer) {
 	t.Helper()
 	r = rig.Started(t)

@@ -7,9 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/virtfirewalld/virtfirewalld/tests/host"
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
@@ -51,11 +49,9 @@ func fromNothing(t *testing.T, backend string, prepare func(r *rig.Rig), modules
 	rig.Natted(t, guest, internet, "with a kernel that had nothing loaded")
 	rig.Guarded(t, guest, internet, "with a kernel that had nothing loaded")
 	slices.Sort(modules)
-	got := loaded(t, modules...)
-	for deadline := time.Now().Add(host.Patient(rig.CallTimeout)); !slices.Equal(got, modules) && time.Now().Before(deadline); got = loaded(t, modules...) {
-		time.Sleep(20 * time.Millisecond) // help for DHCP comes a moment later
-	}
-	if !slices.Equal(got, modules) {
+	var got []string
+	// Help for DHCP comes a moment later.
+	if !rig.Await(rig.CallTimeout, func() bool { got = loaded(t, modules...); return slices.Equal(got, modules) }) {
 		t.Errorf("of the modules %q the kernel has loaded %q", modules, got)
 	}
 	if got := loaded(t, absent...); len(got) > 0 {

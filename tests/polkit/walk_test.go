@@ -135,12 +135,8 @@ func TestEveryMethodNeedsItsAction(t *testing.T) {
 	r.OK(nobody.Call(rig.ManagerPath, everybodys[0]))
 	r.OK(nobody.Call(rig.ManagerPath, everybodys[1]))
 	r.OK(nobody.Call(rig.ManagerPath, everybodys[2]))
-	if after := rig.NFT(r.Host, "list", "ruleset"); after != before {
-		t.Errorf("the denied calls changed the kernel:\n%s\n%s", before, after)
-	}
-	if after := everyProperty(r); after != properties {
-		t.Errorf("the denied calls changed\n%s to\n%s", properties, after)
-	}
+	rig.Same(t, "the denied calls changed the kernel", before, rig.NFT(r.Host, "list", "ruleset"))
+	rig.Same(t, "the properties after denied calls", properties, everyProperty(r))
 }
 
 func everyProperty(r *rig.Rig) string {

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
 // Where the service keeps its files.
@@ -40,9 +38,7 @@ func (r *Rig) Configure(text string) {
 func (r *Rig) AwaitSaved() {
 	r.T.Helper()
 	seen := fmt.Sprintf("\"FromGuestPackets\":%d,", r.Counters("default")["FromGuestPackets"])
-	for deadline := time.Now().Add(host.Patient(20 * time.Second)); !strings.Contains(r.File(RuntimeDir+"/counters.json"), seen); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			r.T.Fatalf("counters are not saved: %s is not in %q", seen, r.File(RuntimeDir+"/counters.json"))
-		}
+	if !Await(20*time.Second, func() bool { return strings.Contains(r.File(RuntimeDir+"/counters.json"), seen) }) {
+		r.T.Fatalf("counters are not saved: %s is not in %q", seen, r.File(RuntimeDir+"/counters.json"))
 	}
 }

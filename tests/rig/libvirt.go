@@ -54,14 +54,18 @@ func LibvirtOn(t testing.TB, h *host.Host) *Libvirt {
 	p.Must("sh", "-c", `rm -f /etc/libvirt/qemu/networks/*.xml /etc/libvirt/qemu/networks/autostart/*
 		mkdir -p /var/lib/tftpboot
 		printf 'auth_unix_rw = "none"\nauth_unix_ro = "none"\n' >> /etc/libvirt/libvirtd.conf`)
-	p.StartDaemon()
+	p.StartDaemon(t)
 	return p
 }
 
 // StartDaemon starts libvirtd, and waits until it answers.
-func (p *Libvirt) StartDaemon() {
+func (p *Libvirt) StartDaemon(t testing.TB) {
+	t.Helper()
 	p.Daemon = p.Start("libvirtd", "/usr/sbin/libvirtd")
-	p.Must("sh", "-c", "for i in $(seq 300); do virsh -q -c network:///system net-list >/dev/null 2>&1 && exit 0; sleep 0.1; done; exit 1")
+	var err error
+	if !Await(CallTimeout, func() bool { _, err = p.Virsh("net-list"); return err == nil }) {
+		t.Fatalf("libvirtd does not answer: %v\n%s", err, p.Daemon.Log())
+	}
 }
 
 // Kill ends libvirtd as an upgrade may: its rules, bridges and dnsmasq stay.
@@ -74,24 +78,30 @@ func (p *Libvirt) Virsh(args ...string) (string, error) {
 
 // StartNetwork defines a network and starts it.
 func (p *Libvirt) StartNetwork(name, xml string) error {
-	const path = "/tmp/network.xml"
-	if err := p.WriteFile(path, []byte(xml), 0o644); err != nil {
-		return err
-	}
-	if _, err := p.Virsh("net-define", path); err != nil {
+	if err := p.withDocument("net-define", xml); err != nil {
 		return err
 	}
 	_, err := p.Virsh("net-start", name)
 	return err
 }
 
-// EndNetwork ends a network and removes its definition.
+// CreateNetwork starts a network that is gone when it ends.
+func (p *Libvirt) CreateNetwork(xml string) error { return p.withDocument("net-create", xml) }
+
+func (p *Libvirt) withDocument(verb, xml string) error {
+	const path = "/tmp/network.xml"
+	if err := p.WriteFile(path, []byte(xml), 0o644); err != nil {
+		return err
+	}
+	_, err := p.Virsh(verb, path)
+	return err
+}
+
+// EndNetwork ends a network.
 func (p *Libvirt) EndNetwork(t testing.TB, name string) {
 	t.Helper()
-	for _, verb := range []string{"net-destroy", "net-undefine"} {
-		_, err := p.Virsh(verb, name)
-		Must(t, err)
-	}
+	_, err := p.Virsh("net-destroy", name)
+	Must(t, err)
 }
 
 // Dump returns a network's document as libvirt has it.

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -72,12 +71,9 @@ func Uncounted(lines []string) []string {
 // AwaitTable waits until the table is as it was.
 func (r *Rig) AwaitTable(when string, whole []string) {
 	r.T.Helper()
-	deadline := time.Now().Add(host.Patient(CallTimeout))
-	for now := TableLines(r.Host); !slices.Equal(now, whole); now = TableLines(r.Host) {
-		if time.Now().After(deadline) {
-			r.T.Fatalf("%s: the table is not as it was (-before +after):\n%s", when, cmp.Diff(whole, now))
-		}
-		time.Sleep(5 * time.Millisecond)
+	var now []string
+	if !Await(CallTimeout, func() bool { now = TableLines(r.Host); return slices.Equal(now, whole) }) {
+		r.T.Fatalf("%s: the table is not as it was (-before +after):\n%s", when, cmp.Diff(whole, now))
 	}
 }
 

@@ -32,16 +32,16 @@ func Install(t testing.TB, h *host.Host) {
 	t.Helper()
 	built, err := programs()
 	Must(t, err)
-	Must(t, h.WriteFile("/usr/sbin/virtfirewalld", built["virtfirewalld"], 0o755))
-	Must(t, h.WriteFile("/usr/bin/virtfirewallctl", built["virtfirewallctl"], 0o755))
+	for name, to := range map[string]string{"virtfirewalld": "/usr/sbin/virtfirewalld", "virtfirewallctl": "/usr/bin/virtfirewallctl"} {
+		Must(t, h.CopyIn(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), built[name].Fd()), to))
+	}
 	Must(t, h.CopyIn(Source("dbus", ManagerName+".conf"), "/usr/share/dbus-1/system.d/"+ManagerName+".conf"))
 	Must(t, h.CopyIn(Source("polkit", PolkitPolicy), "/usr/share/polkit-1/actions/"+PolkitPolicy))
 }
 
-// programs returns the programs under test. It holds them in memory: the next
-// build, for another package or by somebody who works on the tree, replaces the
-// files.
-var programs = sync.OnceValues(func() (map[string][]byte, error) {
+// programs returns copies in memory of the programs under test: the next build,
+// by somebody who works on the tree, replaces the files.
+var programs = sync.OnceValues(func() (map[string]*os.File, error) {
 	// Set where they were built elsewhere, for a machine without a compiler.
 	dir := os.Getenv("VIRTFIREWALLD_TEST_PROGRAMS")
 	if dir == "" {
@@ -52,16 +52,33 @@ var programs = sync.OnceValues(func() (map[string][]byte, error) {
 		defer unlock()
 		dir = Source(buildDir())
 	}
-	out := map[string][]byte{}
+	out := map[string]*os.File{}
 	for _, name := range []string{"virtfirewalld", "virtfirewallctl"} {
-		data, err := os.ReadFile(filepath.Join(dir, name))
+		f, err := inMemory(filepath.Join(dir, name))
 		if err != nil {
 			return nil, fmt.Errorf("reading the programs under test: %w", err)
 		}
-		out[name] = data
+		out[name] = f
 	}
 	return out, nil
 })
+
+// inMemory copies a program to a file that ends with this process.
+func inMemory(file string) (*os.File, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate(filepath.Base(file), unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), file)
+	if _, err := f.Write(data); err != nil {
+		return nil, err
+	}
+	return f, f.Chmod(0o755)
+}
 
 // buildDir is below bin/, which make clean removes.
 func buildDir() string {

@@ -9,6 +9,7 @@ package rig
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -167,15 +168,10 @@ const (
 // Sysctl returns a setting of the host's kernel.
 func (r *Rig) Sysctl(key string) string {
 	r.T.Helper()
-	return strings.TrimSpace(r.Must("sysctl", "-n", key))
-}
-
-// Until waits for something that follows in its own time.
-func (r *Rig) Until(what string, happened func() bool) {
-	r.T.Helper()
-	for deadline := time.Now().Add(host.Patient(CallTimeout)); !happened(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			r.T.Fatalf("it did not happen within %s: %s", host.Patient(CallTimeout), what)
-		}
-	}
+	var value []byte
+	Must(r.T, r.Inside(func() (err error) {
+		value, err = os.ReadFile("/proc/sys/" + strings.ReplaceAll(key, ".", "/"))
+		return err
+	}))
+	return strings.TrimSpace(string(value))
 }

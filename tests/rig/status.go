@@ -4,7 +4,11 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -17,16 +21,43 @@ func (r *Rig) Everything() map[string]string {
 	var objects map[godbus.ObjectPath]map[string]map[string]godbus.Variant
 	r.OK(r.Call(ManagerPath, ObjectsName+".GetManagedObjects"), &objects)
 	all := map[string]string{
-		"rules": WithoutCounters(othersTables.ReplaceAllString(NFT(r.Host, "list", "ruleset"), "")),
-		"files": r.Must("sh", "-c", "cd / && find etc/virtfirewalld run/virtfirewalld -type f ! -name counters.json "+
-			"-exec sha256sum {} + 2>/dev/null | sort -k2"),
-		"sysctls": r.Must("sysctl", Forward4, Forward6),
+		"rules":   WithoutCounters(othersTables.ReplaceAllString(NFT(r.Host, "list", "ruleset"), "")),
+		"sysctls": r.Sysctl(Forward4) + " " + r.Sysctl(Forward6),
 		"zones":   fmt.Sprint(r.Firewalld.active()),
 	}
+	maps.Copy(all, r.ownFiles())
 	for path, interfaces := range objects {
 		all[string(path)] = Values(interfaces[NetworkName])
 	}
 	return all
+}
+
+// ownFiles returns the service's files with what they hold, but for the counters,
+// which are saved at any time.
+func (r *Rig) ownFiles() map[string]string {
+	r.T.Helper()
+	files := map[string]string{}
+	Must(r.T, r.Inside(func() error {
+		for _, dir := range []string{filepath.Dir(ConfigFile), RuntimeDir} {
+			err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.Type().IsRegular() && d.Name() != "counters.json" {
+					var text []byte
+					if text, err = os.ReadFile(path); err == nil {
+						files[path] = string(text)
+					}
+				}
+				if errors.Is(err, fs.ErrNotExist) {
+					return nil // such as a temporary file that has its name by now
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	return files
 }
 
 // othersTables are left out of comparisons. firewalld keeps the chains of a
