@@ -164,10 +164,9 @@ type Libvirt struct {
 	*libvirt.Driver
 	changed chan struct{}
 
-	mu      sync.Mutex
-	lost    bool
-	removed []string // networks for which leftovers were taken out
-	err     error    // what looking at its rules fails with
+	mu   sync.Mutex
+	lost bool
+	err  error // what looking at its rules fails with
 }
 
 // NewLibvirt returns a libvirt that keeps its state in a folder.
