@@ -98,7 +98,7 @@ func TestHostHasItsOwnEverything(t *testing.T) {
 	}{
 		{"hostname", "alpha"},
 		{"cat /etc/hostname", "alpha"},
-		{"env | sort | grep -v ^PWD= | tr '\\n' ' '", "HOME=/root LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb"},
+		{"env | sort | grep -v ^PWD= | tr '\\n' ' '", "GORACE=atexit_sleep_ms=50 HOME=/root LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb"},
 		{"cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding | tr -d '\\n'", "00"},
 		{"tail -n +3 /proc/net/dev | wc -l", "1"},
 		{"(echo 1 >/proc/sys/kernel/panic) 2>&1 || echo refused", "sh: 1: cannot create /proc/sys/kernel/panic: Read-only file system\nrefused"},
