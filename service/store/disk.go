@@ -24,6 +24,8 @@ type disk interface {
 	Rename(from, to string) error
 	Remove(path string) error
 	SyncDir(path string) error
+	// SyncAll has the whole file system that a folder is on written to the disk.
+	SyncAll(dir string) error
 	MkdirAll(path string) error
 }
 
@@ -46,6 +48,14 @@ func (realDisk) Create(path string, mode fs.FileMode) (file, error) {
 func (realDisk) Rename(from, to string) error { return os.Rename(from, to) }
 func (realDisk) Remove(path string) error     { return os.Remove(path) }
 func (realDisk) MkdirAll(path string) error   { return os.MkdirAll(path, folderMode) }
+
+func (realDisk) SyncAll(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
+}
 
 func (realDisk) SyncDir(path string) error {
 	d, err := os.Open(path)

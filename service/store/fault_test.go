@@ -49,6 +49,13 @@ func (d *faultyDisk) Remove(path string) error {
 	return d.disk.Remove(path)
 }
 
+func (d *faultyDisk) SyncAll(dir string) error {
+	if d.fails() {
+		return errFault
+	}
+	return d.disk.SyncAll(dir)
+}
+
 func (d *faultyDisk) SyncDir(path string) error {
 	if d.fails() {
 		return errFault

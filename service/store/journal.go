@@ -146,12 +146,15 @@ func (s *Store) isDone(op operation) bool {
 	return err == nil && mode == op.Mode && bytes.Equal(data, op.Data)
 }
 
-func (s *Store) doOne(op operation) error {
-	path, lasts := s.path(op.Folder, op.File), op.Folder.lasts()
+func (s *Store) doOne(op operation) error { return s.make(op, op.Folder.lasts()) }
+
+// make makes one operation; sync has what it writes on the disk when it returns.
+func (s *Store) make(op operation, sync bool) error {
+	path := s.path(op.Folder, op.File)
 	if op.Delete {
 		return ignoreMissing(s.cfg.disk.Remove(path))
 	}
-	if lasts || op.Folder == runtimeCopies {
+	if op.Folder.lasts() || op.Folder == runtimeCopies {
 		if err := s.cfg.disk.MkdirAll(filepath.Dir(path)); err != nil {
 			return err
 		}
@@ -160,7 +163,7 @@ func (s *Store) doOne(op operation) error {
 	if mode == 0 {
 		mode = newFileMode
 	}
-	return write(s.cfg.disk, path, op.Data, mode, lasts)
+	return write(s.cfg.disk, path, op.Data, mode, sync)
 }
 
 // inverse is the operation that leads back to the file as it is, be it usable or

@@ -20,6 +20,11 @@ const (
 	mostKeptBytes = 2*network.MaxXMLBytes + 1<<16
 )
 
+// mostSyncs is how many copies are had on the disk one by one, a millisecond or
+// more each. Of more, which a first start writes, all are at once: a copy that a
+// power cut leaves broken before is as one that is not there.
+const mostSyncs = 16
+
 // kept is the last good definition of one network: what a file said when it was
 // last put in force, whatever has become of the file since.
 type kept struct {
@@ -184,10 +189,15 @@ func (s *Store) Keep(state State, refused map[string]bool) error {
 			errs = append(errs, err)
 			continue
 		}
+		many := len(ops) > mostSyncs && copiesOf(f).lasts()
 		for _, op := range ops {
-			errs = append(errs, s.doOne(op))
+			errs = append(errs, s.make(op, copiesOf(f).lasts() && !many))
 		}
-		errs = append(errs, s.settle(ops))
+		if many {
+			errs = append(errs, s.cfg.disk.SyncAll(s.path(copiesOf(f), "")))
+		} else {
+			errs = append(errs, s.settle(ops))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("keeping the last good definitions: %w", err)
