@@ -65,6 +65,16 @@ func (f fight) repaired(at time.Time, by opponent) fight {
 	return next
 }
 
+// explained returns the fight after the last act turned out to be a reload that
+// its program announces. A fight goes on.
+func (f fight) explained() fight {
+	if !f.on() && len(f.recent) > 0 {
+		f.recent = f.recent[:len(f.recent)-1]
+		f.latest = time.Time{}
+	}
+	return f
+}
+
 // on reports whether the repairs are a fight.
 func (f fight) on() bool { return f.pause > 0 }
 

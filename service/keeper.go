@@ -198,13 +198,17 @@ func (s *Service) compareZones(ctx context.Context, c *conversation, which scope
 }
 
 // refill puts iptables rules back: firewalld flushes the tables when it starts
-// and reloads. A table of the service's own is nobody else's to flush.
+// and reloads, and tells of it, so that it is no opponent. A table of the
+// service's own is nobody else's to flush.
 func (s *Service) refill(ctx context.Context) {
 	if s.backend().Name() != choice.IPTables {
 		return
 	}
 	s.withLock(ctx, func(ctx context.Context) {
 		s.answer(ctx, opponent{Program: "firewalld"}, "firewalld had flushed its rules")
+		for name, f := range s.repairs.fights {
+			s.repairs.fights[name] = f.explained()
+		}
 	})
 }
 

@@ -114,6 +114,22 @@ func TestFight(t *testing.T) {
 	}
 }
 
+// TestFirewalldsReloadsAreNoFight, however many there are in a row.
+func TestFirewalldsReloadsAreNoFight(t *testing.T) {
+	virtual(t, func(r *rig) {
+		r.Start()
+		r.add("nat")
+		r.use(choice.IPTables)
+		for range 12 {
+			r.flush(choice.IPTables, "iptables-restor", 7)
+			pass(moment)
+			r.Firewalld.Reload()
+			pass(1500 * time.Millisecond)
+			r.want("reloaded", service.StateActive, "")
+		}
+	})
+}
+
 // TestTableOfAnotherProgram: State says who owns the table, and the rules come
 // when it is gone.
 func TestTableOfAnotherProgram(t *testing.T) {
