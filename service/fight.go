@@ -65,14 +65,13 @@ func (f fight) repaired(at time.Time, by opponent) fight {
 	return next
 }
 
-// explained returns the fight after the last act turned out to be a reload that
-// its program announces. A fight goes on.
+// explained returns the fight after what was repaired turned out to be a reload
+// that its program announces. A fight goes on.
 func (f fight) explained() fight {
-	if !f.on() && len(f.recent) > 0 {
-		f.recent = f.recent[:len(f.recent)-1]
-		f.latest = time.Time{}
+	if f.on() {
+		return f
 	}
-	return f
+	return fight{}
 }
 
 // on reports whether the repairs are a fight.
