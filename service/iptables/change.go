@@ -1,0 +1,79 @@
+package iptables
+
+import (
+	"slices"
+
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
+)
+
+// removed names the networks that have no rules after a change: those that go,
+// and those whose bridge another network has.
+func removed(c backend.Change) []string {
+	names := slices.Clone(c.Remove)
+	for _, m := range c.Set {
+		if m.Iface == "" {
+			names = append(names, m.Network.Name)
+		}
+	}
+	return names
+}
+
+// change is what a call of Apply comes to.
+type change struct {
+	want, fresh, gone []entry
+	altered           bool // rules of a network that stays are others
+}
+
+func (b *Backend) change(set []entry, remove []string) change {
+	var c change
+	given := make(map[string]entry, len(set))
+	for _, n := range set {
+		given[n.network] = n
+	}
+	for _, old := range b.installed {
+		n, is := given[old.network]
+		delete(given, old.network)
+		switch {
+		case is && len(n.rules) > 0:
+			c.altered = c.altered || !slices.Equal(old.rules, n.rules)
+			c.want = append(c.want, n)
+		case is || slices.Contains(remove, old.network):
+			c.gone = append(c.gone, old)
+		default:
+			c.want = append(c.want, old)
+		}
+	}
+	for _, n := range set {
+		if _, is := given[n.network]; is && len(n.rules) > 0 {
+			c.want, c.fresh = append(c.want, n), append(c.fresh, n)
+		}
+	}
+	return c
+}
+
+// simple reports whether a change needs no look at the kernel: the chains are
+// there and stay, and whole networks come or go. Two networks of one subnet
+// have rules in common, whose order only a look can keep; and what libvirt left
+// for a network is not to be there twice.
+func (c change) simple(strangers map[Rule]bool) bool {
+	stay := c.want[:len(c.want)-len(c.fresh)]
+	if c.altered || len(stay)+len(c.gone) == 0 || len(c.want) == 0 {
+		return false
+	}
+	libvirts, beside := needs(c.want)
+	if l, b := needs(slices.Concat(stay, c.gone)); l != libvirts || b != beside {
+		return false
+	}
+	going := make(map[Rule]bool)
+	for _, n := range c.gone {
+		for _, r := range n.rules {
+			going[r] = true
+		}
+	}
+	for _, n := range c.fresh {
+		if slices.ContainsFunc(n.rules, func(r Rule) bool { return going[r] || strangers[r] }) {
+			return false
+		}
+	}
+	return true
+}
