@@ -8,7 +8,6 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
-	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
 // syncPatience bounds what a call waits for the link monitor: where links
@@ -118,16 +117,4 @@ func (s *Service) known(name string) (*managed, error) {
 		return m, nil
 	}
 	return nil, errorf(NetworkNotFound, "there is no network %q: `virtfirewallctl list` shows those there are", name)
-}
-
-// requireZone fails where a zone is asked for by name that cannot be had.
-func (c *conversation) requireZone(n network.Network) error {
-	err := c.err
-	if err == nil {
-		_, err = zones.Choose(n.Zone, string(n.Mode), c.have)
-	}
-	if err != nil {
-		return zoneError("", "", err)
-	}
-	return nil
 }

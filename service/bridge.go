@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
@@ -246,11 +247,11 @@ func (m *managed) link() store.Link {
 
 // zoneAfter is the state in firewalld's zones of a network whose bridge was
 // looked at again: firewalld knows interfaces by name.
-func (m *managed) zoneAfter(old *managed) zoneState {
+func (m *managed) zoneAfter(old *managed) binding.State {
 	zone := m.zone
-	if m.iface() != old.iface() && m.concernsZones() {
-		zone.bound, zone.retry = "", true
-		zone.moved, zone.last = false, nil // what another program chose was of the old name
+	if m.iface() != old.iface() && zoned(m) {
+		zone = zone.Unmoved() // what another program chose was of the old name
+		zone.Bound, zone.Retry = "", true
 	}
 	return zone
 }
@@ -262,10 +263,10 @@ func (s *Service) leaveOldNames(ts []transition) {
 		if t.old == nil || t.next == nil || t.old.net.Bridge != t.next.net.Bridge || t.old.iface() == t.next.iface() {
 			continue
 		}
-		if _, held := s.registry.HolderOf(t.old.iface()); !held && t.old.zone.bound != "" {
-			s.owe(t.old.iface(), "")
+		if _, held := s.registry.HolderOf(t.old.iface()); !held && t.old.zone.Bound != "" {
+			s.binder.Postpone(t.old.iface(), "")
 		}
-		s.outside.trigger()
+		s.binder.Retry()
 	}
 }
 

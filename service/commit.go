@@ -119,10 +119,12 @@ func (s *Service) publish(ts []transition) {
 	changes := make([]registry.Change[*managed], len(ts))
 	for i, t := range ts {
 		changes[i] = t.change()
-		s.debts.put(t)
+		s.leaving.put(t)
 	}
 	s.registry.Put(changes, func(certain []registry.Change[*managed]) {
-		s.recordZones(ts)
+		for _, t := range ts {
+			s.binder.Record(t.zoning())
+		}
 		s.forgetLeaving(ts)
 		s.tell(certain)
 	})
@@ -137,7 +139,7 @@ func (s *Service) edit(name string, f func(m *managed) *managed) {
 		t = transition{old: m, next: f(m)}
 		return t.next
 	}, func(certain []registry.Change[*managed]) {
-		s.recordZones([]transition{t})
+		s.binder.Record(t.zoning())
 		s.tell(certain)
 	})
 }

@@ -48,7 +48,7 @@ func (s *Service) ownName(name string) (own string, ok bool) {
 		var err error
 		if l, ok, err = s.Links.Query(name); err != nil {
 			s.Log.Error("looking for a forward device", "device", name, "error", err)
-			s.comparison.trigger()
+			s.workers.comparison.trigger()
 		}
 	}
 	if !ok || !network.IsInterfaceName(l.Name) {

@@ -6,8 +6,12 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
+	"sync"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 )
 
@@ -15,6 +19,39 @@ import (
 // still in that zone in the kernel, and the zone accepts what only the network's
 // rules keep apart. So the rules stay, for the bridge's name alone as firewalld's
 // are, until firewalld has let the bridge go or a network governs it again.
+
+// leaving are the bridges that have yet to leave their zones, by name, with what
+// holds for them until then. Its methods may be called from any goroutine.
+type leaving struct {
+	mu       sync.RWMutex
+	byBridge map[string]*managed
+}
+
+// put takes in what a transition leaves behind, and what it displaces.
+func (l *leaving) put(t transition) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t.displaces != nil {
+		delete(l.byBridge, t.displaces.net.Bridge)
+	}
+	if t.stays != nil {
+		l.byBridge[t.stays.net.Bridge] = t.stays
+	}
+}
+
+// on returns what holds for a bridge until it has left its zone; nil for nothing.
+func (l *leaving) on(bridge string) *managed {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.byBridge[bridge]
+}
+
+// all returns what holds for bridges until they have left their zones, by name.
+func (l *leaving) all() []*managed {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(l.byBridge), func(a, b *managed) int { return strings.Compare(a.net.Bridge, b.net.Bridge) })
+}
 
 // LeavingRecords is where such bridges are remembered over restarts.
 type LeavingRecords interface {
@@ -38,17 +75,17 @@ func (m *managed) leaving() *managed {
 // withLeaving adds to a change what stays because firewalld did not answer, and
 // what goes because a network governs its bridge again. The caller holds the
 // lock.
-func (s *Service) withLeaving(c *conversation, t transition) transition {
-	if t.leavesZone() && c.stuck[t.old.iface()] {
+func (s *Service) withLeaving(c *binding.Session, t transition) transition {
+	if c.GetsStuck(t.zoning()) {
 		t.stays = t.old.leaving()
 	}
 	if zoned(t.next) {
-		t.displaces = s.debts.leavingOn(t.next.iface())
+		t.displaces = s.leaving.on(t.next.iface())
 	}
 	return t
 }
 
-func (s *Service) allWithLeaving(c *conversation, ts []transition) []transition {
+func (s *Service) allWithLeaving(c *binding.Session, ts []transition) []transition {
 	for i := range ts {
 		ts[i] = s.withLeaving(c, ts[i])
 	}
@@ -77,13 +114,13 @@ func (s *Service) recordLeaving(ts []transition, undo *undoStack) error {
 	return nil
 }
 
-// oweLeaving notes what firewalld has yet to do after a change.
-func (s *Service) oweLeaving(ts []transition) {
+// postponeLeaving has bridges taken out of their zones once firewalld answers.
+func (s *Service) postponeLeaving(ts []transition) {
 	for _, t := range ts {
 		if t.stays != nil {
 			s.Log.Warn("firewalld does not answer: the bridge stays in its zone, and under its rules, until it does",
 				"network", t.old.net.Name, "bridge", t.stays.net.Bridge)
-			s.owe(t.stays.net.Bridge, "")
+			s.binder.Postpone(t.stays.net.Bridge, "")
 		}
 	}
 	s.noteLeaving()
@@ -101,11 +138,12 @@ func (s *Service) forgetLeaving(ts []transition) {
 	}
 }
 
-// letGo takes out the rules of a bridge that has left its zone.
-func (s *Service) letGo(ctx context.Context, iface string) (gone bool) {
+// released takes out the rules of a bridge that has left its zone, and reports
+// whether they are gone.
+func (s *Service) released(ctx context.Context, iface string) (gone bool) {
 	gone = true
 	s.withLock(context.WithoutCancel(ctx), func(ctx context.Context) {
-		m := s.debts.leavingOn(iface)
+		m := s.leaving.on(iface)
 		if m == nil {
 			return
 		}
@@ -117,7 +155,7 @@ func (s *Service) letGo(ctx context.Context, iface string) (gone bool) {
 			}
 			s.forgetCounters(m.net.Name)
 		}
-		s.debts.put(transition{displaces: m})
+		s.leaving.put(transition{displaces: m})
 		s.forgetLeaving([]transition{{displaces: m}})
 		s.noteLeaving()
 		s.Log.Info("a bridge has left its zone, and its rules are taken out", "bridge", iface)
@@ -140,8 +178,8 @@ func (s *Service) restoreLeaving() {
 			continue
 		}
 		m := &managed{net: r.Network, subnets: r.Network.Subnets(), hasRules: r.Rules}
-		s.debts.put(transition{stays: m.leaving()})
-		s.debts.owe(r.Bridge, "")
+		s.leaving.put(transition{stays: m.leaving()})
+		s.binder.Postpone(r.Bridge, "")
 	}
 	s.noteLeaving()
 }
@@ -152,11 +190,74 @@ func (s *Service) governsZone(name string) bool {
 	return zoned(m)
 }
 
-// Owed are the bridges that firewalld has yet to let go, each with the reason.
-func (s *Service) Owed() error {
-	owed := s.debts.all()
-	if len(owed) == 0 {
+// Pending returns an error that names the interfaces which firewalld has yet to
+// let go, and the reason; nil for none.
+func (s *Service) Pending() error {
+	pending := s.binder.Pending()
+	if len(pending) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%v are still in their zones: %w", slices.Sorted(maps.Keys(owed)), errMute)
+	return fmt.Errorf("%v are still in their zones: %w", slices.Sorted(maps.Keys(pending)), binding.ErrUnresponsive)
 }
+
+// noteLeaving reports bridges that have yet to leave their zones.
+func (s *Service) noteLeaving() {
+	var bridges []string
+	for _, m := range s.leaving.all() {
+		bridges = append(bridges, m.net.Bridge)
+	}
+	if len(bridges) == 0 {
+		s.noteHost(fromZone)
+		return
+	}
+	s.noteHost(fromZone, finding.Finding{
+		ID: finding.FirewalldSilent, Remedy: binding.RemedySilent + "; the rules go as soon as it answers",
+		Summary: fmt.Sprintf("firewalld does not answer, so what has left its network is still in its zone, and under its rules: %s", strings.Join(bridges, ", ")),
+	})
+}
+
+// noteBrokenRecords reports records that were put aside at the start.
+func (s *Service) noteBrokenRecords(from source, broken []store.FileError, remedy string) {
+	fs := make([]finding.Finding, len(broken))
+	for i, b := range broken {
+		fs[i] = finding.Finding{ID: finding.StateFileBroken, Summary: b.Error(), Remedy: remedy}
+	}
+	s.noteHost(from, fs...)
+}
+
+// loadZoneRecords reads what an earlier run recorded of zones. What is broken is
+// reported, and no reason not to start.
+func (s *Service) loadZoneRecords() store.ZoneRecords {
+	records, broken := s.Records.LoadZones()
+	s.noteBrokenRecords(fromZoneRecords, broken, "look at it, then remove it; a bridge that is in a zone of somebody's choice stays there until `virtfirewallctl reapply`")
+	for _, b := range broken {
+		s.Log.Warn("a record of a bridge's zone cannot be used and is kept aside: a bridge that is in a zone of somebody's choice stays there until the next reapply",
+			"file", b.Path, "error", b.Err)
+	}
+	return records
+}
+
+// forgetZones removes the records of networks that an earlier run removed, and
+// was killed before it forgot them.
+func (s *Service) forgetZones(records store.ZoneRecords) {
+	for _, name := range records.Networks() {
+		if _, err := s.known(name); err == nil {
+			continue
+		}
+		if err := s.Records.ForgetZone(name); err != nil {
+			s.Log.Warn("forgetting the zone of a network that is gone", "network", name, "error", err)
+		}
+	}
+}
+
+// noRecords remembers nothing.
+type noRecords struct{}
+
+func (noRecords) LoadZones() (store.ZoneRecords, []store.FileError) { return store.ZoneRecords{}, nil }
+func (noRecords) ForgetZone(string) error                           { return nil }
+func (noRecords) LoadLeaving() ([]store.Leaving, []store.FileError) { return nil, nil }
+func (noRecords) ForgetLeaving(string) error                        { return nil }
+func (noRecords) PutZone(store.ZoneRecord) (func() error, error)    { return noUndo, nil }
+func (noRecords) PutLeaving(store.Leaving) (func() error, error)    { return noUndo, nil }
+
+func noUndo() error { return nil }

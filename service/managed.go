@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
@@ -20,7 +21,7 @@ type managed struct {
 	bridge   bridge
 	hasRules bool // open networks have none
 
-	zone zoneState
+	zone binding.State
 	// noted are the findings that are not derived from the fields above, by who
 	// found them.
 	noted map[source][]finding.Finding
@@ -42,7 +43,7 @@ func (m *managed) Index() int     { return m.bridge.index }
 func (m *managed) status() Status {
 	st := Status{
 		Network: m.net, Persistent: m.persistent, Backend: m.backend,
-		BridgeIndex: m.bridge.index, Interface: m.iface(), BoundZone: m.zone.bound,
+		BridgeIndex: m.bridge.index, Interface: m.iface(), BoundZone: m.zone.Bound,
 	}
 	st.Findings = m.findings()
 	st.State, st.StateCode, st.StateReason = stateOf(st.Findings)
@@ -75,8 +76,8 @@ func stateOf(fs []finding.Finding) (State, finding.ID, string) {
 // its State first.
 func (m *managed) findings() []finding.Finding {
 	fs := m.bridgeFindings()
-	if m.zone.problem.ID != "" {
-		fs = append(fs, m.zone.problem)
+	if m.zone.Problem.ID != "" {
+		fs = append(fs, m.zone.Problem)
 	}
 	for _, noted := range m.noted {
 		fs = append(fs, noted...)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
@@ -14,7 +15,7 @@ import (
 func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOptions) error {
 	s.seeHost(ctx)
 	zoned := func(before *managed) bool { return zoned(before) || zoned(&managed{net: n}) }
-	return s.change(ctx, n.Name, zoned, func(c *conversation) (intent, error) {
+	return s.change(ctx, n.Name, zoned, func(c *binding.Session) (intent, error) {
 		before, _ := s.known(n.Name)
 		if err := o.Expect.allows(before); err != nil {
 			return intent{}, err
@@ -72,14 +73,14 @@ func document(n network.Network, source []byte) ([]byte, error) {
 }
 
 // prepare makes the value that the network will be, or says why not.
-func (s *Service) prepare(c *conversation, n network.Network, before *managed) (*managed, error) {
+func (s *Service) prepare(c *binding.Session, n network.Network, before *managed) (*managed, error) {
 	b, err := s.admit(n, before)
 	if err != nil {
 		return nil, err
 	}
 	if asksZone(n, before) {
-		if err := c.requireZone(n); err != nil {
-			return nil, err
+		if err := c.Require(n.Zone, string(n.Mode)); err != nil {
+			return nil, zoneError(err)
 		}
 	}
 	next := managed{net: n, backend: s.active.Name(), subnets: n.Subnets(), bridge: b}
@@ -89,7 +90,7 @@ func (s *Service) prepare(c *conversation, n network.Network, before *managed) (
 		if before.net.Bridge == n.Bridge && before.net.Zone == n.Zone {
 			next.zone = before.zone
 			if before.net.Mode != n.Mode {
-				next.zone.moved, next.zone.last = false, nil
+				next.zone = next.zone.Unmoved()
 			}
 		}
 	}
@@ -104,7 +105,7 @@ func asksZone(n network.Network, before *managed) bool {
 // RemoveNetwork ends the service's say over a network.
 func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOptions) error {
 	known := true
-	err := s.change(ctx, name, zoned, func(*conversation) (intent, error) {
+	err := s.change(ctx, name, zoned, func(*binding.Session) (intent, error) {
 		before, err := s.known(name)
 		if err := o.Expect.allows(before); err != nil {
 			return intent{}, err
@@ -144,7 +145,7 @@ func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[s
 	zoned := func(before *managed) bool {
 		return zoned(before) || settings["ForwardMode"] != nil || settings["Zone"] != nil
 	}
-	return s.change(ctx, name, zoned, func(c *conversation) (intent, error) {
+	return s.change(ctx, name, zoned, func(c *binding.Session) (intent, error) {
 		before, err := s.known(name)
 		if err != nil {
 			return intent{}, err

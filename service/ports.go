@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
@@ -44,20 +43,6 @@ type Links interface {
 	DefaultRoutes() []watch.Route
 }
 
-// Zones is firewalld. Errors are those of package zones.
-type Zones interface {
-	// Installed is what firewalld has; it never starts firewalld.
-	Installed(ctx context.Context) (zones.Installed, error)
-	// Interfaces is every interface that a zone has, with the zone.
-	Interfaces(ctx context.Context) (map[string]string, error)
-	// BindAll gives an error for each binding, in their order.
-	BindAll(ctx context.Context, bindings []zones.Binding) []error
-	// Unbind takes an interface out of a zone, "" for whichever it is in.
-	Unbind(ctx context.Context, zone, iface string) error
-	// Unanswered is for how long firewalld has not answered.
-	Unanswered() time.Duration
-}
-
 // FirewalldProcess is firewalld as a whole.
 type FirewalldProcess interface {
 	Backend(ctx context.Context) (string, error)
@@ -68,8 +53,6 @@ type FirewalldProcess interface {
 	Remove(ctx context.Context, o zones.Removal, managed []string) ([]string, error)
 	// Watch tells what firewalld does by itself, until the context ends.
 	Watch(ctx context.Context) (<-chan zones.Event, error)
-	// Answer returns nil once firewalld answers.
-	Answer(ctx context.Context) error
 }
 
 // Files is where networks are kept.

@@ -7,27 +7,28 @@ import (
 	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
 // Reapply compares kernel and zones with what should be there and mends the
 // difference. repairs counts the networks that needed it.
 func (s *Service) Reapply(ctx context.Context) (repairs int, err error) {
-	return s.reapply(ctx, allAnew)
+	return s.reapply(ctx, binding.AllAnew)
 }
 
-func (s *Service) reapply(ctx context.Context, which scope) (repairs int, err error) {
-	c := s.converse(ctx)
-	defer c.end()
+func (s *Service) reapply(ctx context.Context, which binding.Scope) (repairs int, err error) {
+	c := s.binder.TryBegin(ctx)
+	defer c.End()
 	mended, err := s.reapplyRules(ctx)
 	if err != nil {
 		return 0, err
 	}
-	for _, name := range s.rebind(ctx, c, which) {
+	for _, name := range c.Rebind(ctx, which) {
 		mended[name] = "its bridge was not in its zone"
 	}
-	if c.held {
-		s.refreshHost(ctx, c)
+	if c.Held() {
+		s.refreshFirewalld(ctx, c)
 	}
 	if err := s.lock(ctx); err != nil {
 		return 0, err
@@ -103,7 +104,7 @@ func (s *Service) members() []backend.Member {
 			out = append(out, m.member())
 		}
 	}
-	for _, m := range s.debts.allLeaving() {
+	for _, m := range s.leaving.all() {
 		if m.hasRules {
 			out = append(out, m.member())
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 )
@@ -15,23 +16,23 @@ import (
 // changes to persistent ones end. All of it is one transaction.
 func (s *Service) Reload(ctx context.Context) error {
 	s.seeHost(ctx)
-	c := s.converse(ctx)
-	defer c.end()
+	c := s.binder.TryBegin(ctx)
+	defer c.End()
 	var undo undoStack
 	if err := s.reload(ctx, c, &undo); err != nil {
 		s.takeBack(undo)
 		return err
 	}
-	if !c.held {
-		s.endMoves(ctx)
-		s.comparison.trigger()
+	if !c.Held() {
+		s.binder.EndMoves(ctx)
+		s.workers.comparison.trigger()
 		return nil
 	}
-	s.zonesAnew(ctx, c)
+	s.compareZones(ctx, c, binding.AllAnew)
 	return nil
 }
 
-func (s *Service) reload(ctx context.Context, c *conversation, undo *undoStack) error {
+func (s *Service) reload(ctx context.Context, c *binding.Session, undo *undoStack) error {
 	var (
 		settings Config
 		decision choice.Decision
@@ -58,7 +59,7 @@ func (s *Service) reload(ctx context.Context, c *conversation, undo *undoStack) 
 }
 
 // applyReloaded puts what the files say in force.
-func (s *Service) applyReloaded(ctx context.Context, c *conversation, state store.State) error {
+func (s *Service) applyReloaded(ctx context.Context, c *binding.Session, state store.State) error {
 	ts, err := s.reloaded(state)
 	if err != nil {
 		return err
@@ -69,7 +70,7 @@ func (s *Service) applyReloaded(ctx context.Context, c *conversation, state stor
 		return err
 	}
 	s.finish(ctx, ts, "Reload")
-	s.oweLeaving(ts)
+	s.postponeLeaving(ts)
 	return nil
 }
 
@@ -109,7 +110,7 @@ func (s *Service) reloaded(state store.State) ([]transition, error) {
 	}
 	for name, e := range want {
 		old, _ := s.known(name)
-		if old != nil && old.net.Equal(e.Network) && old.persistent == e.Persistent && old.zone.byHand == nil {
+		if old != nil && old.net.Equal(e.Network) && old.persistent == e.Persistent && old.zone.ByHand == nil {
 			continue
 		}
 		next, err := s.reloadedOne(e, old)
@@ -163,7 +164,7 @@ func (s *Service) reloadedOne(e store.Entry, old *managed) (*managed, error) {
 		}
 	}
 	if old != nil && old.net.Bridge == e.Network.Bridge {
-		next.zone.bound = old.zone.bound
+		next.zone.Bound = old.zone.Bound
 		next.noted = old.notedBeside(fromFile)
 	}
 	return s.withDevices(next.compiled()), nil

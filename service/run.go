@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
@@ -47,7 +48,7 @@ func (s *Service) withLock(ctx context.Context, f func(context.Context)) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
 	if s.lock(ctx) != nil {
-		s.comparison.trigger()
+		s.workers.comparison.trigger()
 		return
 	}
 	defer s.unlock()
@@ -69,14 +70,18 @@ func drain[T any](c <-chan T) (out []T) {
 	}
 }
 
-// mend compares everything, and asks for another try where that fails.
-func (s *Service) mend(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
-	defer cancel()
-	if _, err := s.reapply(ctx, everything); err != nil {
-		s.complain(ctx, slog.LevelError, "mending after a failure", err)
-		s.comparison.trigger()
-	}
+// comparisonWorker compares everything after a failure, and tries again where that
+// fails.
+func (s *Service) comparisonWorker() *worker {
+	return &worker{signal: newSignal(), pause: mendPause, work: func(ctx context.Context) (again time.Time) {
+		ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+		defer cancel()
+		if _, err := s.reapply(ctx, binding.Everything); err != nil {
+			s.complain(ctx, slog.LevelError, "mending after a failure", err)
+			return time.Now()
+		}
+		return again
+	}}
 }
 
 // relink brings networks in line with bridges that came, went or were renamed:
@@ -132,7 +137,7 @@ func (s *Service) relinked(name string) (transition, bool) {
 	b, err := s.look(m.net.Bridge, m.bridge.index, s.takenFrom(name))
 	if err != nil {
 		s.Log.Error("looking at a bridge that changed", "network", name, "error", err)
-		s.comparison.trigger()
+		s.workers.comparison.trigger()
 		return transition{}, false
 	}
 	next := *m
@@ -156,7 +161,7 @@ func (s *Service) applyLinks(ctx context.Context, ts []transition, cause string)
 		}
 		if err := s.active.Apply(ctx, c); err != nil {
 			s.complain(ctx, slog.LevelError, "following changed bridges in the rules", err)
-			s.comparison.trigger()
+			s.workers.comparison.trigger()
 			return
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/registry"
 )
 
@@ -23,11 +24,11 @@ type Deps struct {
 	Links     Links
 	Table     Table
 	Chains    Chains
-	Zones     Zones
+	Zones     binding.Zones
 	Firewalld FirewalldProcess
 	Files     Files
 	// Records and Leaving are what is remembered of zones; nil for nothing.
-	Records   ZoneRecords
+	Records   binding.Records
 	Leaving   LeavingRecords
 	Host      HostNeeds
 	Leftovers Leftovers
@@ -46,19 +47,18 @@ type Service struct {
 	Deps
 	version string
 
-	// Lock order: the turn at a network, a session with firewalld (zoning), the
+	// Lock order: the turn at a network, a session with firewalld (binder), the
 	// change lock (changing), the registry's mutexes; never the reverse. The first
 	// three are waited for as long as the caller's context lasts.
 
 	// changing holds the one token of the change lock, which whoever changes
 	// anything has.
 	changing chan struct{}
-	// zoning holds the one token of a session with firewalld.
-	zoning chan struct{}
-	turns  turns // at changes of single networks
+	turns    turns // at changes of single networks
 
 	registry *registry.Registry[*managed, hostState]
-	debts    debts
+	binder   *binding.Binder
+	leaving  leaving
 
 	mu     sync.RWMutex    // guards active; held for moments only
 	active backend.Backend // the one that holds the rules; changed under changing too
@@ -68,10 +68,8 @@ type Service struct {
 	loops    sync.WaitGroup
 	stop     context.CancelFunc
 
-	comparison signal             // asks for a full comparison
-	outside    signal             // says that a bridge may be outside its zone
-	moving     signal             // says that another backend may hold the rules
-	probe      chan chan struct{} // the loop that follows the links closes what it receives
+	moving signal             // says that another backend may hold the rules
+	probe  chan chan struct{} // the loop that follows the links closes what it receives
 
 	repairs repairs // whoever holds changing
 
@@ -83,6 +81,7 @@ type Service struct {
 // workers are those that calls and other loops trigger, each when what is said
 // of it here may be so.
 type workers struct {
+	comparison  *worker // something failed that a full comparison mends
 	checksums   *worker // bridges serve DHCP that did not, or the reverse
 	connections *worker // connections began before their translation was there
 	counters    *worker // counters were read
@@ -96,16 +95,14 @@ func New(version string, d Deps) *Service {
 	s := &Service{
 		Deps: d, version: version,
 		changing: make(chan struct{}, 1),
-		zoning:   make(chan struct{}, 1),
 		registry: registry.New[*managed](hostState{Host: Host{Version: version}}),
-		debts:    debts{owed: map[string]string{}, leaving: map[string]*managed{}},
+		leaving:  leaving{byBridge: map[string]*managed{}},
 
-		comparison: newSignal(),
-		outside:    newSignal(),
-		moving:     newSignal(),
-		probe:      make(chan chan struct{}),
+		moving: newSignal(),
+		probe:  make(chan chan struct{}),
 	}
 	s.workers = workers{
+		comparison:  s.comparisonWorker(),
 		checksums:   s.checksumWorker(),
 		connections: s.connectionWorker(),
 		counters:    s.counterWorker(),
@@ -119,6 +116,7 @@ func New(version string, d Deps) *Service {
 	if d.Leaving == nil {
 		s.Leaving = noRecords{}
 	}
+	s.binder = binding.New(binding.Config{Zones: d.Zones, Records: s.Records, Networks: zonedNetworks{s}, Log: d.Log})
 	return s
 }
 
@@ -161,14 +159,14 @@ func (s *Service) Start(ctx context.Context) error {
 	}
 	s.loops.Go(func() { s.run(loop) })
 	s.loops.Go(func() {
-		s.keepZones(loop, firewalld)
+		s.binder.Run(loop, firewalld, s.compareZones)
 		for range firewalld { // closed when nobody watches any more
 		}
 	})
 	s.loops.Go(func() { s.followChains(loop) })
 	s.loops.Go(func() { s.followLibvirt(loop) })
 	t := s.workers
-	for _, w := range []*worker{t.checksums, t.connections, t.counters, t.forwarding, t.libvirt, t.states, s.tableWorker()} {
+	for _, w := range []*worker{t.comparison, t.checksums, t.connections, t.counters, t.forwarding, t.libvirt, t.states, s.tableWorker()} {
 		s.loops.Go(func() { w.run(loop) })
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
@@ -44,7 +45,7 @@ func TestSettlingWritesNoPublishedValue(t *testing.T) {
 	s := New("test", Deps{Host: stubbornHost{}, Links: bareHost{}, Advertisements: stubbornHost{}, Totals: NewTotals(nil), Log: slog.New(slog.DiscardHandler), Notify: func(Event) {}})
 	s.active = onlyName{}
 	n := network.Network{Name: "lab", Bridge: "virbr0", Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}
-	held := managed{net: n, subnets: n.Subnets(), bridge: bridge{index: 7, name: "virbr0"}, zone: zoneState{bound: "libvirt"}}.compiled()
+	held := managed{net: n, subnets: n.Subnets(), bridge: bridge{index: 7, name: "virbr0"}, zone: binding.State{Bound: "libvirt"}}.compiled()
 	tr := transition{next: held}
 	s.registry.Reserve(tr.change())
 
@@ -61,7 +62,7 @@ func TestSettlingWritesNoPublishedValue(t *testing.T) {
 		}
 	})
 	// The zone is another one by now, so that the value is not copied for it.
-	s.settle(t.Context(), intent{transition: transition{next: managed{net: n}.compiled()}, cause: "AddNetwork"}, zoneState{})
+	s.settle(t.Context(), intent{transition: transition{next: managed{net: n}.compiled()}, cause: "AddNetwork"}, binding.State{})
 	close(stop)
 	reader.Wait()
 	if len(held.noted) > 0 {

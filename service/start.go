@@ -41,7 +41,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 		// Who waits for the other program to end sees why in the State.
 		s.noteRules(err)
 		s.Log.Error("putting the networks in force", "error", err)
-		s.comparison.trigger()
+		s.workers.comparison.trigger()
 	} else if err != nil {
 		return errorf(BackendUnavailable, "putting the stored networks in force: %w", err)
 	}
@@ -130,7 +130,7 @@ func (s *Service) restored(e store.Entry, link int, zone *store.ZoneRecord) (*ma
 		return nil, err
 	}
 	m := managed{net: e.Network, backend: s.active.Name(), subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
-	m.zone = m.recall(zone)
+	m.zone = m.zoning().Recall(zone)
 	return s.withDevices(m.compiled()), nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/registry"
 )
 
@@ -16,7 +17,7 @@ type intent struct {
 	files func() (undo func() error, err error)
 	cause string // the method that was called, for the log
 	// held is the zone state that others see until the change is settled.
-	held zoneState
+	held binding.State
 }
 
 // change makes what a call intends real, all or none, in an order in which a
@@ -36,18 +37,18 @@ type intent struct {
 //
 // zoned reports whether firewalld may have a part in the change of the network as
 // it is, nil for none: who has no business with it does not wait for it.
-func (s *Service) change(ctx context.Context, name string, zoned func(*managed) bool, plan func(*conversation) (intent, error)) error {
+func (s *Service) change(ctx context.Context, name string, zoned func(*managed) bool, plan func(*binding.Session) (intent, error)) error {
 	pass, err := s.turns.take(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer pass()
 	before, _ := s.known(name)
-	c := s.idleTalk()
+	c := s.binder.None()
 	if zoned(before) {
-		c = s.converse(ctx)
+		c = s.binder.TryBegin(ctx)
 	}
-	defer c.end()
+	defer c.End()
 	var undo undoStack
 	err = s.changeSteps(ctx, c, plan, &undo)
 	if err != nil {
@@ -56,7 +57,7 @@ func (s *Service) change(ctx context.Context, name string, zoned func(*managed) 
 	return err
 }
 
-func (s *Service) changeSteps(ctx context.Context, c *conversation, plan func(*conversation) (intent, error), undo *undoStack) error {
+func (s *Service) changeSteps(ctx context.Context, c *binding.Session, plan func(*binding.Session) (intent, error), undo *undoStack) error {
 	var i intent
 	err := s.onceLeft(ctx, c, undo, func() (ts []transition, err error) {
 		i, err = plan(c)
@@ -67,9 +68,9 @@ func (s *Service) changeSteps(ctx context.Context, c *conversation, plan func(*c
 		if err != nil {
 			return err
 		}
-		uncertain := i.asking(c)
+		uncertain := i.askedOf(c)
 		s.registry.Reserve(uncertain.change())
-		s.debts.put(uncertain)
+		s.leaving.put(uncertain)
 		if uncertain.next != nil {
 			i.held = uncertain.next.zone
 		}
@@ -79,14 +80,14 @@ func (s *Service) changeSteps(ctx context.Context, c *conversation, plan func(*c
 	if err != nil {
 		return err
 	}
-	state := zoneState{}
+	state := binding.State{}
 	if i.next != nil {
-		if state, err = c.enter(ctx, i.transition, undo); err != nil {
-			return err
+		if state, err = c.Enter(ctx, i.zoning(), undo.add); err != nil {
+			return zoneError(err)
 		}
 	}
 	s.settle(ctx, i, state)
-	s.oweLeaving([]transition{i.transition})
+	s.postponeLeaving([]transition{i.transition})
 	return nil
 }
 
@@ -94,20 +95,20 @@ func (s *Service) changeSteps(ctx context.Context, c *conversation, plan func(*c
 // bridge that leaves its zone for good has left it. For each that has yet to, the
 // lock is let go, since firewalld is not spoken with under it, and all is planned
 // again.
-func (s *Service) onceLeft(ctx context.Context, c *conversation, undo *undoStack, plan func() ([]transition, error), apply func() error) error {
+func (s *Service) onceLeft(ctx context.Context, c *binding.Session, undo *undoStack, plan func() ([]transition, error), apply func() error) error {
 	for {
 		leaving, err := s.unlessLeaving(ctx, c, plan, apply)
 		if err != nil || leaving == nil {
 			return err
 		}
-		if err := c.leave(ctx, *leaving, undo); err != nil {
-			return err
+		if err := c.Leave(ctx, leaving.zoning(), undo.add); err != nil {
+			return zoneError(err)
 		}
 	}
 }
 
 // unlessLeaving plans, and applies unless a bridge has to leave its zone first.
-func (s *Service) unlessLeaving(ctx context.Context, c *conversation, plan func() ([]transition, error), apply func() error) (leaving *transition, err error) {
+func (s *Service) unlessLeaving(ctx context.Context, c *binding.Session, plan func() ([]transition, error), apply func() error) (leaving *transition, err error) {
 	if err := s.lock(ctx); err != nil {
 		return nil, err
 	}
@@ -116,19 +117,12 @@ func (s *Service) unlessLeaving(ctx context.Context, c *conversation, plan func(
 	if err != nil {
 		return nil, err
 	}
-	if t, leaves := c.firstToLeave(ts); leaves {
-		return &t, nil
-	}
-	return nil, apply()
-}
-
-func (c *conversation) firstToLeave(ts []transition) (transition, bool) {
 	for _, t := range ts {
-		if t.leavesZone() && !c.left[t.old.iface()] {
-			return t, true
+		if c.HasToLeave(t.zoning()) {
+			return &t, nil
 		}
 	}
-	return transition{}, false
+	return nil, apply()
 }
 
 // takeBack runs what undoes a failed change. The caller's time may be over, but
@@ -136,18 +130,18 @@ func (c *conversation) firstToLeave(ts []transition) (transition, bool) {
 func (s *Service) takeBack(undo undoStack) {
 	if err := undo.run(); err != nil {
 		s.Log.Error("taking back a failed change left something behind; reapply mends it", "error", err)
-		s.comparison.trigger()
+		s.workers.comparison.trigger()
 	}
 }
 
-// asking is the transition while firewalld is being asked: until it answers
-// nobody knows which zone the bridge is in.
-func (t transition) asking(c *conversation) transition {
-	if t.next == nil || c.err != nil || !t.next.concernsZones() {
+// askedOf returns the transition while firewalld is being asked: until it answers
+// it is not known which zone the bridge is in.
+func (t transition) askedOf(c *binding.Session) transition {
+	if !c.Asks(t.zoning()) {
 		return t
 	}
 	next := *t.next
-	next.zone.unseen = true
+	next.zone.Unseen = true
 	t.next = &next
 	return t
 }
@@ -155,13 +149,13 @@ func (t transition) asking(c *conversation) transition {
 // settle ends a change that succeeded: links may have changed since it was
 // held, and so may the zone where firewalld was not spoken with. A reload may
 // even have taken the network out, or back in.
-func (s *Service) settle(ctx context.Context, i intent, zone zoneState) {
+func (s *Service) settle(ctx context.Context, i intent, zone binding.State) {
 	t := i.transition
 	s.changing <- struct{}{} // not to be given up: the change is made
 	defer s.unlock()
 	now, _ := s.known(t.name())
 	if t.next != nil && (now == nil || now.net.Bridge != t.next.net.Bridge) {
-		s.owe(t.next.iface(), "") // where it may just have been put
+		s.binder.Postpone(t.next.iface(), "") // where it may just have been put
 	} else if now != nil && t.next != nil && now.zone == i.held {
 		next := *now
 		next.zone = zone
@@ -172,8 +166,8 @@ func (s *Service) settle(ctx context.Context, i intent, zone zoneState) {
 		return
 	}
 	s.finish(ctx, []transition{t}, i.cause)
-	if zone.retry {
-		s.outside.trigger()
+	if zone.Retry {
+		s.binder.Retry()
 	}
 }
 
@@ -197,7 +191,7 @@ func (s *Service) revert(t transition, undo undoStack) error {
 	}
 	back := transition{old: now, next: was, stays: t.displaces, displaces: t.stays}
 	s.registry.Put([]registry.Change[*managed]{back.change()}, nil)
-	s.debts.put(back)
+	s.leaving.put(back)
 	s.ignoreGuests(context.Background(), []transition{{old: now, next: was}})
 	if again, changed := s.relinked(t.name()); changed {
 		s.applyLinks(context.Background(), []transition{again}, "link")

@@ -50,7 +50,7 @@ func removeNetworks(ctx context.Context, o options, log *slog.Logger) error {
 	for _, n := range d.service.AllNetworks() {
 		errs = append(errs, d.service.RemoveNetwork(ctx, n.Network.Name, service.ChangeOptions{}))
 	}
-	return errors.Join(append(errs, d.service.Owed(), d.close())...)
+	return errors.Join(append(errs, d.service.Pending(), d.close())...)
 }
 
 // removeRules takes the rules of both backends out, and the help for DHCP checksums.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service"
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/store"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
@@ -184,7 +185,7 @@ func (l faultyLinks) Query(name string) (link watch.Link, ok bool, err error) {
 
 // faultyZones is a firewalld whose answers can be lost, or long in coming.
 type faultyZones struct {
-	service.Zones
+	binding.Zones
 	f *Faults
 }
 
