@@ -16,38 +16,38 @@ const syncPatience = 500 * time.Millisecond
 
 // seeHost brings what is known of the host up to date, so that a call is held
 // against what its caller did to the host before: a default route, an address.
-func (s *Service) seeHost(ctx context.Context) {
+func (v *hostView) seeHost(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, syncPatience)
 	defer cancel()
-	if err := s.Links.Sync(ctx); err != nil {
-		s.Log.Debug("going by what is known of the host", "error", err)
+	if err := v.hostLinks.Sync(ctx); err != nil {
+		v.log.Debug("going by what is known of the host", "error", err)
 	}
 }
 
 // admit checks a network against the others and against the host, and looks at
 // its bridge. before is the network that it takes the place of, or nil.
-func (s *Service) admit(n network.Network, before *managed) (bridge, error) {
-	if err := s.admitBeside(n); err != nil {
+func (v *hostView) admit(n network.Network, before *managed) (bridge, error) {
+	if err := v.admitBeside(n); err != nil {
 		return bridge{}, err
 	}
 	if before != nil && before.net.Bridge == n.Bridge {
-		b, err := s.look(n.Bridge, before.bridge.index, s.takenFrom(n.Name))
+		b, err := v.look(n.Bridge, before.bridge.index, v.takenFrom(n.Name))
 		if err != nil {
 			return bridge{}, err
 		}
-		return b, s.admitOnHost(added(n, before), b)
+		return b, v.admitOnHost(added(n, before), b)
 	}
-	b, err := s.look(n.Bridge, 0, s.takenFrom(n.Name))
+	b, err := v.look(n.Bridge, 0, v.takenFrom(n.Name))
 	if err == nil {
-		err = s.refusal(n.Bridge, b)
+		err = v.refusal(n.Bridge, b)
 	}
 	if err == nil && b.stray == finding.BridgeTaken {
-		err = s.taken(n)
+		err = v.taken(n)
 	}
 	if err != nil {
 		return bridge{}, err
 	}
-	return b, s.admitOnHost(n, b)
+	return b, v.admitOnHost(n, b)
 }
 
 // added is a network with those of its subnets alone that it did not have
@@ -61,12 +61,12 @@ func added(n network.Network, before *managed) network.Network {
 
 // taken says that the link which has a network's bridge's name is another
 // network's: one link can have one network's rules only.
-func (s *Service) taken(n network.Network) error {
-	l, _, err := s.Links.Query(n.Bridge)
+func (v *hostView) taken(n network.Network) error {
+	l, _, err := v.hostLinks.Query(n.Bridge)
 	if err != nil {
 		return errorf(ApplyFailed, "looking at bridge %s: %w", n.Bridge, err)
 	}
-	for _, other := range s.registry.ByIndex(l.Index) {
+	for _, other := range v.networks.ByIndex(l.Index) {
 		if other.net.Name != n.Name {
 			return renamedFrom(n, other)
 		}
@@ -81,15 +81,15 @@ func renamedFrom(n network.Network, other *managed) error {
 }
 
 // admitBeside compares with the other managed networks.
-func (s *Service) admitBeside(n network.Network) error {
-	if owner, taken := s.registry.Claimant(n.Bridge); taken && owner != n.Name {
+func (v *hostView) admitBeside(n network.Network) error {
+	if owner, taken := v.networks.Claimant(n.Bridge); taken && owner != n.Name {
 		return errorf(BridgeInUse, "bridge %s belongs to network %q: remove that one first, or use another bridge", n.Bridge, owner)
 	}
-	if _, known := s.registry.Get(n.Name); !known && s.registry.Len() >= network.MaxNetworks {
+	if _, known := v.networks.Get(n.Name); !known && v.networks.Len() >= network.MaxNetworks {
 		return errorf(LimitExceeded, "%d networks are the most there may be: remove one first", network.MaxNetworks)
 	}
 	subnets := contested(n)
-	for _, other := range s.registry.Claims() {
+	for _, other := range v.networks.Claims() {
 		if other.net.Name == n.Name {
 			continue
 		}
@@ -109,12 +109,4 @@ func overlap(subnets []netip.Prefix, p netip.Prefix) (netip.Prefix, bool) {
 		}
 	}
 	return netip.Prefix{}, false
-}
-
-// known gives the network of that name or the error that there is none.
-func (s *Service) known(name string) (*managed, error) {
-	if m, ok := s.registry.Get(name); ok {
-		return m, nil
-	}
-	return nil, errorf(NetworkNotFound, "there is no network %q: `virtfirewallctl list` shows those there are", name)
 }

@@ -28,8 +28,8 @@ type monitor interface{ Links }
 // waiting for good.
 func TestSeeHostGivesUp(t *testing.T) {
 	links := &behind{}
-	s := &Service{Deps: Deps{Links: links, Log: slog.New(slog.DiscardHandler)}}
-	s.seeHost(context.Background())
+	v := &hostView{hostLinks: links, log: logger{slog.New(slog.DiscardHandler)}}
+	v.seeHost(context.Background())
 	if !links.limited {
 		t.Error("the wait for the link monitor has no bound")
 	}

@@ -19,26 +19,33 @@ type Advertisements interface {
 	Silenced() []int
 }
 
-// ignoreGuests has the host ignore router advertisements on the bridges that
+// advertiser keeps the host from following router advertisements of guests.
+type advertiser struct {
+	bridges  Advertisements
+	networks *networks
+	log      logger
+}
+
+// ignore has the host ignore router advertisements on the bridges that
 // transitions bring, and restores what was set on those that they leave. It
 // returns the transitions with what was found. The caller holds the lock.
 //
 // It is done for networks of every forward mode, as libvirt does it: also where
 // the host's own rules decide what passes, no guest is the host's router.
-func (s *Service) ignoreGuests(ctx context.Context, ts []transition) []transition {
+func (ad *advertiser) ignore(ctx context.Context, ts []transition) []transition {
 	governed := map[int]bool{}
 	for _, t := range ts {
 		governed[t.next.governed()] = true
 	}
 	for _, t := range ts {
 		if index := t.old.governed(); index != 0 && !governed[index] {
-			s.restoreAdvertisements(ctx, index)
+			ad.restore(ctx, index)
 		}
 	}
 	out := make([]transition, len(ts))
 	for i, t := range ts {
 		if t.next != nil {
-			_, fs := s.ignoreGuest(t.next)
+			_, fs := ad.ignoreOn(t.next)
 			t.next = t.next.noting(fromAdvertisements, fs...)
 		}
 		out[i] = t
@@ -46,22 +53,22 @@ func (s *Service) ignoreGuests(ctx context.Context, ts []transition) []transitio
 	return out
 }
 
-// restoreAdvertisements puts back what was set on a bridge that is no network's
+// restore puts back what was set on a bridge that is no network's
 // any more.
-func (s *Service) restoreAdvertisements(ctx context.Context, index int) {
-	if err := s.Advertisements.Restore(index); err != nil {
-		s.complain(ctx, slog.LevelWarn, "a bridge's settings for router advertisements are not as they were before", err)
+func (ad *advertiser) restore(ctx context.Context, index int) {
+	if err := ad.bridges.Restore(index); err != nil {
+		ad.log.complain(ctx, slog.LevelWarn, "a bridge's settings for router advertisements are not as they were before", err)
 	}
 }
 
-// ignoreGuest has the host ignore advertisements on the bridge of one network.
+// ignoreOn has the host ignore advertisements on the bridge of one network.
 // again reports that somebody had switched them on.
-func (s *Service) ignoreGuest(m *managed) (again bool, fs []finding.Finding) {
+func (ad *advertiser) ignoreOn(m *managed) (again bool, fs []finding.Finding) {
 	index := m.governed()
 	if index == 0 {
 		return false, nil
 	}
-	again, err := s.Advertisements.Silence(index)
+	again, err := ad.bridges.Silence(index)
 	if err == nil {
 		return again, nil
 	}
@@ -73,41 +80,41 @@ func (s *Service) ignoreGuest(m *managed) (again bool, fs []finding.Finding) {
 
 // ignoreAgain looks at one network's bridge, and tells where somebody had
 // switched advertisements on. The caller holds the lock.
-func (s *Service) ignoreAgain(m *managed) (cause string, repaired bool) {
-	if s.registry.Uncertain(m.net.Name) {
+func (ad *advertiser) ignoreAgain(m *managed) (cause string, repaired bool) {
+	if ad.networks.Uncertain(m.net.Name) {
 		return "", false // what ends the change looks at it
 	}
-	again, fs := s.ignoreGuest(m)
-	s.note(m.net.Name, fromAdvertisements, fs...)
+	again, fs := ad.ignoreOn(m)
+	ad.networks.note(m.net.Name, fromAdvertisements, fs...)
 	if !again {
 		return "", false
 	}
 	cause = fmt.Sprintf("router advertisements had been switched on for its bridge %s", m.iface())
-	s.repaired(m.net.Name, cause)
-	s.Notify(Repaired{Name: m.net.Name, Cause: cause})
+	ad.networks.repaired(m.net.Name, cause)
+	ad.networks.notify(Repaired{Name: m.net.Name, Cause: cause})
 	return cause, true
 }
 
 // heard looks at the bridges that an advertisement was accepted on.
-func (s *Service) heard(index int) {
-	for _, m := range s.registry.ByIndex(index) {
-		s.ignoreAgain(m)
+func (ad *advertiser) heard(index int) {
+	for _, m := range ad.networks.ByIndex(index) {
+		ad.ignoreAgain(m)
 	}
 }
 
-// reapplyAdvertisements compares all bridges, also those that have no network
+// reapply compares all bridges, also those that have no network
 // any more.
-func (s *Service) reapplyAdvertisements(ctx context.Context, mended map[string]string) {
+func (ad *advertiser) reapply(ctx context.Context, mended map[string]string) {
 	governed := map[int]bool{}
-	for _, m := range s.registry.All() {
+	for _, m := range ad.networks.All() {
 		governed[m.governed()] = true
-		if cause, repaired := s.ignoreAgain(m); repaired && mended[m.net.Name] == "" {
+		if cause, repaired := ad.ignoreAgain(m); repaired && mended[m.net.Name] == "" {
 			mended[m.net.Name] = cause
 		}
 	}
-	for _, index := range s.Advertisements.Silenced() {
+	for _, index := range ad.bridges.Silenced() {
 		if !governed[index] {
-			s.restoreAdvertisements(ctx, index)
+			ad.restore(ctx, index)
 		}
 	}
 }

@@ -33,42 +33,53 @@ type libvirtLook struct {
 	missing map[string]bool // the networks whose rules libvirt lacked
 	pause   time.Duration   // before the next look at those
 	retry   time.Duration   // before the next look after a failure
-	last    failure
+	failure failure
 }
 
-// libvirtWorker goes by what libvirt has, whenever that may be other than
-// before: libvirt's rules for networks that it has stay, and those that it left
-// behind for our networks go.
-func (s *Service) libvirtWorker() *worker {
-	var look libvirtLook
-	return &worker{signal: newSignal(), pause: leftoverPause, work: func(ctx context.Context) (again time.Time) {
-		s.withLock(ctx, func(one context.Context) {
-			wait, err := s.lookAtLibvirt(one, &look)
-			if look.last = s.complainOnce(ctx, look.last, err); look.last.failed {
-				look.retry = min(max(2*look.retry, lookPause), maxLookPause)
-				wait = look.retry
-			} else {
-				look.retry = 0
-			}
-			if wait > 0 {
-				again = time.Now().Add(wait - leftoverPause) // which comes before each look
-			}
-		})
-		return again
-	}}
+// libvirtFollower goes by what libvirt has.
+type libvirtFollower struct {
+	libvirtState Libvirt
+	leftovers    Leftovers
+	backends     Backends
+	networks     *networks
+	rules        *rules
+	lock         *changeLock
+	log          logger
+	workers      *workers
+	last         libvirtLook // whoever holds the change lock
 }
 
-// followLibvirt has libvirt looked at when it starts or stops a network or its
+// round goes by what libvirt has, whenever that may be other than before:
+// libvirt's rules for networks that it has stay, and those that it left behind for
+// our networks go.
+func (lv *libvirtFollower) round(ctx context.Context) (again time.Time) {
+	lv.lock.during(ctx, func(one context.Context) {
+		last := &lv.last
+		wait, err := lv.look(one, last)
+		if last.failure = lv.complainOnce(ctx, last.failure, err); last.failure.failed {
+			last.retry = min(max(2*last.retry, lookPause), maxLookPause)
+			wait = last.retry
+		} else {
+			last.retry = 0
+		}
+		if wait > 0 {
+			again = time.Now().Add(wait - leftoverPause) // which comes before each look
+		}
+	})
+	return again
+}
+
+// follow has libvirt looked at when it starts or stops a network or its
 // daemon starts, so that a host where nothing of that happens is left asleep.
-func (s *Service) followLibvirt(ctx context.Context) {
-	if err := s.Libvirt.Follow(ctx, s.workers.libvirt.trigger); err != nil {
-		s.complain(ctx, slog.LevelWarn, "looking at what libvirt has every ten seconds", err)
+func (lv *libvirtFollower) follow(ctx context.Context) {
+	if err := lv.libvirtState.Follow(ctx, lv.workers.libvirt.trigger); err != nil {
+		lv.log.complain(ctx, slog.LevelWarn, "looking at what libvirt has every ten seconds", err)
 	}
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-time.After(10 * time.Second):
-			s.workers.libvirt.trigger()
+			lv.workers.libvirt.trigger()
 		}
 	}
 }
@@ -81,33 +92,33 @@ type failure struct {
 
 // complainOnce logs a failure that is not the first, for a moment in which others
 // change all rules passes, and that is not what was told already.
-func (s *Service) complainOnce(ctx context.Context, last failure, err error) failure {
+func (lv *libvirtFollower) complainOnce(ctx context.Context, last failure, err error) failure {
 	if err == nil || ctx.Err() != nil {
 		return failure{}
 	}
 	if last.failed && err.Error() != last.told {
-		s.Log.Warn("what libvirt left behind may still be there", "cause", err.Error())
+		lv.log.Warn("what libvirt left behind may still be there", "cause", err.Error())
 		last.told = err.Error()
 	}
 	last.failed = true
 	return last
 }
 
-// lookAtLibvirt looks once, and returns after how long to look again, 0 if
+// look looks once, and returns after how long to look again, 0 if
 // something has to happen first.
-func (s *Service) lookAtLibvirt(ctx context.Context, look *libvirtLook) (again time.Duration, err error) {
-	state := s.Libvirt.State()
-	s.noteHost(fromLibvirt, unreadable(state)...)
+func (lv *libvirtFollower) look(ctx context.Context, look *libvirtLook) (again time.Duration, err error) {
+	state := lv.libvirtState.State()
+	lv.networks.noteHost(fromLibvirt, unreadable(state)...)
 	var nets []network.Network
-	for _, m := range s.registry.All() {
+	for _, m := range lv.networks.All() {
 		if m.hasRules {
 			nets = append(nets, m.net)
 		}
 	}
-	if err := s.moveBeside(ctx, state, nets, look); err != nil {
+	if err := lv.moveBeside(ctx, state, nets, look); err != nil {
 		return 0, err
 	}
-	if err := s.noteLibvirt(ctx, state, nets, look); err != nil {
+	if err := lv.note(ctx, state, nets, look); err != nil {
 		return 0, err
 	}
 	if len(look.missing) > 0 && state.Running {
@@ -120,12 +131,12 @@ func (s *Service) lookAtLibvirt(ctx context.Context, look *libvirtLook) (again t
 		return again, nil
 	}
 	var ours xtables.Variants
-	if s.active.Name() == choice.IPTables {
-		ours = s.Backends.Variants()
+	if lv.rules.backend().Name() == choice.IPTables {
+		ours = lv.backends.Variants()
 	}
-	report, err := s.Leftovers.Remove(ctx, nets, ours)
+	report, err := lv.leftovers.Remove(ctx, nets, ours)
 	if !report.Empty() {
-		s.Log.Info("took out what libvirt left for networks that are governed here and that it has no longer", "removed", report.String())
+		lv.log.Info("took out what libvirt left for networks that are governed here and that it has no longer", "removed", report.String())
 	}
 	if report.Again > 0 && (again == 0 || report.Again < again) {
 		again = report.Again
@@ -133,20 +144,20 @@ func (s *Service) lookAtLibvirt(ctx context.Context, look *libvirtLook) (again t
 	return again, err
 }
 
-// libvirtHas reports whether libvirt has a network too; m is nil for none.
-func (s *Service) libvirtHas(m *managed) bool {
+// has reports whether libvirt has a network too; m is nil for none.
+func (lv *libvirtFollower) has(m *managed) bool {
 	if m == nil {
 		return false
 	}
-	_, has := s.Libvirt.State().Of(m.net.Bridge)
+	_, has := lv.libvirtState.State().Of(m.net.Bridge)
 	return has
 }
 
 // moveBeside has the iptables backend put networks that libvirt has got into
 // chains of their own, and those that it gave up back into libvirt's.
-func (s *Service) moveBeside(ctx context.Context, state libvirt.State, nets []network.Network, look *libvirtLook) error {
+func (lv *libvirtFollower) moveBeside(ctx context.Context, state libvirt.State, nets []network.Network, look *libvirtLook) error {
 	var beside []string
-	if s.active.Name() == choice.IPTables {
+	if lv.rules.backend().Name() == choice.IPTables {
 		for _, n := range nets {
 			if _, both := state.Beside(n.Bridge); both {
 				beside = append(beside, n.Name)
@@ -157,8 +168,8 @@ func (s *Service) moveBeside(ctx context.Context, state libvirt.State, nets []ne
 	if slices.Equal(beside, look.beside) {
 		return nil
 	}
-	if s.active.Name() == choice.IPTables {
-		if _, err := s.syncRules(ctx); err != nil {
+	if lv.rules.backend().Name() == choice.IPTables {
+		if _, err := lv.rules.sync(ctx); err != nil {
 			return err
 		}
 	}
@@ -166,10 +177,10 @@ func (s *Service) moveBeside(ctx context.Context, state libvirt.State, nets []ne
 	return nil
 }
 
-// noteLibvirt notes which networks libvirt has too, and which of its own rules
+// note notes which networks libvirt has too, and which of its own rules
 // for them are not there. A libvirt that writes them again lacks them for a
 // moment: they are missed when two looks in a row do not find them.
-func (s *Service) noteLibvirt(ctx context.Context, state libvirt.State, nets []network.Network, look *libvirtLook) error {
+func (lv *libvirtFollower) note(ctx context.Context, state libvirt.State, nets []network.Network, look *libvirtLook) error {
 	var theirs []network.Network
 	for _, n := range nets {
 		if has, ok := state.Of(n.Bridge); ok && has.Understood && len(iptables.Libvirts(has.Definition)) > 0 {
@@ -179,7 +190,7 @@ func (s *Service) noteLibvirt(ctx context.Context, state libvirt.State, nets []n
 	lacks := make(map[string]string) // by bridge
 	chains := true
 	if len(theirs) > 0 {
-		presence, err := s.Leftovers.Present(ctx, theirs)
+		presence, err := lv.leftovers.Present(ctx, theirs)
 		if err != nil {
 			return err
 		}
@@ -191,10 +202,10 @@ func (s *Service) noteLibvirt(ctx context.Context, state libvirt.State, nets []n
 		chains = presence.Chains
 	}
 	missing := make(map[string]bool, len(lacks))
-	for _, m := range s.registry.All() {
+	for _, m := range lv.networks.All() {
 		has, ok := state.Of(m.net.Bridge)
 		if !ok {
-			s.note(m.net.Name, fromLibvirt)
+			lv.networks.note(m.net.Name, fromLibvirt)
 			continue
 		}
 		fs := []finding.Finding{{
@@ -207,7 +218,7 @@ func (s *Service) noteLibvirt(ctx context.Context, state libvirt.State, nets []n
 				fs = append(fs, rulesMissing(m.net, has, state, chains, evidence))
 			}
 		}
-		s.note(m.net.Name, fromLibvirt, fs...)
+		lv.networks.note(m.net.Name, fromLibvirt, fs...)
 	}
 	look.missing = missing
 	return nil

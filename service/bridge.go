@@ -92,20 +92,28 @@ func (m *managed) bridgeFindings() (fs []finding.Finding) {
 	return fs
 }
 
+// hostView is what networks look up of the host, and what it refuses them.
+type hostView struct {
+	hostLinks Links
+	networks  *networks
+	log       logger
+	workers   *workers
+}
+
 // look finds a network's bridge: the link of index known, if that is a bridge
 // still, else what has the bridge's name and is not taken by another network.
-func (s *Service) look(name string, known int, taken func(index int) bool) (bridge, error) {
-	named, found, err := s.Links.Query(name)
+func (v *hostView) look(name string, known int, taken func(index int) bool) (bridge, error) {
+	named, found, err := v.hostLinks.Query(name)
 	if err != nil {
 		return bridge{}, errorf(ApplyFailed, "looking at bridge %s: %w", name, err)
 	}
 	if known != 0 && (!found || named.Index != known) {
-		own, alive, err := s.Links.QueryIndex(known)
+		own, alive, err := v.hostLinks.QueryIndex(known)
 		if err != nil {
 			return bridge{}, errorf(ApplyFailed, "looking at bridge %s: %w", name, err)
 		}
 		if alive && own.Bridge {
-			return s.linked(name, own, found), nil
+			return v.linked(name, own, found), nil
 		}
 	}
 	switch {
@@ -117,13 +125,13 @@ func (s *Service) look(name string, known int, taken func(index int) bool) (brid
 	if taken(named.Index) {
 		return bridge{stray: finding.BridgeTaken}, nil
 	}
-	return s.linked(name, named, false), nil
+	return v.linked(name, named, false), nil
 }
 
 // takenFrom reports of a link whether another network than the named one has it.
-func (s *Service) takenFrom(network string) func(index int) bool {
+func (v *hostView) takenFrom(network string) func(index int) bool {
 	return func(index int) bool {
-		return slices.ContainsFunc(s.registry.ByIndex(index), func(m *managed) bool { return m.net.Name != network })
+		return slices.ContainsFunc(v.networks.ByIndex(index), func(m *managed) bool { return m.net.Name != network })
 	}
 }
 
@@ -132,14 +140,14 @@ func byNobody(int) bool { return false }
 
 // linked is a bridge that has its link; lost says that something else has the
 // name that the network says.
-func (s *Service) linked(name string, l watch.Link, lost bool) bridge {
-	_, configured := s.registry.ConfiguredFor(l.Name)
-	return bridge{index: l.Index, name: l.Name, lost: lost, reserved: configured && l.Name != name, uplink: s.isUplink(l.Index)}
+func (v *hostView) linked(name string, l watch.Link, lost bool) bridge {
+	_, configured := v.networks.ConfiguredFor(l.Name)
+	return bridge{index: l.Index, name: l.Name, lost: lost, reserved: configured && l.Name != name, uplink: v.isUplink(l.Index)}
 }
 
 // isUplink reports whether a default route of the host leaves by the link.
-func (s *Service) isUplink(index int) bool {
-	for _, r := range s.Links.DefaultRoutes() {
+func (v *hostView) isUplink(index int) bool {
+	for _, r := range v.hostLinks.DefaultRoutes() {
 		if r.Index == index {
 			return true
 		}
@@ -150,9 +158,9 @@ func (s *Service) isUplink(index int) bool {
 // leadsOutside reports whether a link carries the host's own default route:
 // not one that a router advertisement made, nor one to a router among guests,
 // behind a bridge whose ports are all taps.
-func (s *Service) leadsOutside(index int) bool {
-	for _, r := range s.Links.DefaultRoutes() {
-		if r.Index == index && !r.FromRA && !s.guestsOnly(index) {
+func (v *hostView) leadsOutside(index int) bool {
+	for _, r := range v.hostLinks.DefaultRoutes() {
+		if r.Index == index && !r.FromRA && !v.guestsOnly(index) {
 			return true
 		}
 	}
@@ -160,9 +168,9 @@ func (s *Service) leadsOutside(index int) bool {
 }
 
 // guestsOnly reports whether a bridge has ports and all of them are taps.
-func (s *Service) guestsOnly(index int) bool {
+func (v *hostView) guestsOnly(index int) bool {
 	ports := 0
-	for _, l := range s.Links.Links() {
+	for _, l := range v.hostLinks.Links() {
 		if l.Master != index {
 			continue
 		}
@@ -176,11 +184,11 @@ func (s *Service) guestsOnly(index int) bool {
 
 // refusal says why a new network may not have the link that has its bridge's
 // name; nil where it may, or there is none.
-func (s *Service) refusal(name string, b bridge) error {
+func (v *hostView) refusal(name string, b bridge) error {
 	switch {
 	case b.stray == finding.NotABridge:
 		return errorf(InvalidArgument, "%s exists and is not a bridge: only Linux bridges can be networks; name another bridge or remove the interface", name)
-	case b.uplink && s.leadsOutside(b.index):
+	case b.uplink && v.leadsOutside(b.index):
 		return errorf(InvalidArgument, "%s carries the host's default route: rules for guests would cut the host off; use a bridge of the guests' own", name)
 	}
 	return nil
@@ -189,7 +197,7 @@ func (s *Service) refusal(name string, b bridge) error {
 // rememberLinks writes down which links networks have, before rules go by it:
 // a bridge that is renamed while the service is down is known again by its
 // index.
-func (s *Service) rememberLinks(ts []transition) {
+func (tx *transactions) rememberLinks(ts []transition) {
 	for _, t := range ts {
 		var old, next store.Link
 		if t.old != nil {
@@ -201,18 +209,18 @@ func (s *Service) rememberLinks(ts []transition) {
 		if old == next {
 			continue
 		}
-		if err := s.Files.SaveLink(t.name(), next); err != nil {
-			s.Log.Warn("a bridge that is renamed while the service is down may not be known again", "network", t.name(), "error", err)
+		if err := tx.files.SaveLink(t.name(), next); err != nil {
+			tx.log.Warn("a bridge that is renamed while the service is down may not be known again", "network", t.name(), "error", err)
 		}
 	}
 }
 
 // refreshUplinks looks which networks' bridges have a default route by now.
-func (s *Service) refreshUplinks(context.Context) {
-	for _, m := range s.registry.All() {
-		s.edit(m.net.Name, func(m *managed) *managed {
+func (lf *linkFollower) refreshUplinks(context.Context) {
+	for _, m := range lf.networks.All() {
+		lf.networks.edit(m.net.Name, func(m *managed) *managed {
 			next := *m
-			if next.bridge.uplink = m.bridge.index != 0 && s.isUplink(m.bridge.index); next.bridge == m.bridge {
+			if next.bridge.uplink = m.bridge.index != 0 && lf.view.isUplink(m.bridge.index); next.bridge == m.bridge {
 				return m
 			}
 			return &next
@@ -221,14 +229,14 @@ func (s *Service) refreshUplinks(context.Context) {
 }
 
 // rememberAll writes down the links that networks have at a start.
-func (s *Service) rememberAll() {
-	kept := s.Files.Links()
-	for _, m := range s.registry.All() {
-		s.rememberLinks([]transition{{old: linked(m.net.Name, kept[m.net.Name]), next: m}})
+func (tx *transactions) rememberAll() {
+	kept := tx.files.Links()
+	for _, m := range tx.networks.All() {
+		tx.rememberLinks([]transition{{old: linked(m.net.Name, kept[m.net.Name]), next: m}})
 		delete(kept, m.net.Name)
 	}
 	for name, link := range kept {
-		s.rememberLinks([]transition{{old: linked(name, link)}})
+		tx.rememberLinks([]transition{{old: linked(name, link)}})
 	}
 }
 
@@ -258,34 +266,34 @@ func (m *managed) zoneAfter(old *managed) binding.State {
 
 // leaveOldNames takes names that bridges no longer have out of their zones: the
 // zones accept what only a network's rules keep apart.
-func (s *Service) leaveOldNames(ts []transition) {
+func (tx *transactions) leaveOldNames(ts []transition) {
 	for _, t := range ts {
 		if t.old == nil || t.next == nil || t.old.net.Bridge != t.next.net.Bridge || t.old.iface() == t.next.iface() {
 			continue
 		}
-		if _, held := s.registry.HolderOf(t.old.iface()); !held && t.old.zone.Bound != "" {
-			s.binder.Postpone(t.old.iface(), "")
+		if _, held := tx.networks.HolderOf(t.old.iface()); !held && t.old.zone.Bound != "" {
+			tx.binder.Postpone(t.old.iface(), "")
 		}
-		s.binder.Retry()
+		tx.binder.Retry()
 	}
 }
 
 // lookAgain looks at bridges whose names depend on other networks, after some of
 // those have changed.
-func (s *Service) lookAgain(ctx context.Context, changed []transition) {
+func (tx *transactions) lookAgain(ctx context.Context, changed []transition) {
 	if !slices.ContainsFunc(changed, transition.movesLink) {
 		return
 	}
 	var ts []transition
-	for _, m := range s.registry.All() {
+	for _, m := range tx.networks.All() {
 		if m.bridge.stray != finding.BridgeTaken && !m.renamed() {
 			continue
 		}
-		if t, other := s.relinked(m.net.Name); other {
+		if t, other := tx.relinked(m.net.Name); other {
 			ts = append(ts, t)
 		}
 	}
-	s.applyLinks(ctx, ts, "link")
+	tx.applyLinks(ctx, ts, "link")
 }
 
 // movesLink reports whether another link is the network's, or another name.

@@ -13,18 +13,18 @@ const mendFile = "mend the file, then `virtfirewallctl reload`"
 
 // noteBroken logs files that cannot be used, and reports those that no network
 // is in force for.
-func (s *Service) noteBroken(broken []store.FileError) {
+func (ld *loader) noteBroken(broken []store.FileError) {
 	for _, b := range broken {
 		switch {
 		case b.Network != "":
-			s.logStanding(b)
+			ld.logStanding(b)
 		case strings.HasSuffix(b.Path, ".xml"):
-			s.Log.Error("a stored network is left out until its file is right", "file", b.Path, "error", b.Err)
+			ld.log.Error("a stored network is left out until its file is right", "file", b.Path, "error", b.Err)
 		default:
-			s.Log.Error("what the service stored cannot be used", "file", b.Path, "error", b.Err)
+			ld.log.Error("what the service stored cannot be used", "file", b.Path, "error", b.Err)
 		}
 	}
-	s.noteHost(fromFile, neverUsable(broken)...)
+	ld.networks.noteHost(fromFile, neverUsable(broken)...)
 }
 
 // neverUsable are the findings of files that no network is in force for; one that
@@ -42,37 +42,37 @@ func neverUsable(broken []store.FileError) (fs []finding.Finding) {
 	return fs
 }
 
-func (s *Service) logStanding(b store.FileError) {
-	s.Log.Error("a network is in force by its last good definition until its file is right: mend the file, then reload",
+func (ld *loader) logStanding(b store.FileError) {
+	ld.log.Error("a network is in force by its last good definition until its file is right: mend the file, then reload",
 		"file", b.Path, "network", b.Network, "error", b.Err)
 }
 
 // adoptAll makes the stored networks known. Those that were in force come
 // first, so that what is new takes nothing from them; where one cannot be what
 // its file says by now, it is what it was, and is named in refused.
-func (s *Service) adoptAll(state store.State, records store.ZoneRecords) (refused map[string]bool) {
+func (ld *loader) adoptAll(state store.State, records store.ZoneRecords) (refused map[string]bool) {
 	refused = map[string]bool{}
-	kept := s.Files.Links()
+	kept := ld.files.Links()
 	entries := state.Current()
 	// A link that a network had is not taken by one that only has its name.
 	slices.SortStableFunc(entries, func(a, b store.Entry) int {
 		return cmp.Or(min(1, linkOf(b, kept))-min(1, linkOf(a, kept)), b.Standing()-a.Standing())
 	})
 	for _, e := range entries {
-		m, err := s.restored(e, linkOf(e, kept), records.Of(e.Network.Name))
+		m, err := ld.restored(e, linkOf(e, kept), records.Of(e.Network.Name))
 		if former, was := e.Former(); err != nil && was {
 			refused[e.Network.Name] = true
 			former.Fault = &store.FileError{Path: e.Path, Network: e.Network.Name, Err: err}
-			s.logStanding(*former.Fault)
-			m, err = s.restored(former, linkOf(former, kept), records.Of(e.Network.Name))
+			ld.logStanding(*former.Fault)
+			m, err = ld.restored(former, linkOf(former, kept), records.Of(e.Network.Name))
 			e = former
 		}
 		if err != nil {
 			refused[e.Network.Name] = true
-			s.Log.Error("a stored network is left out until its file is right", "file", e.Path, "network", e.Network.Name, "error", err)
+			ld.log.Error("a stored network is left out until its file is right", "file", e.Path, "network", e.Network.Name, "error", err)
 			continue
 		}
-		s.adopt(m.noting(fromFile, standing(e)...))
+		ld.adopt(m.noting(fromFile, standing(e)...))
 	}
 	return refused
 }
@@ -88,11 +88,11 @@ func linkOf(e store.Entry, kept map[string]store.Link) int {
 
 // noteRead notes what a reload that took all files found of them. The caller
 // holds the lock.
-func (s *Service) noteRead(state store.State) {
+func (ld *loader) noteRead(state store.State) {
 	for _, e := range state.AfterReload() {
-		s.note(e.Network.Name, fromFile, standing(e)...)
+		ld.networks.note(e.Network.Name, fromFile, standing(e)...)
 	}
-	s.noteHost(fromFile)
+	ld.networks.noteHost(fromFile)
 }
 
 // standing is the finding of a network that is in force by its last good

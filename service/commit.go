@@ -7,9 +7,7 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
-	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
-	"github.com/virtfirewalld/virtfirewalld/service/registry"
 )
 
 // transition is one network's way from what was to what shall be: old is nil
@@ -38,15 +36,15 @@ func (t transition) name() string {
 
 // commit makes transitions real in the files and then in the kernel, all or
 // none; back undoes it. The caller holds the lock.
-func (s *Service) commit(ctx context.Context, ts []transition, files func() (func() error, error)) (back undoStack, err error) {
-	if err = s.commitSteps(ctx, ts, files, &back); err == nil {
+func (tx *transactions) commit(ctx context.Context, ts []transition, files func() (func() error, error)) (back undoStack, err error) {
+	if err = tx.commitSteps(ctx, ts, files, &back); err == nil {
 		return back, nil
 	}
-	s.takeBack(back)
+	tx.takeBack(back)
 	return nil, err
 }
 
-func (s *Service) commitSteps(ctx context.Context, ts []transition, files func() (func() error, error), undo *undoStack) error {
+func (tx *transactions) commitSteps(ctx context.Context, ts []transition, files func() (func() error, error), undo *undoStack) error {
 	if files != nil {
 		back, err := files()
 		if err != nil {
@@ -54,27 +52,27 @@ func (s *Service) commitSteps(ctx context.Context, ts []transition, files func()
 		}
 		undo.add(back)
 	}
-	if err := s.recordLeaving(ts, undo); err != nil {
+	if err := tx.recordLeaving(ts, undo); err != nil {
 		return err
 	}
-	return s.changeRules(ctx, ts, undo)
+	return tx.changeRules(ctx, ts, undo)
 }
 
 // changeRules is the kernel's step.
-func (s *Service) changeRules(ctx context.Context, ts []transition, undo *undoStack) error {
+func (tx *transactions) changeRules(ctx context.Context, ts []transition, undo *undoStack) error {
 	change := changeOf(ts)
 	if len(change.Set)+len(change.Remove) == 0 {
 		return nil
 	}
-	if err := s.keepCounters(ctx, ts); err != nil {
+	if err := tx.counters.keep(ctx, ts); err != nil {
 		return errorf(ApplyFailed, "keeping the counters: %w", err)
 	}
 	undo.add(func() error {
-		s.rememberLinks(reversed(ts))
-		return s.active.Apply(context.WithoutCancel(ctx), changeOf(reversed(ts)))
+		tx.rememberLinks(reversed(ts))
+		return tx.rules.backend().Apply(context.WithoutCancel(ctx), changeOf(reversed(ts)))
 	})
-	s.rememberLinks(ts)
-	if err := s.active.Apply(ctx, change); err != nil {
+	tx.rememberLinks(ts)
+	if err := tx.rules.backend().Apply(ctx, change); err != nil {
 		return errorf(ApplyFailed, "changing the kernel's rules: %w", err)
 	}
 	return nil
@@ -108,107 +106,21 @@ func reversed(ts []transition) []transition {
 	return out
 }
 
-// change is the registry's share of a transition.
-func (t transition) change() registry.Change[*managed] {
-	return registry.Change[*managed]{Old: t.old, Next: t.next}
-}
-
-// publish makes transitions visible and tells of them, but for networks whose
-// change is not certain yet.
-func (s *Service) publish(ts []transition) {
-	changes := make([]registry.Change[*managed], len(ts))
-	for i, t := range ts {
-		changes[i] = t.change()
-		s.leaving.put(t)
-	}
-	s.registry.Put(changes, func(certain []registry.Change[*managed]) {
-		for _, t := range ts {
-			s.binder.Record(t.zoning())
-		}
-		s.forgetLeaving(ts)
-		s.tell(certain)
-	})
-}
-
-// edit changes one network by a function from value to value, and tells of it.
-// Nothing is done where there is none of that name, or the function returns what
-// it was given.
-func (s *Service) edit(name string, f func(m *managed) *managed) {
-	var t transition
-	s.registry.Edit(name, func(m *managed) *managed {
-		t = transition{old: m, next: f(m)}
-		return t.next
-	}, func(certain []registry.Change[*managed]) {
-		s.binder.Record(t.zoning())
-		s.tell(certain)
-	})
-}
-
-// tell logs changes of State and tells clients of changes.
-func (s *Service) tell(changes []registry.Change[*managed]) {
-	findings := false
-	s.reportStates(changes)
-	for _, c := range changes {
-		t := transition{old: c.Old, next: c.Next}
-		if e := eventOf(t); e != nil {
-			s.Notify(e)
-		}
-		findings = findings || t.findsOtherwise()
-	}
-	if findings {
-		s.Notify(FindingsChanged{})
-	}
-}
-
-// findsOtherwise reports whether other things are found of the network than
-// before.
-func (t transition) findsOtherwise() bool {
-	var old, next []finding.Finding
-	if t.old != nil {
-		old = t.old.findings()
-	}
-	if t.next != nil {
-		next = t.next.findings()
-	}
-	return !slices.Equal(old, next)
-}
-
-func eventOf(t transition) Event {
-	switch {
-	case t.old == nil && t.next == nil:
-		return nil
-	case t.old == nil:
-		return NetworkAdded{Status: t.next.status()}
-	case t.next == nil:
-		return NetworkRemoved{Status: t.old.status()}
-	}
-	old, next := t.old.status(), t.next.status()
-	if equalStatus(old, next) {
-		return nil
-	}
-	return NetworkChanged{Old: old, New: next}
-}
-
-func equalStatus(a, b Status) bool {
-	return a.Network.Equal(b.Network) && a.Persistent == b.Persistent && a.Backend == b.Backend &&
-		a.BridgeIndex == b.BridgeIndex && a.State == b.State && a.StateCode == b.StateCode && a.StateReason == b.StateReason && a.BoundZone == b.BoundZone
-}
-
 // finish does what rests on the rules and cannot fail a call: forwarding is
 // switched on, the change is told, and connections that began before their
 // translation was there are forgotten soon after.
-func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
+func (tx *transactions) finish(ctx context.Context, ts []transition, cause string) {
 	var fresh []network.Network
 	var gone []string
-	ts = s.ignoreGuests(ctx, ts)
-	hosts := sync.OnceValue(s.hostSubnets)
+	ts = tx.advertisements.ignore(ctx, ts)
+	hosts := sync.OnceValue(tx.view.hostSubnets)
 	for i := range ts {
 		t := &ts[i]
 		if t.next == nil {
 			gone = append(gone, t.name())
 			continue
 		}
-		_, found := s.forwarding(ctx, t.next)
+		_, found := tx.forwarding.switchOn(ctx, t.next)
 		t.next = t.next.noting(fromForwarding, found...)
 		if t.old == nil || !slices.Equal(t.old.subnets, t.next.subnets) {
 			t.next = t.next.noting(fromSubnets, subnetFindings(hosts(), t.next)...)
@@ -217,32 +129,32 @@ func (s *Service) finish(ctx context.Context, ts []transition, cause string) {
 			fresh = append(fresh, t.next.net)
 		}
 	}
-	s.publish(ts)
+	tx.networks.publish(ts)
 	for _, t := range ts {
-		s.report(t, cause)
+		tx.networks.report(t, cause)
 	}
 	if len(gone) > 0 {
-		s.forgetCounters(gone...)
+		tx.counters.forget(gone...)
 	}
 	for _, t := range ts {
 		if t.anew {
-			s.restartCounters(ctx, t.name())
+			tx.counters.restart(ctx, t.name())
 		}
 	}
-	s.retranslate(fresh)
-	s.leaveOldNames(ts)
-	s.workers.checksums.trigger()
-	s.workers.libvirt.trigger()
-	s.lookAgain(ctx, ts)
+	tx.connections.retranslate(fresh)
+	tx.leaveOldNames(ts)
+	tx.workers.checksums.trigger()
+	tx.workers.libvirt.trigger()
+	tx.lookAgain(ctx, ts)
 }
 
 // dhcpBridges are the bridges that DHCP replies leave by, with their networks.
 func (s *Service) dhcpBridges() map[string]string {
 	want := make(map[string]string)
-	if s.backend().Name() == choice.IPTables {
+	if s.rules.backend().Name() == choice.IPTables {
 		return want // libvirt's own rules fill them in
 	}
-	for _, m := range s.registry.All() {
+	for _, m := range s.networks.All() {
 		if m.present() && m.servesDHCPv4() {
 			want[m.iface()] = m.net.Name
 		}

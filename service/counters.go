@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -64,6 +65,17 @@ func (t *Totals) forget(gone func(network string) bool) bool {
 	return len(t.last) < before
 }
 
+// counterKeeper reads the counters and keeps them over whatever happens to the
+// kernel's own.
+type counterKeeper struct {
+	totals  *Totals
+	files   Files
+	backend func() backend.Backend
+	log     logger
+	workers *workers
+	cache   counterCache
+}
+
 // counterCache spares the kernel a dump of all counters for each of many
 // questions that come together: one counter costs as much as all of them. Its
 // lock also keeps what is being read from outliving what is forgotten.
@@ -82,10 +94,10 @@ const (
 
 // Counters are the contract's totals of a network.
 func (s *Service) Counters(ctx context.Context, name string) (map[string]uint64, error) {
-	if _, err := s.known(name); err != nil {
+	if _, err := s.networks.known(name); err != nil {
 		return nil, err
 	}
-	all, err := s.readCounters(ctx, counterCacheFor)
+	all, err := s.counters.read(ctx, counterCacheFor)
 	if err != nil {
 		return nil, errorf(ApplyFailed, "reading the counters: %w", err)
 	}
@@ -97,74 +109,81 @@ func (s *Service) Counters(ctx context.Context, name string) (map[string]uint64,
 	}, nil
 }
 
-// readCounters gives the totals of all networks, not older than asked.
-func (s *Service) readCounters(ctx context.Context, age time.Duration) (map[string]ruleset.Counters, error) {
-	c := &s.counters
+// read gives the totals of all networks, not older than asked.
+func (k *counterKeeper) read(ctx context.Context, age time.Duration) (map[string]ruleset.Counters, error) {
+	c := &k.cache
 	c.Lock()
 	defer c.Unlock()
 	if c.value != nil && time.Since(c.at) < age {
 		return c.value, nil
 	}
-	seen, err := s.backend().Counters(ctx)
+	seen, err := k.backend().Counters(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c.value, c.at = s.Totals.raise(seen), time.Now()
-	s.workers.counters.trigger()
+	c.value, c.at = k.totals.raise(seen), time.Now()
+	k.workers.counters.trigger()
 	return c.value, nil
 }
 
-// restartCounters begins a network's totals anew, as Replace means to.
-func (s *Service) restartCounters(ctx context.Context, name string) {
-	s.counters.Lock()
-	err := s.backend().ResetCounters(ctx, name)
-	s.counters.Unlock()
+// during does something that changes what the kernel's counters are, while nobody
+// reads them.
+func (k *counterKeeper) during(change func()) {
+	k.cache.Lock()
+	defer k.cache.Unlock()
+	change()
+	k.cache.value = nil
+}
+
+// restart begins a network's totals anew, as Replace means to.
+func (k *counterKeeper) restart(ctx context.Context, name string) {
+	k.cache.Lock()
+	err := k.backend().ResetCounters(ctx, name)
+	k.cache.Unlock()
 	if err != nil {
-		s.Log.Warn("the replaced network's counters go on", "network", name, "error", err)
+		k.log.Warn("the replaced network's counters go on", "network", name, "error", err)
 		return
 	}
-	s.forgetCounters(name)
+	k.forget(name)
 }
 
-// forgetCounters ends the totals of networks. What was kept of them goes at
+// forget ends the totals of networks. What was kept of them goes at
 // once: a network that comes later under the same name has its own.
-func (s *Service) forgetCounters(names ...string) {
-	s.counters.Lock()
-	defer s.counters.Unlock()
-	s.counters.value = nil
-	if s.Totals.forget(func(name string) bool { return slices.Contains(names, name) }) {
-		s.saveCounters()
+func (k *counterKeeper) forget(names ...string) {
+	k.cache.Lock()
+	defer k.cache.Unlock()
+	k.cache.value = nil
+	if k.totals.forget(func(name string) bool { return slices.Contains(names, name) }) {
+		k.save()
 	}
 }
 
-func (s *Service) saveCounters() {
-	if err := s.Files.SaveCounters(s.Totals.raise(nil)); err != nil {
-		s.Log.Warn("counters may go back if the service is killed and its table deleted", "error", err)
+func (k *counterKeeper) save() {
+	if err := k.files.SaveCounters(k.totals.raise(nil)); err != nil {
+		k.log.Warn("counters may go back if the service is killed and its table deleted", "error", err)
 	}
 }
 
-// keepCounters keeps what counters must not fall below before a change that
+// keep keeps what counters must not fall below before a change that
 // takes a network's rules, and the kernel's counters with them, and leaves the
 // network.
-func (s *Service) keepCounters(ctx context.Context, ts []transition) error {
+func (k *counterKeeper) keep(ctx context.Context, ts []transition) error {
 	for _, t := range ts {
 		if t.old != nil && t.old.hasRules && t.next != nil && (!t.next.hasRules || t.next.member().Iface == "") {
-			totals, err := s.readCounters(ctx, 0)
+			totals, err := k.read(ctx, 0)
 			if err != nil {
 				return err
 			}
-			return s.Files.SaveCounters(totals)
+			return k.files.SaveCounters(totals)
 		}
 	}
 	return nil
 }
 
-// counterWorker keeps what clients have seen.
-func (s *Service) counterWorker() *worker {
-	return &worker{signal: newSignal(), pause: counterSavePause, work: func(context.Context) (never time.Time) {
-		s.counters.Lock()
-		defer s.counters.Unlock()
-		s.saveCounters()
-		return never
-	}}
+// round keeps what clients have seen.
+func (k *counterKeeper) round(context.Context) (never time.Time) {
+	k.cache.Lock()
+	defer k.cache.Unlock()
+	k.save()
+	return never
 }

@@ -13,8 +13,8 @@ import (
 // withDevices returns the network with its forward devices looked up anew. A
 // packet has its link's own name, so a rule for an alternative one would match
 // nothing.
-func (s *Service) withDevices(m *managed) *managed {
-	devices, missing := s.resolve(m.net.Devices)
+func (v *hostView) withDevices(m *managed) *managed {
+	devices, missing := v.resolve(m.net.Devices)
 	next := *m
 	next.devices = devices
 	if len(missing) == 0 {
@@ -26,9 +26,9 @@ func (s *Service) withDevices(m *managed) *managed {
 // resolve returns the links' own names of forward devices, each once, and those
 // that no link has. These stay as they are written: their rules match as soon
 // as a link has the name as its own, and until then nothing.
-func (s *Service) resolve(names []string) (devices, missing []string) {
+func (v *hostView) resolve(names []string) (devices, missing []string) {
 	for _, name := range names {
-		own, ok := s.ownName(name)
+		own, ok := v.ownName(name)
 		if !ok {
 			missing = append(missing, name)
 		}
@@ -42,13 +42,13 @@ func (s *Service) resolve(names []string) (devices, missing []string) {
 // ownName returns the own name of the link that has a name of either sort. A
 // name that other readers of the rules would take for several links counts as
 // missing.
-func (s *Service) ownName(name string) (own string, ok bool) {
-	l, ok := s.Links.LinkByName(name)
+func (v *hostView) ownName(name string) (own string, ok bool) {
+	l, ok := v.hostLinks.LinkByName(name)
 	if !ok { // of a link that is down no message tells an alternative name
 		var err error
-		if l, ok, err = s.Links.Query(name); err != nil {
-			s.Log.Error("looking for a forward device", "device", name, "error", err)
-			s.workers.comparison.trigger()
+		if l, ok, err = v.hostLinks.Query(name); err != nil {
+			v.log.Error("looking for a forward device", "device", name, "error", err)
+			v.workers.comparison.trigger()
 		}
 	}
 	if !ok || !network.IsInterfaceName(l.Name) {
@@ -77,7 +77,7 @@ func (m *managed) sameDevices(o *managed) bool {
 
 // byDevices returns the names of the networks that have one of the changed links
 // as a forward device, or may have it now.
-func (s *Service) byDevices(changes []watch.Change) (networks []string) {
+func (v *hostView) byDevices(changes []watch.Change) (networks []string) {
 	names := map[string]bool{}
 	for _, c := range changes {
 		for _, l := range []watch.Link{c.Old, c.New} {
@@ -88,7 +88,7 @@ func (s *Service) byDevices(changes []watch.Change) (networks []string) {
 		}
 	}
 	changed := func(name string) bool { return names[name] }
-	for _, m := range s.registry.All() {
+	for _, m := range v.networks.All() {
 		if slices.ContainsFunc(m.net.Devices, changed) || slices.ContainsFunc(m.devices, changed) {
 			networks = append(networks, m.net.Name)
 		}

@@ -60,8 +60,8 @@ func replaceFindings(all map[source][]finding.Finding, from source, network stri
 
 // note replaces what a source found of a network, and publishes it where that
 // is another thing. The caller holds the change lock.
-func (s *Service) note(name string, from source, fs ...finding.Finding) {
-	s.edit(name, func(m *managed) *managed {
+func (ns *networks) note(name string, from source, fs ...finding.Finding) {
+	ns.edit(name, func(m *managed) *managed {
 		next := m.noting(from, fs...)
 		if slices.Equal(next.noted[from], m.noted[from]) {
 			return m
@@ -71,13 +71,13 @@ func (s *Service) note(name string, from source, fs ...finding.Finding) {
 }
 
 // noteHost replaces what a source found of the host.
-func (s *Service) noteHost(from source, fs ...finding.Finding) {
-	s.registry.EditHost(func(h hostState) hostState {
+func (ns *networks) noteHost(from source, fs ...finding.Finding) {
+	ns.EditHost(func(h hostState) hostState {
 		h.noted = replaceFindings(h.noted, from, "", fs)
 		return h
 	}, func(old, next hostState) {
 		if !slices.Equal(old.noted[from], next.noted[from]) {
-			s.Notify(FindingsChanged{})
+			ns.notify(FindingsChanged{})
 		}
 	})
 }
@@ -86,10 +86,10 @@ func (s *Service) noteHost(from source, fs ...finding.Finding) {
 // what matters most first.
 func (s *Service) Diagnose(context.Context) ([]finding.Finding, error) {
 	var all []finding.Finding
-	for _, fs := range s.registry.Host().noted {
+	for _, fs := range s.networks.Host().noted {
 		all = append(all, fs...)
 	}
-	for _, m := range s.registry.All() {
+	for _, m := range s.networks.All() {
 		all = append(all, m.findings()...)
 	}
 	finding.Sort(all)

@@ -13,7 +13,7 @@ import (
 func TestSourcesReplaceTheirOwnFindings(t *testing.T) {
 	var events []Event
 	s := New("test", Deps{Log: slog.New(slog.DiscardHandler), Notify: func(e Event) { events = append(events, e) }})
-	s.adopt(managed{net: network.Network{Name: "lab", Bridge: "virbr0"}, bridge: bridge{index: 7, name: "virbr0"}}.compiled())
+	s.loader.adopt(managed{net: network.Network{Name: "lab", Bridge: "virbr0"}, bridge: bridge{index: 7, name: "virbr0"}}.compiled())
 	wantIDs := func(what string, news int, want ...finding.ID) {
 		t.Helper()
 		fs, err := s.Diagnose(t.Context())
@@ -39,17 +39,17 @@ func TestSourcesReplaceTheirOwnFindings(t *testing.T) {
 		events = nil
 	}
 	off := finding.Finding{ID: finding.ForwardingOff, Summary: "it is off"}
-	s.note("lab", fromForwarding, off)
+	s.networks.note("lab", fromForwarding, off)
 	wantIDs("one source", 1, finding.ForwardingOff)
-	s.note("lab", fromForwarding, off)
+	s.networks.note("lab", fromForwarding, off)
 	wantIDs("the same again", 0, finding.ForwardingOff)
-	s.noteHost(fromFile, finding.Finding{ID: finding.FileNeverUsable})
+	s.networks.noteHost(fromFile, finding.Finding{ID: finding.FileNeverUsable})
 	wantIDs("the host", 1, finding.ForwardingOff, finding.FileNeverUsable)
 	if st, _ := s.NetworkStatus("lab"); st.State != StateDegraded || st.StateCode != finding.ForwardingOff || st.StateReason != "it is off" {
 		t.Errorf("State is %s, %s, %q", st.State, st.StateCode, st.StateReason)
 	}
-	s.note("lab", fromForwarding)
-	s.noteHost(fromFile)
+	s.networks.note("lab", fromForwarding)
+	s.networks.noteHost(fromFile)
 	wantIDs("all gone", 2)
 	if st, _ := s.NetworkStatus("lab"); st.State != StateActive || st.StateCode != "" {
 		t.Errorf("State is %s, %s", st.State, st.StateCode)

@@ -29,15 +29,15 @@ const (
 
 // followChains puts rules back that another program took out of iptables, while
 // iptables holds them. With the other backend nothing is watched.
-func (s *Service) followChains(ctx context.Context) {
-	k := &chainKeeper{s: s}
+func (rs *rules) followChains(ctx context.Context) {
+	k := &chainFollower{rules: rs}
 	defer k.close()
 	for {
 		k.watch(ctx)
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.moving:
+		case <-rs.moving:
 			continue
 		case <-k.nft:
 			if !k.take() {
@@ -53,9 +53,9 @@ func (s *Service) followChains(ctx context.Context) {
 	}
 }
 
-// chainKeeper is the state of followChains.
-type chainKeeper struct {
-	s           *Service
+// chainFollower is the state of followChains.
+type chainFollower struct {
+	rules       *rules
 	variants    xtables.Variants // that are watched; none while the zero value
 	open        ChainWatch
 	nft, legacy <-chan struct{}
@@ -69,10 +69,10 @@ type chainKeeper struct {
 
 // watch makes the watch that of the backend which holds the rules. What was
 // done before it was there is found by a comparison.
-func (k *chainKeeper) watch(ctx context.Context) {
+func (k *chainFollower) watch(ctx context.Context) {
 	var variants xtables.Variants
-	if k.s.backend().Name() == choice.IPTables {
-		variants = k.s.Backends.Variants()
+	if k.rules.backend().Name() == choice.IPTables {
+		variants = k.rules.backends.Variants()
 	}
 	if variants == k.variants {
 		return
@@ -81,26 +81,26 @@ func (k *chainKeeper) watch(ctx context.Context) {
 	if variants == (xtables.Variants{}) {
 		return
 	}
-	open, err := k.s.Chains.Watch(variants)
+	open, err := k.rules.chains.Watch(variants)
 	if err != nil {
-		k.s.complain(ctx, slog.LevelError, "changes of iptables' rules are seen at the next reapply only", err)
+		k.rules.log.complain(ctx, slog.LevelError, "changes of iptables' rules are seen at the next reapply only", err)
 	} else {
 		k.open, k.nft, k.legacy = open, open.NFT(), open.Legacy()
 	}
 	k.variants, k.again = variants, time.Now()
 }
 
-func (k *chainKeeper) close() {
+func (k *chainFollower) close() {
 	if k.open != nil {
 		if err := k.open.Close(); err != nil {
-			k.s.Log.Warn("ending the watch of iptables", "error", err)
+			k.rules.log.Warn("ending the watch of iptables", "error", err)
 		}
 	}
-	*k = chainKeeper{s: k.s, used: k.used}
+	*k = chainFollower{rules: k.rules, used: k.used}
 }
 
 // take notes changes of nf_tables, and reports whether there were any by others.
-func (k *chainKeeper) take() bool {
+func (k *chainFollower) take() bool {
 	foreign := k.open.Take()
 	k.touches = lastTouches(k.touches, foreign)
 	return len(foreign) > 0
@@ -108,7 +108,7 @@ func (k *chainKeeper) take() bool {
 
 // gather waits until nothing happens any more and there is time for a
 // comparison; false where the service ends first.
-func (k *chainKeeper) gather(ctx context.Context) bool {
+func (k *chainFollower) gather(ctx context.Context) bool {
 	most := time.After(max(chainsMost, k.used.wait(time.Now(), k.fight)))
 	for {
 		select {
@@ -127,25 +127,25 @@ func (k *chainKeeper) gather(ctx context.Context) bool {
 }
 
 // compare looks at the rules and puts them back.
-func (k *chainKeeper) compare(ctx context.Context) {
+func (k *chainFollower) compare(ctx context.Context) {
 	by, cause := k.culprit()
-	k.s.withLock(ctx, func(ctx context.Context) {
-		if k.s.active.Name() != choice.IPTables {
+	k.rules.lock.during(ctx, func(ctx context.Context) {
+		if k.rules.active.Name() != choice.IPTables {
 			k.again = time.Time{}
 			return
 		}
 		before := processorTime()
-		k.again = k.s.answer(ctx, by, cause)
+		k.again = k.rules.answer(ctx, by, cause)
 		k.used = k.used.spend(time.Now(), processorTime()-before)
-		_, k.fight = k.s.repairs.fights.next()
-		if k.s.repairs.whole() {
+		_, k.fight = k.rules.repairs.fights.next()
+		if k.rules.repairs.whole() {
 			k.touches, k.called = nil, false
 		}
 	})
 }
 
 // culprit names who may have changed the rules.
-func (k *chainKeeper) culprit() (opponent, string) {
+func (k *chainFollower) culprit() (opponent, string) {
 	const did = " had changed or flushed its rules"
 	if len(k.touches) == 0 && k.called {
 		legacy := xtables.Name(false, xtables.VariantLegacy)

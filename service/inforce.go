@@ -12,19 +12,19 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// syncRules brings the kernel's rules to those of all networks, and has their
+// sync brings the kernel's rules to those of all networks, and has their
 // State say so where that fails. The caller holds the change lock.
-func (s *Service) syncRules(ctx context.Context) (damaged []string, err error) {
-	damaged, err = s.active.Sync(ctx, s.members())
+func (rs *rules) sync(ctx context.Context) (damaged []string, err error) {
+	damaged, err = rs.active.Sync(ctx, rs.members())
 	if ctx.Err() == nil {
-		s.noteRules(err)
+		rs.noteForeign(err)
 	}
 	return damaged, err
 }
 
-// noteRules notes of every network that has rules whether the table that they
+// noteForeign notes of every network that has rules whether the table that they
 // are in can be changed at all. Other failures are counted where repairs are.
-func (s *Service) noteRules(err error) {
+func (rs *rules) noteForeign(err error) {
 	var owned *nftables.OwnedError
 	var fs []finding.Finding
 	if errors.As(err, &owned) {
@@ -36,11 +36,11 @@ func (s *Service) noteRules(err error) {
 	} else if err != nil {
 		return
 	}
-	for _, m := range s.registry.All() {
+	for _, m := range rs.networks.All() {
 		if m.hasRules {
-			s.note(m.net.Name, fromTable, fs...)
+			rs.networks.note(m.net.Name, fromTable, fs...)
 		} else {
-			s.note(m.net.Name, fromTable)
+			rs.networks.note(m.net.Name, fromTable)
 		}
 	}
 }

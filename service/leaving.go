@@ -23,6 +23,9 @@ import (
 // leaving are the bridges that have yet to leave their zones, by name, with what
 // holds for them until then. Its methods may be called from any goroutine.
 type leaving struct {
+	leavingRecords LeavingRecords
+	log            logger
+
 	mu       sync.RWMutex
 	byBridge map[string]*managed
 }
@@ -75,26 +78,26 @@ func (m *managed) leaving() *managed {
 // withLeaving adds to a change what stays because firewalld did not answer, and
 // what goes because a network governs its bridge again. The caller holds the
 // lock.
-func (s *Service) withLeaving(c *binding.Session, t transition) transition {
+func (tx *transactions) withLeaving(c *binding.Session, t transition) transition {
 	if c.GetsStuck(t.zoning()) {
 		t.stays = t.old.leaving()
 	}
 	if zoned(t.next) {
-		t.displaces = s.leaving.on(t.next.iface())
+		t.displaces = tx.leaving.on(t.next.iface())
 	}
 	return t
 }
 
-func (s *Service) allWithLeaving(c *binding.Session, ts []transition) []transition {
+func (tx *transactions) allWithLeaving(c *binding.Session, ts []transition) []transition {
 	for i := range ts {
-		ts[i] = s.withLeaving(c, ts[i])
+		ts[i] = tx.withLeaving(c, ts[i])
 	}
 	return ts
 }
 
 // recordLeaving is the step of a change that remembers what stays, with the
 // network as it was.
-func (s *Service) recordLeaving(ts []transition, undo *undoStack) error {
+func (tx *transactions) recordLeaving(ts []transition, undo *undoStack) error {
 	for _, t := range ts {
 		if t.stays == nil {
 			continue
@@ -105,7 +108,7 @@ func (s *Service) recordLeaving(ts []transition, undo *undoStack) error {
 		if err != nil {
 			return errorf(ApplyFailed, "writing network %q as XML: %w", t.old.net.Name, err)
 		}
-		back, err := s.Leaving.PutLeaving(store.Leaving{Bridge: net.Bridge, Doc: doc, Rules: t.stays.hasRules})
+		back, err := tx.leavingRecords.PutLeaving(store.Leaving{Bridge: net.Bridge, Doc: doc, Rules: t.stays.hasRules})
 		if err != nil {
 			return errorf(ApplyFailed, "recording that %s has to leave its zone: %w", net.Bridge, err)
 		}
@@ -115,78 +118,78 @@ func (s *Service) recordLeaving(ts []transition, undo *undoStack) error {
 }
 
 // postponeLeaving has bridges taken out of their zones once firewalld answers.
-func (s *Service) postponeLeaving(ts []transition) {
+func (tx *transactions) postponeLeaving(ts []transition) {
 	for _, t := range ts {
 		if t.stays != nil {
-			s.Log.Warn("firewalld does not answer: the bridge stays in its zone, and under its rules, until it does",
+			tx.log.Warn("firewalld does not answer: the bridge stays in its zone, and under its rules, until it does",
 				"network", t.old.net.Name, "bridge", t.stays.net.Bridge)
-			s.binder.Postpone(t.stays.net.Bridge, "")
+			tx.binder.Postpone(t.stays.net.Bridge, "")
 		}
 	}
-	s.noteLeaving()
+	tx.noteLeaving()
 }
 
-// forgetLeaving removes the records of what a network governs again.
-func (s *Service) forgetLeaving(ts []transition) {
+// forget removes the records of what a network governs again.
+func (l *leaving) forget(ts []transition) {
 	for _, t := range ts {
 		if t.displaces == nil {
 			continue
 		}
-		if err := s.Leaving.ForgetLeaving(t.displaces.net.Bridge); err != nil {
-			s.Log.Warn("forgetting that a bridge had to leave its zone", "bridge", t.displaces.net.Bridge, "error", err)
+		if err := l.leavingRecords.ForgetLeaving(t.displaces.net.Bridge); err != nil {
+			l.log.Warn("forgetting that a bridge had to leave its zone", "bridge", t.displaces.net.Bridge, "error", err)
 		}
 	}
 }
 
 // released takes out the rules of a bridge that has left its zone, and reports
 // whether they are gone.
-func (s *Service) released(ctx context.Context, iface string) (gone bool) {
+func (tx *transactions) released(ctx context.Context, iface string) (gone bool) {
 	gone = true
-	s.withLock(context.WithoutCancel(ctx), func(ctx context.Context) {
-		m := s.leaving.on(iface)
+	tx.lock.during(context.WithoutCancel(ctx), func(ctx context.Context) {
+		m := tx.leaving.on(iface)
 		if m == nil {
 			return
 		}
 		if m.hasRules {
-			if err := s.active.Apply(ctx, backend.Change{Remove: []string{m.net.Name}}); err != nil {
-				s.complain(ctx, slog.LevelError, "taking out the rules of a bridge that has left its zone", err, "bridge", iface)
+			if err := tx.rules.backend().Apply(ctx, backend.Change{Remove: []string{m.net.Name}}); err != nil {
+				tx.log.complain(ctx, slog.LevelError, "taking out the rules of a bridge that has left its zone", err, "bridge", iface)
 				gone = false
 				return
 			}
-			s.forgetCounters(m.net.Name)
+			tx.counters.forget(m.net.Name)
 		}
-		s.leaving.put(transition{displaces: m})
-		s.forgetLeaving([]transition{{displaces: m}})
-		s.noteLeaving()
-		s.Log.Info("a bridge has left its zone, and its rules are taken out", "bridge", iface)
+		tx.leaving.put(transition{displaces: m})
+		tx.leaving.forget([]transition{{displaces: m}})
+		tx.noteLeaving()
+		tx.log.Info("a bridge has left its zone, and its rules are taken out", "bridge", iface)
 	})
 	return gone
 }
 
 // restoreLeaving takes over what an earlier run still owed. A bridge that a
 // network governs again owes nothing.
-func (s *Service) restoreLeaving() {
-	records, broken := s.Leaving.LoadLeaving()
-	s.noteBrokenRecords(fromLeaving, broken, "see that `firewall-cmd --get-active-zones` has no bridge of a removed network, then remove the file")
+func (ld *loader) restoreLeaving() {
+	records, broken := ld.leavingRecords.LoadLeaving()
+	ld.networks.noteBrokenRecords(fromLeaving, broken, "see that `firewall-cmd --get-active-zones` has no bridge of a removed network, then remove the file")
 	for _, b := range broken {
-		s.Log.Error("a record of a bridge that has to leave its zone cannot be used and is kept aside: see that `firewall-cmd --get-zone-of-interface` names no zone of libvirt for it",
+		ld.log.Error("a record of a bridge that has to leave its zone cannot be used and is kept aside: see that `firewall-cmd --get-zone-of-interface` names no zone of libvirt for it",
 			"file", b.Path, "error", b.Err)
 	}
 	for _, r := range records {
-		if name, ok := s.registry.HolderOf(r.Bridge); ok && s.governsZone(name) {
-			s.forgetLeaving([]transition{{displaces: &managed{net: r.Network}}})
+		if name, ok := ld.networks.HolderOf(r.Bridge); ok && ld.governsZone(name) {
+			ld.leaving.forget([]transition{{displaces: &managed{net: r.Network}}})
 			continue
 		}
 		m := &managed{net: r.Network, subnets: r.Network.Subnets(), hasRules: r.Rules}
-		s.leaving.put(transition{stays: m.leaving()})
-		s.binder.Postpone(r.Bridge, "")
+		ld.leaving.put(transition{stays: m.leaving()})
+		ld.binder.Postpone(r.Bridge, "")
 	}
-	s.noteLeaving()
+	ld.changes.noteLeaving()
 }
 
 // governsZone reports whether a network's bridge is in a zone by its doing.
-func (s *Service) governsZone(name string) bool {
-	m, _ := s.registry.Get(name)
+func (ld *loader) governsZone(name string) bool {
+	m, _ := ld.networks.Get(name)
 	return zoned(m)
 }
 
@@ -201,37 +204,37 @@ func (s *Service) Pending() error {
 }
 
 // noteLeaving reports bridges that have yet to leave their zones.
-func (s *Service) noteLeaving() {
+func (tx *transactions) noteLeaving() {
 	var bridges []string
-	for _, m := range s.leaving.all() {
+	for _, m := range tx.leaving.all() {
 		bridges = append(bridges, m.net.Bridge)
 	}
 	if len(bridges) == 0 {
-		s.noteHost(fromZone)
+		tx.networks.noteHost(fromZone)
 		return
 	}
-	s.noteHost(fromZone, finding.Finding{
+	tx.networks.noteHost(fromZone, finding.Finding{
 		ID: finding.FirewalldSilent, Remedy: binding.RemedySilent + "; the rules go as soon as it answers",
 		Summary: fmt.Sprintf("firewalld does not answer, so what has left its network is still in its zone, and under its rules: %s", strings.Join(bridges, ", ")),
 	})
 }
 
 // noteBrokenRecords reports records that were put aside at the start.
-func (s *Service) noteBrokenRecords(from source, broken []store.FileError, remedy string) {
+func (ns *networks) noteBrokenRecords(from source, broken []store.FileError, remedy string) {
 	fs := make([]finding.Finding, len(broken))
 	for i, b := range broken {
 		fs[i] = finding.Finding{ID: finding.StateFileBroken, Summary: b.Error(), Remedy: remedy}
 	}
-	s.noteHost(from, fs...)
+	ns.noteHost(from, fs...)
 }
 
 // loadZoneRecords reads what an earlier run recorded of zones. What is broken is
 // reported, and no reason not to start.
-func (s *Service) loadZoneRecords() store.ZoneRecords {
-	records, broken := s.Records.LoadZones()
-	s.noteBrokenRecords(fromZoneRecords, broken, "look at it, then remove it; a bridge that is in a zone of somebody's choice stays there until `virtfirewallctl reapply`")
+func (ld *loader) loadZoneRecords() store.ZoneRecords {
+	records, broken := ld.records.LoadZones()
+	ld.networks.noteBrokenRecords(fromZoneRecords, broken, "look at it, then remove it; a bridge that is in a zone of somebody's choice stays there until `virtfirewallctl reapply`")
 	for _, b := range broken {
-		s.Log.Warn("a record of a bridge's zone cannot be used and is kept aside: a bridge that is in a zone of somebody's choice stays there until the next reapply",
+		ld.log.Warn("a record of a bridge's zone cannot be used and is kept aside: a bridge that is in a zone of somebody's choice stays there until the next reapply",
 			"file", b.Path, "error", b.Err)
 	}
 	return records
@@ -239,13 +242,13 @@ func (s *Service) loadZoneRecords() store.ZoneRecords {
 
 // forgetZones removes the records of networks that an earlier run removed, and
 // was killed before it forgot them.
-func (s *Service) forgetZones(records store.ZoneRecords) {
+func (ld *loader) forgetZones(records store.ZoneRecords) {
 	for _, name := range records.Networks() {
-		if _, err := s.known(name); err == nil {
+		if _, err := ld.networks.known(name); err == nil {
 			continue
 		}
-		if err := s.Records.ForgetZone(name); err != nil {
-			s.Log.Warn("forgetting the zone of a network that is gone", "network", name, "error", err)
+		if err := ld.records.ForgetZone(name); err != nil {
+			ld.log.Warn("forgetting the zone of a network that is gone", "network", name, "error", err)
 		}
 	}
 }

@@ -15,13 +15,13 @@ func (m *managed) fields(cause string) []any {
 
 // report logs what became of a network, a line for each change that matters to
 // whoever reads the journal.
-func (s *Service) report(t transition, cause string) {
+func (ns *networks) report(t transition, cause string) {
 	m := t.next
 	if m == nil {
 		m = t.old
 	}
 	if t.next == nil {
-		s.states.forget(t.name())
+		ns.states.forget(t.name())
 	}
 	what := t.told()
 	if what == "" {
@@ -31,7 +31,7 @@ func (s *Service) report(t transition, cause string) {
 	if st := m.status(); t.old == nil && st.State != StateActive {
 		level, attrs = st.level(), append(attrs, st.stateFields()...)
 	}
-	s.Log.Log(context.Background(), level, what, attrs...)
+	ns.log.Log(context.Background(), level, what, attrs...)
 }
 
 // told is a change in words; "" for one that is not worth a line, or has one as
@@ -53,18 +53,21 @@ func (t transition) told() string {
 }
 
 // repaired logs that a network needed repair.
-func (s *Service) repaired(name, cause string) {
+func (ns *networks) repaired(name, cause string) {
 	attrs := []any{"network", name, "cause", cause}
-	if m, err := s.known(name); err == nil {
+	if m, err := ns.known(name); err == nil {
 		attrs = m.fields(cause)
 	}
-	s.Log.Info("repaired a network", append(attrs, systemd.MessageID(systemd.MessageRepaired))...)
+	ns.log.Info("repaired a network", append(attrs, systemd.MessageID(systemd.MessageRepaired))...)
 }
+
+// logger is the service's log.
+type logger struct{ *slog.Logger }
 
 // complain logs why something in the background failed, unless the service was
 // told to stop in the middle of it: what is left to do then the next start does.
-func (s *Service) complain(ctx context.Context, level slog.Level, what string, err error, attrs ...any) {
+func (l logger) complain(ctx context.Context, level slog.Level, what string, err error, attrs ...any) {
 	if !errors.Is(ctx.Err(), context.Canceled) {
-		s.Log.Log(ctx, level, what, append(attrs, "error", err)...)
+		l.Log(ctx, level, what, append(attrs, "error", err)...)
 	}
 }

@@ -3,8 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"slices"
-	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
@@ -13,17 +11,17 @@ import (
 // AddNetwork puts a network in force, or with Replace puts it in the place of
 // the one of that name.
 func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOptions) error {
-	s.seeHost(ctx)
+	s.view.seeHost(ctx)
 	zoned := func(before *managed) bool { return zoned(before) || zoned(&managed{net: n}) }
-	return s.change(ctx, n.Name, zoned, func(c *binding.Session) (intent, error) {
-		before, _ := s.known(n.Name)
+	return s.changes.change(ctx, n.Name, zoned, func(c *binding.Session) (intent, error) {
+		before, _ := s.networks.known(n.Name)
 		if err := o.Expect.allows(before); err != nil {
 			return intent{}, err
 		}
 		if before != nil && !o.Replace {
 			return intent{}, errorf(NetworkExists, "network %q exists: update it, or replace it with --replace (option Replace)", n.Name)
 		}
-		n, source, err := s.byOwnName(n, o.Source)
+		n, source, err := s.view.byOwnName(n, o.Source)
 		if err != nil {
 			return intent{}, err
 		}
@@ -36,19 +34,19 @@ func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOpt
 		return intent{
 			transition: transition{old: before, next: next, zoneAsked: asksZone(n, before), anew: before != nil},
 			cause:      "AddNetwork",
-			files:      func() (func() error, error) { return s.Files.Put(n.Name, doc, o.Persistent) },
+			files:      func() (func() error, error) { return s.files.Put(n.Name, doc, o.Persistent) },
 		}, err
 	})
 }
 
 // stored reports whether a file in the persistent directory speaks of the name.
-func (s *Service) stored(name string) bool { return s.Files.Persistent(name) }
+func (s *Service) stored(name string) bool { return s.files.Persistent(name) }
 
 // byOwnName is a network whose bridge has the link's own name where it was asked
 // for by an alternative one, which rules do not match: what is stored says the
 // same as what is in force.
-func (s *Service) byOwnName(n network.Network, source []byte) (network.Network, []byte, error) {
-	l, ok, err := s.Links.Query(n.Bridge)
+func (v *hostView) byOwnName(n network.Network, source []byte) (network.Network, []byte, error) {
+	l, ok, err := v.hostLinks.Query(n.Bridge)
 	if err != nil {
 		return n, nil, errorf(ApplyFailed, "looking at bridge %s: %w", n.Bridge, err)
 	}
@@ -74,7 +72,7 @@ func document(n network.Network, source []byte) ([]byte, error) {
 
 // prepare makes the value that the network will be, or says why not.
 func (s *Service) prepare(c *binding.Session, n network.Network, before *managed) (*managed, error) {
-	b, err := s.admit(n, before)
+	b, err := s.view.admit(n, before)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +81,7 @@ func (s *Service) prepare(c *binding.Session, n network.Network, before *managed
 			return nil, zoneError(err)
 		}
 	}
-	next := managed{net: n, backend: s.active.Name(), subnets: n.Subnets(), bridge: b}
+	next := managed{net: n, backend: s.rules.backend().Name(), subnets: n.Subnets(), bridge: b}
 	if before != nil {
 		next.persistent = before.persistent
 		next.noted = before.notedBeside(fromFile)
@@ -94,7 +92,7 @@ func (s *Service) prepare(c *binding.Session, n network.Network, before *managed
 			}
 		}
 	}
-	return s.withDevices(next.compiled()), nil
+	return s.view.withDevices(next.compiled()), nil
 }
 
 // asksZone reports whether the network names a zone that it did not name before.
@@ -105,16 +103,16 @@ func asksZone(n network.Network, before *managed) bool {
 // RemoveNetwork ends the service's say over a network.
 func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOptions) error {
 	known := true
-	err := s.change(ctx, name, zoned, func(*binding.Session) (intent, error) {
-		before, err := s.known(name)
+	err := s.changes.change(ctx, name, zoned, func(*binding.Session) (intent, error) {
+		before, err := s.networks.known(name)
 		if err := o.Expect.allows(before); err != nil {
 			return intent{}, err
 		}
 		known = err == nil
 		return intent{
-			transition: transition{old: before, zoneStays: s.libvirtHas(before)},
+			transition: transition{old: before, zoneStays: s.libvirt.has(before)},
 			cause:      "RemoveNetwork",
-			files:      func() (func() error, error) { return s.Files.Remove(name, o.Persistent) },
+			files:      func() (func() error, error) { return s.files.Remove(name, o.Persistent) },
 		}, err
 	})
 	if !known && o.Persistent && s.stored(name) {
@@ -125,15 +123,15 @@ func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOption
 
 // removeFile ends a persistent network that was removed until the next reload.
 func (s *Service) removeFile(ctx context.Context, name string, expect Expect) error {
-	if err := s.lock(ctx); err != nil {
+	if err := s.lock.acquire(ctx); err != nil {
 		return err
 	}
-	defer s.unlock()
-	now, _ := s.known(name)
+	defer s.lock.release()
+	now, _ := s.networks.known(name)
 	if err := expect.allows(now); err != nil {
 		return err
 	}
-	if _, err := s.Files.Remove(name, true); err != nil {
+	if _, err := s.files.Remove(name, true); err != nil {
 		return errorf(ApplyFailed, "removing the file of network %q: %w", name, err)
 	}
 	return nil
@@ -141,12 +139,12 @@ func (s *Service) removeFile(ctx context.Context, name string, expect Expect) er
 
 // UpdateNetwork changes some settings of a network, in one step.
 func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[string]any, o ChangeOptions) error {
-	s.seeHost(ctx)
+	s.view.seeHost(ctx)
 	zoned := func(before *managed) bool {
 		return zoned(before) || settings["ForwardMode"] != nil || settings["Zone"] != nil
 	}
-	return s.change(ctx, name, zoned, func(c *binding.Session) (intent, error) {
-		before, err := s.known(name)
+	return s.changes.change(ctx, name, zoned, func(c *binding.Session) (intent, error) {
+		before, err := s.networks.known(name)
 		if err != nil {
 			return intent{}, err
 		}
@@ -158,7 +156,7 @@ func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[s
 			return intent{}, invalid(err)
 		}
 		if n.Bridge != before.net.Bridge {
-			if n, _, err = s.byOwnName(n, nil); err != nil {
+			if n, _, err = s.view.byOwnName(n, nil); err != nil {
 				return intent{}, err
 			}
 		}
@@ -171,7 +169,7 @@ func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[s
 		return intent{
 			transition: transition{old: before, next: next, zoneAsked: asksZone(n, before)},
 			cause:      "Update",
-			files:      func() (func() error, error) { return s.Files.Put(name, doc, o.Persistent) },
+			files:      func() (func() error, error) { return s.files.Put(name, doc, o.Persistent) },
 		}, err
 	})
 }
@@ -189,7 +187,7 @@ func invalid(err error) error {
 
 // NetworkStatus is the network of that name.
 func (s *Service) NetworkStatus(name string) (Status, bool) {
-	m, ok := s.registry.Get(name)
+	m, ok := s.networks.Get(name)
 	if !ok {
 		return Status{}, false
 	}
@@ -199,19 +197,11 @@ func (s *Service) NetworkStatus(name string) (Status, bool) {
 // NetworkByBridge is the name of the network that has the bridge: under the
 // name that the link has, or else the one that the network says.
 func (s *Service) NetworkByBridge(bridge string) (string, bool) {
-	if name, ok := s.registry.HolderOf(bridge); ok {
+	if name, ok := s.networks.HolderOf(bridge); ok {
 		return name, true
 	}
-	return s.registry.ConfiguredFor(bridge)
+	return s.networks.ConfiguredFor(bridge)
 }
 
 // AllNetworks are all networks, by name.
-func (s *Service) AllNetworks() []Status {
-	all := s.registry.All()
-	out := make([]Status, len(all))
-	for i, m := range all {
-		out[i] = m.status()
-	}
-	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.Network.Name, b.Network.Name) })
-	return out
-}
+func (s *Service) AllNetworks() []Status { return s.networks.statuses() }

@@ -30,28 +30,28 @@ func (s *Service) reapply(ctx context.Context, which binding.Scope) (repairs int
 	if c.Held() {
 		s.refreshFirewalld(ctx, c)
 	}
-	if err := s.lock(ctx); err != nil {
+	if err := s.lock.acquire(ctx); err != nil {
 		return 0, err
 	}
-	defer s.unlock()
+	defer s.lock.release()
 	told := maps.Clone(mended) // the rest is told by who mends it
-	s.reapplyAdvertisements(ctx, mended)
-	s.reapplyForwarding(ctx, mended)
-	s.afterRepair(ctx, told)
+	s.advertisements.reapply(ctx, mended)
+	s.forwarding.reapply(ctx, mended)
+	s.rules.afterRepair(ctx, told)
 	return len(mended), nil
 }
 
 // reapplyRules compares the rules, and gives the networks that needed it, each
 // with the reason.
 func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
-	if err := s.lock(ctx); err != nil {
+	if err := s.lock.acquire(ctx); err != nil {
 		return nil, err
 	}
-	defer s.unlock()
+	defer s.lock.release()
 	mended := map[string]string{}
 	var ts []transition
-	for _, m := range s.registry.All() {
-		if t, changed := s.relinked(m.net.Name); changed {
+	for _, m := range s.networks.All() {
+		if t, changed := s.changes.relinked(m.net.Name); changed {
 			ts = append(ts, t)
 			mended[m.net.Name] = "its bridge had changed"
 			if t.old.bridge == t.next.bridge {
@@ -59,52 +59,47 @@ func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
 			}
 		}
 	}
-	s.applyLinks(ctx, ts, "Reapply")
-	damaged, err := s.syncRules(ctx)
+	s.changes.applyLinks(ctx, ts, "Reapply")
+	damaged, err := s.rules.sync(ctx)
 	if err != nil {
 		return nil, errorf(ApplyFailed, "mending the kernel's rules: %w", err)
 	}
-	s.inForce()
-	for _, name := range s.governed(damaged) {
+	s.rules.inForce()
+	for _, name := range s.networks.governed(damaged) {
 		mended[name] = "its rules had been changed"
 	}
 	return mended, nil
 }
 
 // afterRepair does what follows rules that came back, and tells of it.
-func (s *Service) afterRepair(ctx context.Context, mended map[string]string) {
+func (rs *rules) afterRepair(ctx context.Context, mended map[string]string) {
 	var nets []network.Network
-	for _, m := range s.registry.All() {
+	for _, m := range rs.networks.All() {
 		if _, ok := mended[m.net.Name]; ok && m.translates() {
 			nets = append(nets, m.net)
 		}
 	}
-	s.noteSubnets(s.registry.All())
-	s.retranslate(nets)
-	s.workers.checksums.trigger()
-	s.workers.libvirt.trigger()
-	s.workers.forwarding.trigger()
+	rs.view.noteSubnets(rs.networks.All())
+	rs.connections.retranslate(nets)
+	rs.workers.checksums.trigger()
+	rs.workers.libvirt.trigger()
+	rs.workers.forwarding.trigger()
 	for name, cause := range mended {
-		s.repaired(name, cause)
-		s.Notify(Repaired{Name: name, Cause: cause})
+		rs.networks.repaired(name, cause)
+		rs.networks.notify(Repaired{Name: name, Cause: cause})
 	}
-}
-
-// governed leaves out the rules of what is no network any more.
-func (s *Service) governed(names []string) []string {
-	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { _, err := s.known(name); return err != nil })
 }
 
 // members are all networks that have rules, and bridges that have yet to leave
 // their zones, by name.
-func (s *Service) members() []backend.Member {
+func (rs *rules) members() []backend.Member {
 	var out []backend.Member
-	for _, m := range s.registry.All() {
+	for _, m := range rs.networks.All() {
 		if m.hasRules {
 			out = append(out, m.member())
 		}
 	}
-	for _, m := range s.leaving.all() {
+	for _, m := range rs.leaving.all() {
 		if m.hasRules {
 			out = append(out, m.member())
 		}

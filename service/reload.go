@@ -15,12 +15,12 @@ import (
 // Reload reads configuration and files again. Runtime networks stay; runtime
 // changes to persistent ones end. All of it is one transaction.
 func (s *Service) Reload(ctx context.Context) error {
-	s.seeHost(ctx)
+	s.view.seeHost(ctx)
 	c := s.binder.TryBegin(ctx)
 	defer c.End()
 	var undo undoStack
 	if err := s.reload(ctx, c, &undo); err != nil {
-		s.takeBack(undo)
+		s.changes.takeBack(undo)
 		return err
 	}
 	if !c.Held() {
@@ -38,22 +38,22 @@ func (s *Service) reload(ctx context.Context, c *binding.Session, undo *undoStac
 		decision choice.Decision
 		state    store.State
 	)
-	return s.onceLeft(ctx, c, undo, func() (ts []transition, err error) {
-		if settings, decision, err = s.decide(ctx); err != nil {
+	return s.changes.onceLeft(ctx, c, undo, func() (ts []transition, err error) {
+		if settings, decision, err = s.chooser.decide(ctx); err != nil {
 			return nil, err
 		}
-		if state, err = s.readNetworks(); err != nil {
+		if state, err = s.loader.readNetworks(); err != nil {
 			return nil, err
 		}
 		// What is wrong with the files shows before anything is moved.
 		return s.reloaded(state)
 	}, func() error {
-		if err := s.move(ctx, decision.Backend, func() error { return s.applyReloaded(ctx, c, state) }); err != nil {
+		if err := s.rules.move(ctx, decision.Backend, func() error { return s.applyReloaded(ctx, c, state) }); err != nil {
 			return err
 		}
-		s.decided(settings.Configured, decision)
-		s.noteRead(state)
-		s.configured(settings, nil)
+		s.chooser.decided(settings.Configured, decision)
+		s.loader.noteRead(state)
+		s.chooser.configured(settings, nil)
 		return nil
 	})
 }
@@ -64,20 +64,20 @@ func (s *Service) applyReloaded(ctx context.Context, c *binding.Session, state s
 	if err != nil {
 		return err
 	}
-	ts = s.allWithLeaving(c, ts)
-	forget := func() (func() error, error) { return s.Files.ForgetRuntimeChanges(state) }
-	if _, err = s.commit(ctx, ts, forget); err != nil {
+	ts = s.changes.allWithLeaving(c, ts)
+	forget := func() (func() error, error) { return s.files.ForgetRuntimeChanges(state) }
+	if _, err = s.changes.commit(ctx, ts, forget); err != nil {
 		return err
 	}
-	s.finish(ctx, ts, "Reload")
-	s.postponeLeaving(ts)
+	s.changes.finish(ctx, ts, "Reload")
+	s.changes.postponeLeaving(ts)
 	return nil
 }
 
 // readNetworks reads the files again; one that is broken is an error, and is
 // found of the networks that stay as they are for it.
-func (s *Service) readNetworks() (store.State, error) {
-	state, broken, err := s.Files.Read()
+func (ld *loader) readNetworks() (store.State, error) {
+	state, broken, err := ld.files.Read()
 	if err != nil {
 		return state, errorf(ApplyFailed, "reading the stored networks: %w", err)
 	}
@@ -86,10 +86,10 @@ func (s *Service) readNetworks() (store.State, error) {
 	}
 	for _, e := range state.AfterReload() {
 		if e.Fault != nil {
-			s.note(e.Network.Name, fromFile, standing(e)...)
+			ld.networks.note(e.Network.Name, fromFile, standing(e)...)
 		}
 	}
-	s.noteHost(fromFile, neverUsable(broken)...)
+	ld.networks.noteHost(fromFile, neverUsable(broken)...)
 	return state, errorf(InvalidArgument, "reading %s: %w; mend the file and reload again", broken[0].Path, broken[0].Err)
 }
 
@@ -103,13 +103,13 @@ func (s *Service) reloaded(state store.State) ([]transition, error) {
 		return nil, err
 	}
 	var ts []transition
-	for _, old := range s.registry.All() {
+	for _, old := range s.networks.All() {
 		if _, stays := want[old.net.Name]; !stays {
-			ts = append(ts, transition{old: old, zoneStays: s.libvirtHas(old)})
+			ts = append(ts, transition{old: old, zoneStays: s.libvirt.has(old)})
 		}
 	}
 	for name, e := range want {
-		old, _ := s.known(name)
+		old, _ := s.networks.known(name)
 		if old != nil && old.net.Equal(e.Network) && old.persistent == e.Persistent && old.zone.ByHand == nil {
 			continue
 		}
@@ -125,7 +125,7 @@ func (s *Service) reloaded(state store.State) ([]transition, error) {
 // oneBridgeEach checks that no two networks have one link, under whatever names.
 func (s *Service) oneBridgeEach(ts []transition) error {
 	after := map[string]*managed{}
-	for _, m := range s.registry.All() {
+	for _, m := range s.networks.All() {
 		after[m.net.Name] = m
 	}
 	for _, t := range ts {
@@ -153,13 +153,13 @@ func (s *Service) reloadedOne(e store.Entry, old *managed) (*managed, error) {
 	if old != nil && old.net.Bridge == e.Network.Bridge {
 		index = old.bridge.index
 	}
-	b, err := s.look(e.Network.Bridge, index, byNobody)
+	b, err := s.view.look(e.Network.Bridge, index, byNobody)
 	if err != nil {
 		return nil, err
 	}
-	next := managed{net: e.Network, backend: s.active.Name(), subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
+	next := managed{net: e.Network, backend: s.rules.backend().Name(), subnets: e.Network.Subnets(), persistent: e.Persistent, bridge: b}
 	if old == nil || !slices.Equal(old.subnets, next.subnets) {
-		if err := s.admitOnHost(e.Network, b); err != nil {
+		if err := s.view.admitOnHost(e.Network, b); err != nil {
 			return nil, fmt.Errorf("network %q: %w", e.Network.Name, err)
 		}
 	}
@@ -167,7 +167,7 @@ func (s *Service) reloadedOne(e store.Entry, old *managed) (*managed, error) {
 		next.zone.Bound = old.zone.Bound
 		next.noted = old.notedBeside(fromFile)
 	}
-	return s.withDevices(next.compiled()), nil
+	return s.view.withDevices(next.compiled()), nil
 }
 
 // distinct checks networks that come together against one another.

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/nftables"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
@@ -32,29 +35,52 @@ type repairs struct {
 	tries   int             // that failed in a row
 }
 
+// rules are the kernel's rules: the backend that holds them, and what is known of
+// them between comparisons. All but backend needs the change lock.
+type rules struct {
+	backends Backends
+	table    Table
+	chains   Chains
+	lock     *changeLock
+	log      logger
+	workers  *workers
+
+	networks    *networks
+	leaving     *leaving
+	view        *hostView
+	counters    *counterKeeper
+	connections *connections
+	binder      *binding.Binder
+
+	mu      sync.RWMutex    // guards active; held for moments only
+	active  backend.Backend // changed under the change lock too
+	repairs repairs
+	moving  signal // says that another backend may hold the rules
+}
+
 // answer compares the rules after another program may have changed them, and
 // puts them back unless that program is fought with and a pause is on. Who holds
 // the change lock calls it. again is when it wants to be called next, the zero
 // time for never.
-func (s *Service) answer(ctx context.Context, by opponent, cause string) (again time.Time) {
-	defer func() { s.noteRepairs() }()
-	r := &s.repairs
+func (rs *rules) answer(ctx context.Context, by opponent, cause string) (again time.Time) {
+	defer func() { rs.noteFindings() }()
+	r := &rs.repairs
 	if r.fights == nil {
 		r.fights = fights{}
 	}
 	if _, fighting := r.fights.next(); fighting {
-		damaged, err := s.active.Verify(ctx)
+		damaged, err := rs.active.Verify(ctx)
 		if err != nil {
-			return s.failedRepair(ctx, err, cause)
+			return rs.failedRepair(ctx, err, cause)
 		}
 		r.inForceBut(damaged)
 		if due := r.fights.due(damaged); len(damaged) == 0 || time.Now().Before(due) {
 			return r.rest(due, damaged)
 		}
 	}
-	damaged, err := s.repair(ctx, cause)
+	damaged, err := rs.repair(ctx, cause)
 	if err != nil {
-		return s.failedRepair(ctx, err, cause)
+		return rs.failedRepair(ctx, err, cause)
 	}
 	r.inForceBut(nil)
 	r.fights.repaired(time.Now(), by, damaged...)
@@ -107,47 +133,47 @@ func opponentOf(touches []watch.Touch) (by opponent) {
 }
 
 // repair puts rules back that are not as they should be, and tells of it.
-func (s *Service) repair(ctx context.Context, cause string) (damaged []string, err error) {
-	if damaged, err = s.syncRules(ctx); err != nil || len(damaged) == 0 {
+func (rs *rules) repair(ctx context.Context, cause string) (damaged []string, err error) {
+	if damaged, err = rs.sync(ctx); err != nil || len(damaged) == 0 {
 		return nil, err
 	}
 	mended := make(map[string]string, len(damaged))
-	for _, name := range s.governed(damaged) {
+	for _, name := range rs.networks.governed(damaged) {
 		mended[name] = cause
 	}
-	s.afterRepair(ctx, mended)
+	rs.afterRepair(ctx, mended)
 	return damaged, nil
 }
 
 // failedRepair notes that rules could not be compared or put back, and which of
 // them are missing where that much can be seen.
-func (s *Service) failedRepair(ctx context.Context, failure error, cause string) (again time.Time) {
-	r := &s.repairs
+func (rs *rules) failedRepair(ctx context.Context, failure error, cause string) (again time.Time) {
+	r := &rs.repairs
 	if ctx.Err() != nil {
 		return time.Now().Add(repairRetry)
 	}
 	tries := r.tries + 1
-	if damaged, err := s.active.Verify(ctx); err == nil {
+	if damaged, err := rs.active.Verify(ctx); err == nil {
 		r.inForceBut(damaged)
 	}
 	r.failed, r.tries = failure, tries
 	if tries == repairComplain {
-		s.complain(ctx, slog.LevelError, "putting rules back", failure, "cause", cause)
+		rs.log.complain(ctx, slog.LevelError, "putting rules back", failure, "cause", cause)
 	}
 	return time.Now().Add(min(repairRetry<<min(tries-1, 10), fightLongest))
 }
 
 // inForce notes that all rules were compared and are in force now, by whatever
 // cause. Who holds the change lock calls it.
-func (s *Service) inForce() {
-	s.repairs.inForceBut(nil)
-	s.noteRepairs()
+func (rs *rules) inForce() {
+	rs.repairs.inForceBut(nil)
+	rs.noteFindings()
 }
 
-// noteRepairs makes findings of what is known.
-func (s *Service) noteRepairs() {
-	for _, m := range s.registry.All() {
-		s.note(m.net.Name, fromFight, s.repairs.findings(m)...)
+// noteFindings makes findings of what is known.
+func (rs *rules) noteFindings() {
+	for _, m := range rs.networks.All() {
+		rs.networks.note(m.net.Name, fromFight, rs.repairs.findings(m)...)
 	}
 }
 

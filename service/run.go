@@ -23,14 +23,27 @@ const (
 	mendPause = 2 * time.Second
 )
 
-// run follows the host's links until the context ends.
-func (s *Service) run(ctx context.Context) {
-	links := s.Links.Changes()
+// linkFollower brings networks in line with the host's links.
+type linkFollower struct {
+	hostLinks      Links
+	networks       *networks
+	view           *hostView
+	changes        *transactions
+	forwarding     *forwarder
+	advertisements *advertiser
+	lock           *changeLock
+	workers        *workers
+	probe          chan chan struct{} // follow closes what it receives
+}
+
+// follow follows the host's links until the context ends.
+func (lf *linkFollower) follow(ctx context.Context) {
+	links := lf.hostLinks.Changes()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case answer := <-s.probe:
+		case answer := <-lf.probe:
 			close(answer)
 		case c, ok := <-links:
 			if !ok { // the monitor has ended, and says why in the log
@@ -38,21 +51,9 @@ func (s *Service) run(ctx context.Context) {
 				continue
 			}
 			changes := append([]watch.Change{c}, drain(links)...)
-			s.withLock(ctx, func(ctx context.Context) { s.relink(ctx, changes) })
+			lf.lock.during(ctx, func(ctx context.Context) { lf.relink(ctx, changes) })
 		}
 	}
-}
-
-// withLock does one thing under the lock and with a time of its own.
-func (s *Service) withLock(ctx context.Context, f func(context.Context)) {
-	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
-	defer cancel()
-	if s.lock(ctx) != nil {
-		s.workers.comparison.trigger()
-		return
-	}
-	defer s.unlock()
-	f(ctx)
 }
 
 // drain takes what is there already, so that a burst is one change.
@@ -70,129 +71,125 @@ func drain[T any](c <-chan T) (out []T) {
 	}
 }
 
-// comparisonWorker compares everything after a failure, and tries again where that
+// compareAgain compares everything after a failure, and tries again where that
 // fails.
-func (s *Service) comparisonWorker() *worker {
-	return &worker{signal: newSignal(), pause: mendPause, work: func(ctx context.Context) (again time.Time) {
-		ctx, cancel := context.WithTimeout(ctx, eventTimeout)
-		defer cancel()
-		if _, err := s.reapply(ctx, binding.Everything); err != nil {
-			s.complain(ctx, slog.LevelError, "mending after a failure", err)
-			return time.Now()
-		}
-		return again
-	}}
+func (s *Service) compareAgain(ctx context.Context) (again time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	if _, err := s.reapply(ctx, binding.Everything); err != nil {
+		s.log.complain(ctx, slog.LevelError, "mending after a failure", err)
+		return time.Now()
+	}
+	return again
 }
 
 // relink brings networks in line with bridges that came, went or were renamed:
 // the dead ones' interface IDs leave the rules and the new ones' enter, in one
 // transaction.
-func (s *Service) relink(ctx context.Context, changes []watch.Change) {
+func (lf *linkFollower) relink(ctx context.Context, changes []watch.Change) {
 	touched := map[string]bool{}
 	for _, c := range changes {
 		switch c.Kind {
 		case watch.RoutesChanged:
-			s.routesChanged(ctx)
-			s.refreshUplinks(ctx)
+			lf.routesChanged(ctx)
+			lf.refreshUplinks(ctx)
 			continue
 		case watch.ForwardingOff:
-			s.workers.forwarding.trigger()
+			lf.workers.forwarding.trigger()
 			continue
 		case watch.Advertised:
-			s.heard(c.New.Index)
+			lf.advertisements.heard(c.New.Index)
 			continue
 		}
-		if c.Kind != watch.Gone && s.isDevice(c.New.Name) {
-			s.workers.forwarding.trigger()
+		if c.Kind != watch.Gone && lf.view.isDevice(c.New.Name) {
+			lf.workers.forwarding.trigger()
 		}
 		for _, name := range []string{c.Old.Name, c.New.Name} {
-			if network, ok := s.registry.ConfiguredFor(name); ok {
+			if network, ok := lf.networks.ConfiguredFor(name); ok {
 				touched[network] = true
 			}
 		}
-		for _, m := range s.registry.ByIndex(c.Old.Index) {
+		for _, m := range lf.networks.ByIndex(c.Old.Index) {
 			touched[m.net.Name] = true
 		}
 	}
-	for _, name := range s.byDevices(changes) {
+	for _, name := range lf.view.byDevices(changes) {
 		touched[name] = true
 	}
 	var ts []transition
 	for name := range touched {
-		if t, changed := s.relinked(name); changed {
+		if t, changed := lf.changes.relinked(name); changed {
 			ts = append(ts, t)
-		} else if m, err := s.known(name); err == nil {
-			s.ignoreAgain(m)
+		} else if m, err := lf.networks.known(name); err == nil {
+			lf.advertisements.ignoreAgain(m)
 		}
 	}
-	s.applyLinks(ctx, ts, "link")
+	lf.changes.applyLinks(ctx, ts, "link")
 }
 
 // relinked looks at a network's bridge again.
-func (s *Service) relinked(name string) (transition, bool) {
-	m, err := s.known(name)
+func (tx *transactions) relinked(name string) (transition, bool) {
+	m, err := tx.networks.known(name)
 	if err != nil {
 		return transition{}, false
 	}
-	b, err := s.look(m.net.Bridge, m.bridge.index, s.takenFrom(name))
+	b, err := tx.view.look(m.net.Bridge, m.bridge.index, tx.view.takenFrom(name))
 	if err != nil {
-		s.Log.Error("looking at a bridge that changed", "network", name, "error", err)
-		s.workers.comparison.trigger()
+		tx.log.Error("looking at a bridge that changed", "network", name, "error", err)
+		tx.workers.comparison.trigger()
 		return transition{}, false
 	}
 	next := *m
 	next.bridge = b
 	next.zone = next.zoneAfter(m)
-	again := s.withDevices(next.compiled())
+	again := tx.view.withDevices(next.compiled())
 	if b == m.bridge && again.sameDevices(m) {
 		return transition{}, false
 	}
 	return transition{old: m, next: again}, true
 }
 
-func (s *Service) applyLinks(ctx context.Context, ts []transition, cause string) {
+func (tx *transactions) applyLinks(ctx context.Context, ts []transition, cause string) {
 	if len(ts) == 0 {
 		return
 	}
-	s.rememberLinks(ts)
+	tx.rememberLinks(ts)
 	if c := changeOf(ts); len(c.Set)+len(c.Remove) > 0 {
-		if err := s.keepCounters(ctx, ts); err != nil {
-			s.complain(ctx, slog.LevelWarn, "counters may go back with a bridge that gives way to something else", err)
+		if err := tx.counters.keep(ctx, ts); err != nil {
+			tx.log.complain(ctx, slog.LevelWarn, "counters may go back with a bridge that gives way to something else", err)
 		}
-		if err := s.active.Apply(ctx, c); err != nil {
-			s.complain(ctx, slog.LevelError, "following changed bridges in the rules", err)
-			s.workers.comparison.trigger()
+		if err := tx.rules.backend().Apply(ctx, c); err != nil {
+			tx.log.complain(ctx, slog.LevelError, "following changed bridges in the rules", err)
+			tx.workers.comparison.trigger()
 			return
 		}
 	}
-	s.finish(ctx, ts, cause)
+	tx.finish(ctx, ts, cause)
 }
 
 // routesChanged tries anew where forwarding had to stay off: a default route
 // that router advertisements brought may have gone. One that a guest's brought
 // goes again, and a new uplink has to forward.
-func (s *Service) routesChanged(ctx context.Context) {
-	for _, r := range s.Links.DefaultRoutes() {
+func (lf *linkFollower) routesChanged(ctx context.Context) {
+	for _, r := range lf.hostLinks.DefaultRoutes() {
 		if r.IPv6 && r.FromRA {
-			s.heard(r.Index)
+			lf.advertisements.heard(r.Index)
 		}
 	}
-	s.workers.forwarding.trigger()
-	for _, m := range s.registry.All() {
+	lf.workers.forwarding.trigger()
+	for _, m := range lf.networks.All() {
 		if len(m.noted[fromForwarding]) > 0 {
-			s.forwardAgain(ctx, m)
+			lf.forwarding.again(ctx, m)
 		}
 	}
 }
 
-// checksumWorker keeps checksum help on the bridges that serve DHCP.
-func (s *Service) checksumWorker() *worker {
-	return &worker{signal: newSignal(), pause: dhcpPause, share: dhcpShare, work: func(ctx context.Context) (never time.Time) {
-		ctx, cancel := context.WithTimeout(ctx, eventTimeout)
-		defer cancel()
-		if err := s.Host.FillChecksums(ctx, s.dhcpBridges()); err != nil {
-			s.complain(ctx, slog.LevelWarn, "DHCP replies may carry bad checksums", err)
-		}
-		return never
-	}}
+// fillChecksums keeps checksum help on the bridges that serve DHCP.
+func (s *Service) fillChecksums(ctx context.Context) (never time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	if err := s.host.FillChecksums(ctx, s.dhcpBridges()); err != nil {
+		s.log.complain(ctx, slog.LevelWarn, "DHCP replies may carry bad checksums", err)
+	}
+	return never
 }

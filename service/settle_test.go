@@ -43,11 +43,11 @@ func (onlyName) Name() string { return choice.NFTables }
 // finds something new of the network makes a new value. Run with -race.
 func TestSettlingWritesNoPublishedValue(t *testing.T) {
 	s := New("test", Deps{Host: stubbornHost{}, Links: bareHost{}, Advertisements: stubbornHost{}, Totals: NewTotals(nil), Log: slog.New(slog.DiscardHandler), Notify: func(Event) {}})
-	s.active = onlyName{}
+	s.rules.active = onlyName{}
 	n := network.Network{Name: "lab", Bridge: "virbr0", Mode: network.ModeNAT, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}
 	held := managed{net: n, subnets: n.Subnets(), bridge: bridge{index: 7, name: "virbr0"}, zone: binding.State{Bound: "libvirt"}}.compiled()
 	tr := transition{next: held}
-	s.registry.Reserve(tr.change())
+	s.networks.Reserve(tr.change())
 
 	stop := make(chan struct{})
 	var reader sync.WaitGroup
@@ -62,7 +62,7 @@ func TestSettlingWritesNoPublishedValue(t *testing.T) {
 		}
 	})
 	// The zone is another one by now, so that the value is not copied for it.
-	s.settle(t.Context(), intent{transition: transition{next: managed{net: n}.compiled()}, cause: "AddNetwork"}, binding.State{})
+	s.changes.settle(t.Context(), intent{transition: transition{next: managed{net: n}.compiled()}, cause: "AddNetwork"}, binding.State{})
 	close(stop)
 	reader.Wait()
 	if len(held.noted) > 0 {

@@ -101,10 +101,10 @@ func (t transition) changedState() bool {
 }
 
 // reportStates logs changes of State.
-func (s *Service) reportStates(changes []registry.Change[*managed]) {
-	s.states.mu.Lock()
-	open := s.states.open
-	s.states.mu.Unlock()
+func (ns *networks) reportStates(changes []registry.Change[*managed]) {
+	ns.states.mu.Lock()
+	open := ns.states.open
+	ns.states.mu.Unlock()
 	if !open {
 		return
 	}
@@ -113,23 +113,23 @@ func (s *Service) reportStates(changes []registry.Change[*managed]) {
 		t := transition{old: c.Old, next: c.Next}
 		switch {
 		case !t.changedState():
-		case s.states.allows(t.name(), time.Now()):
+		case ns.states.allows(t.name(), time.Now()):
 			changed = append(changed, t.next.status())
 		default:
-			s.workers.states.trigger()
+			ns.flapping.trigger()
 		}
 	}
-	s.logStates(changed)
+	ns.logStates(changed)
 }
 
 // sumUpStates logs, once at the start, which networks are not active.
-func (s *Service) sumUpStates() {
-	s.states.opens()
-	s.logStates(slices.DeleteFunc(s.AllNetworks(), func(st Status) bool { return st.State == StateActive }))
+func (ns *networks) sumUpStates() {
+	ns.states.opens()
+	ns.logStates(slices.DeleteFunc(ns.statuses(), func(st Status) bool { return st.State == StateActive }))
 }
 
 // logStates writes a line for each network, but one for many that are alike.
-func (s *Service) logStates(all []Status) {
+func (ns *networks) logStates(all []Status) {
 	alike := map[stateKey][]Status{}
 	for _, st := range all {
 		alike[keyOf(st)] = append(alike[keyOf(st)], st)
@@ -137,14 +137,14 @@ func (s *Service) logStates(all []Status) {
 	for _, st := range all {
 		switch same := alike[keyOf(st)]; {
 		case len(same) <= togetherLines:
-			s.Log.Log(context.Background(), st.level(), "a network is "+string(st.State), append(st.fields(), st.stateFields()...)...)
+			ns.log.Log(context.Background(), st.level(), "a network is "+string(st.State), append(st.fields(), st.stateFields()...)...)
 		case same[0].Network.Name == st.Network.Name:
 			names := make([]string, len(same))
 			for i, one := range same {
 				names[i] = one.Network.Name
 			}
 			attrs := append([]any{"count", len(names)}, st.stateFields()...)
-			s.Log.Log(context.Background(), st.level(), "networks are "+string(st.State), append(attrs, "networks", names)...)
+			ns.log.Log(context.Background(), st.level(), "networks are "+string(st.State), append(attrs, "networks", names)...)
 		}
 	}
 }
@@ -191,23 +191,15 @@ func (st Status) level() slog.Level {
 	return slog.LevelInfo
 }
 
-// stateWorker sums up the changes of networks that had too many of them.
-func (s *Service) stateWorker() *worker {
-	return &worker{
-		signal: newSignal(),
-		work:   func(context.Context) time.Time { return s.sumUpFlapping(time.Now()) },
-		last:   func() { s.sumUpFlapping(time.Now().Add(flapWindow)) },
-	}
-}
-
 // sumUpFlapping logs what was left out until now, and returns when there is
 // more to sum up; the zero time for never.
-func (s *Service) sumUpFlapping(now time.Time) time.Time {
-	unsaid, next := s.states.due(now)
+func (ns *networks) sumUpFlapping(now time.Time) time.Time {
+	unsaid, next := ns.states.due(now)
 	for name, n := range unsaid {
-		if st, ok := s.NetworkStatus(name); ok {
+		if m, err := ns.known(name); err == nil {
+			st := m.status()
 			attrs := append(st.fields(), "changes", n)
-			s.Log.Log(context.Background(), st.level(), "a network's state changed further times, and is "+string(st.State), append(attrs, st.stateFields()...)...)
+			ns.log.Log(context.Background(), st.level(), "a network's state changed further times, and is "+string(st.State), append(attrs, st.stateFields()...)...)
 		}
 	}
 	return next

@@ -37,7 +37,7 @@ func stateRig(networks int) (*Service, *logged) {
 	}
 	s := New("test", Deps{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: drop})), Notify: func(Event) {}})
 	for i := range networks {
-		s.adopt(managed{net: network.Network{Name: fmt.Sprintf("n%d", i), Bridge: fmt.Sprintf("virbr%d", i)}, backend: "nftables", bridge: bridge{index: i + 1}}.compiled())
+		s.loader.adopt(managed{net: network.Network{Name: fmt.Sprintf("n%d", i), Bridge: fmt.Sprintf("virbr%d", i)}, backend: "nftables", bridge: bridge{index: i + 1}}.compiled())
 	}
 	return s, &log
 }
@@ -62,13 +62,13 @@ func off() finding.Finding {
 // TestEachChangeOfStateHasALine, at the priority of what it comes from.
 func TestEachChangeOfStateHasALine(t *testing.T) {
 	s, log := stateRig(2)
-	s.note("n0", fromForwarding, off())
-	s.sumUpStates() // the start ends
-	s.note("n1", fromForwarding, off())
-	s.note("n1", fromForwarding, finding.Finding{ID: finding.ForwardingOff, Summary: "another reason of the same kind"})
-	s.note("n1", fromFile, finding.Finding{ID: finding.FileUnusable, Summary: "line 3 is wrong"})
-	s.note("n1", fromFile)
-	s.note("n1", fromForwarding)
+	s.networks.note("n0", fromForwarding, off())
+	s.networks.sumUpStates() // the start ends
+	s.networks.note("n1", fromForwarding, off())
+	s.networks.note("n1", fromForwarding, finding.Finding{ID: finding.ForwardingOff, Summary: "another reason of the same kind"})
+	s.networks.note("n1", fromFile, finding.Finding{ID: finding.FileUnusable, Summary: "line 3 is wrong"})
+	s.networks.note("n1", fromFile)
+	s.networks.note("n1", fromForwarding)
 	want := []string{
 		`level=WARN msg="a network is degraded" network=n0 bridge=virbr0 backend=nftables state=degraded state_code=forwarding-off reason="forwarding is off: reapply"`,
 		`level=WARN msg="a network is degraded" network=n1 bridge=virbr1 backend=nftables state=degraded state_code=forwarding-off reason="forwarding is off: reapply"`,
@@ -87,9 +87,9 @@ func TestEachChangeOfStateHasALine(t *testing.T) {
 func TestManyAlikeShareALine(t *testing.T) {
 	s, log := stateRig(1000)
 	for i := range 1000 {
-		s.note(fmt.Sprintf("n%d", i), fromForwarding, off())
+		s.networks.note(fmt.Sprintf("n%d", i), fromForwarding, off())
 	}
-	s.sumUpStates()
+	s.networks.sumUpStates()
 	got := taken(log)
 	if len(got) != 1 || !strings.HasPrefix(got[0], `level=WARN msg="networks are degraded" count=1000 state=degraded state_code=forwarding-off `) || !strings.Contains(got[0], "n999") {
 		t.Errorf("%d lines: %.300s", len(got), got)
@@ -101,11 +101,11 @@ func TestManyAlikeShareALine(t *testing.T) {
 func TestFlappingIsSummedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, log := stateRig(1)
-		s.sumUpStates()
+		s.networks.sumUpStates()
 		s.loops.Go(func() { s.workers.states.run(t.Context()) })
 		for range 50 {
-			s.note("n0", fromForwarding, off())
-			s.note("n0", fromForwarding)
+			s.networks.note("n0", fromForwarding, off())
+			s.networks.note("n0", fromForwarding)
 		}
 		synctest.Wait()
 		if got := taken(log); len(got) != flapLines {
@@ -117,7 +117,7 @@ func TestFlappingIsSummedUp(t *testing.T) {
 		if got := taken(log); len(got) != 1 || got[0] != want {
 			t.Errorf("after the window: %q", got)
 		}
-		s.note("n0", fromForwarding, off())
+		s.networks.note("n0", fromForwarding, off())
 		if got := taken(log); len(got) != 1 || !strings.Contains(got[0], "a network is degraded") {
 			t.Errorf("later: %q", got)
 		}
@@ -128,9 +128,9 @@ func TestFlappingIsSummedUp(t *testing.T) {
 // TestAddedSaysItsState in its one line.
 func TestAddedSaysItsState(t *testing.T) {
 	s, log := stateRig(0)
-	s.sumUpStates()
+	s.networks.sumUpStates()
 	waits := managed{net: network.Network{Name: "lab", Bridge: "virbr0"}, backend: "nftables"}.compiled()
-	s.report(transition{next: waits}, "AddNetwork")
+	s.networks.report(transition{next: waits}, "AddNetwork")
 	if got := log.String(); !strings.HasPrefix(got, `level=INFO msg="added a network" network=lab bridge=virbr0 backend=nftables cause=AddNetwork state=waiting state_code=bridge-missing reason=`) {
 		t.Error(got)
 	}

@@ -23,13 +23,13 @@ type hostSubnet struct {
 
 // hostSubnets returns the subnets of the host's interfaces but governed bridges:
 // what those have belongs to a network, or a guest has announced it.
-func (s *Service) hostSubnets() (out []hostSubnet) {
+func (v *hostView) hostSubnets() (out []hostSubnet) {
 	governed := map[int]bool{}
-	for _, m := range s.registry.All() {
+	for _, m := range v.networks.All() {
 		governed[m.bridge.index] = true
 	}
 	seen := map[hostSubnet]bool{}
-	for _, a := range s.Links.Addresses() {
+	for _, a := range v.hostLinks.Addresses() {
 		p := a.Prefix
 		if a.Peer.IsValid() {
 			p = a.Peer
@@ -38,7 +38,7 @@ func (s *Service) hostSubnets() (out []hostSubnet) {
 			continue
 		}
 		h := hostSubnet{prefix: p, index: a.Index}
-		if l, ok := s.Links.LinkByIndex(a.Index); ok {
+		if l, ok := v.hostLinks.LinkByIndex(a.Index); ok {
 			h.link = l.Name
 		}
 		if !seen[h] {
@@ -58,9 +58,9 @@ func beside(all []hostSubnet, n network.Network, b bridge) []hostSubnet {
 
 // admitOnHost refuses a network that has the subnet of another interface, as
 // libvirt does: which of the two a packet is for would be a matter of chance.
-func (s *Service) admitOnHost(n network.Network, b bridge) error {
+func (v *hostView) admitOnHost(n network.Network, b bridge) error {
 	mine := contested(n)
-	for _, h := range beside(s.hostSubnets(), n, b) {
+	for _, h := range beside(v.hostSubnets(), n, b) {
 		if slices.Contains(mine, h.prefix) {
 			return errorf(SubnetOverlap, "subnet %s is that of the host's interface %s too: choose another subnet", h.prefix, h.link)
 		}
@@ -116,9 +116,9 @@ func proxyOf(p netip.Prefix) string {
 // noteSubnets compares networks that are in force with the host's interfaces,
 // which nothing tells when their addresses change. The caller holds the change
 // lock.
-func (s *Service) noteSubnets(all []*managed) {
-	hosts := s.hostSubnets()
+func (v *hostView) noteSubnets(all []*managed) {
+	hosts := v.hostSubnets()
 	for _, m := range all {
-		s.note(m.net.Name, fromSubnets, subnetFindings(hosts, m)...)
+		v.networks.note(m.net.Name, fromSubnets, subnetFindings(hosts, m)...)
 	}
 }

@@ -42,14 +42,14 @@ func culprits(touches []watch.Touch) string {
 
 // tableWorker puts the rules back after another program's flush: a table can be
 // protected from it only since Linux 6.9, and need not be (own_table).
-func (s *Service) tableWorker() *worker {
+func (rs *rules) tableWorker() *worker {
 	var again time.Time
 	var touches []watch.Touch // since all was right, the last one of each program
-	return &worker{events: s.Table.Touched(), pause: touchPause, share: touchShare, work: func(ctx context.Context) time.Time {
-		touches = lastTouches(touches, s.Table.Take())
-		s.withLock(ctx, func(ctx context.Context) {
-			again = s.mendTable(ctx, touches)
-			if s.repairs.whole() {
+	return &worker{events: rs.table.Touched(), pause: touchPause, share: touchShare, work: func(ctx context.Context) time.Time {
+		touches = lastTouches(touches, rs.table.Take())
+		rs.lock.during(ctx, func(ctx context.Context) {
+			again = rs.mendTable(ctx, touches)
+			if rs.repairs.whole() {
 				touches = nil
 			}
 		})
@@ -59,10 +59,10 @@ func (s *Service) tableWorker() *worker {
 
 // mendTable puts rules back in the table, and returns when to look at it again
 // without an event. Who holds the change lock calls it.
-func (s *Service) mendTable(ctx context.Context, touches []watch.Touch) (again time.Time) {
-	if s.active.Name() != choice.NFTables {
+func (rs *rules) mendTable(ctx context.Context, touches []watch.Touch) (again time.Time) {
+	if rs.active.Name() != choice.NFTables {
 		return time.Time{}
 	}
-	s.Log.Debug("another program changed the table: comparing it", "program", culprits(touches))
-	return s.answer(ctx, opponentOf(touches), culprits(touches)+" had changed or flushed its rules")
+	rs.log.Debug("another program changed the table: comparing it", "program", culprits(touches))
+	return rs.answer(ctx, opponentOf(touches), culprits(touches)+" had changed or flushed its rules")
 }

@@ -3,12 +3,30 @@ package service
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
 
 	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/registry"
 )
+
+// transactions apply changes of networks to files, zones and kernel: every change
+// goes through one of their methods.
+type transactions struct {
+	files          Files
+	leavingRecords LeavingRecords
+	binder         *binding.Binder
+	networks       *networks
+	leaving        *leaving
+	view           *hostView
+	rules          *rules
+	counters       *counterKeeper
+	forwarding     *forwarder
+	advertisements *advertiser
+	connections    *connections
+	lock           *changeLock
+	perNetwork     networkLocks
+	log            logger
+	workers        *workers
+}
 
 // intent is what a call is about to change.
 type intent struct {
@@ -37,44 +55,44 @@ type intent struct {
 //
 // zoned reports whether firewalld may have a part in the change of the network as
 // it is, nil for none: who has no business with it does not wait for it.
-func (s *Service) change(ctx context.Context, name string, zoned func(*managed) bool, plan func(*binding.Session) (intent, error)) error {
-	pass, err := s.turns.take(ctx, name)
+func (tx *transactions) change(ctx context.Context, name string, zoned func(*managed) bool, plan func(*binding.Session) (intent, error)) error {
+	release, err := tx.perNetwork.acquire(ctx, name)
 	if err != nil {
 		return err
 	}
-	defer pass()
-	before, _ := s.known(name)
-	c := s.binder.None()
+	defer release()
+	before, _ := tx.networks.known(name)
+	c := tx.binder.None()
 	if zoned(before) {
-		c = s.binder.TryBegin(ctx)
+		c = tx.binder.TryBegin(ctx)
 	}
 	defer c.End()
 	var undo undoStack
-	err = s.changeSteps(ctx, c, plan, &undo)
+	err = tx.changeSteps(ctx, c, plan, &undo)
 	if err != nil {
-		s.takeBack(undo)
+		tx.takeBack(undo)
 	}
 	return err
 }
 
-func (s *Service) changeSteps(ctx context.Context, c *binding.Session, plan func(*binding.Session) (intent, error), undo *undoStack) error {
+func (tx *transactions) changeSteps(ctx context.Context, c *binding.Session, plan func(*binding.Session) (intent, error), undo *undoStack) error {
 	var i intent
-	err := s.onceLeft(ctx, c, undo, func() (ts []transition, err error) {
+	err := tx.onceLeft(ctx, c, undo, func() (ts []transition, err error) {
 		i, err = plan(c)
 		return []transition{i.transition}, err
 	}, func() error {
-		i.transition = s.withLeaving(c, i.transition)
-		back, err := s.commit(ctx, []transition{i.transition}, i.files)
+		i.transition = tx.withLeaving(c, i.transition)
+		back, err := tx.commit(ctx, []transition{i.transition}, i.files)
 		if err != nil {
 			return err
 		}
 		uncertain := i.askedOf(c)
-		s.registry.Reserve(uncertain.change())
-		s.leaving.put(uncertain)
+		tx.networks.Reserve(uncertain.change())
+		tx.leaving.put(uncertain)
 		if uncertain.next != nil {
 			i.held = uncertain.next.zone
 		}
-		undo.add(func() error { return s.revert(i.transition, back) })
+		undo.add(func() error { return tx.revert(i.transition, back) })
 		return nil
 	})
 	if err != nil {
@@ -86,8 +104,8 @@ func (s *Service) changeSteps(ctx context.Context, c *binding.Session, plan func
 			return zoneError(err)
 		}
 	}
-	s.settle(ctx, i, state)
-	s.postponeLeaving([]transition{i.transition})
+	tx.settle(ctx, i, state)
+	tx.postponeLeaving([]transition{i.transition})
 	return nil
 }
 
@@ -95,9 +113,9 @@ func (s *Service) changeSteps(ctx context.Context, c *binding.Session, plan func
 // bridge that leaves its zone for good has left it. For each that has yet to, the
 // lock is let go, since firewalld is not spoken with under it, and all is planned
 // again.
-func (s *Service) onceLeft(ctx context.Context, c *binding.Session, undo *undoStack, plan func() ([]transition, error), apply func() error) error {
+func (tx *transactions) onceLeft(ctx context.Context, c *binding.Session, undo *undoStack, plan func() ([]transition, error), apply func() error) error {
 	for {
-		leaving, err := s.unlessLeaving(ctx, c, plan, apply)
+		leaving, err := tx.unlessLeaving(ctx, c, plan, apply)
 		if err != nil || leaving == nil {
 			return err
 		}
@@ -108,11 +126,11 @@ func (s *Service) onceLeft(ctx context.Context, c *binding.Session, undo *undoSt
 }
 
 // unlessLeaving plans, and applies unless a bridge has to leave its zone first.
-func (s *Service) unlessLeaving(ctx context.Context, c *binding.Session, plan func() ([]transition, error), apply func() error) (leaving *transition, err error) {
-	if err := s.lock(ctx); err != nil {
+func (tx *transactions) unlessLeaving(ctx context.Context, c *binding.Session, plan func() ([]transition, error), apply func() error) (leaving *transition, err error) {
+	if err := tx.lock.acquire(ctx); err != nil {
 		return nil, err
 	}
-	defer s.unlock()
+	defer tx.lock.release()
 	ts, err := plan()
 	if err != nil {
 		return nil, err
@@ -127,10 +145,10 @@ func (s *Service) unlessLeaving(ctx context.Context, c *binding.Session, plan fu
 
 // takeBack runs what undoes a failed change. The caller's time may be over, but
 // taking back must not fail for that.
-func (s *Service) takeBack(undo undoStack) {
+func (tx *transactions) takeBack(undo undoStack) {
 	if err := undo.run(); err != nil {
-		s.Log.Error("taking back a failed change left something behind; reapply mends it", "error", err)
-		s.workers.comparison.trigger()
+		tx.log.Error("taking back a failed change left something behind; reapply mends it", "error", err)
+		tx.workers.comparison.trigger()
 	}
 }
 
@@ -149,37 +167,37 @@ func (t transition) askedOf(c *binding.Session) transition {
 // settle ends a change that succeeded: links may have changed since it was
 // held, and so may the zone where firewalld was not spoken with. A reload may
 // even have taken the network out, or back in.
-func (s *Service) settle(ctx context.Context, i intent, zone binding.State) {
+func (tx *transactions) settle(ctx context.Context, i intent, zone binding.State) {
 	t := i.transition
-	s.changing <- struct{}{} // not to be given up: the change is made
-	defer s.unlock()
-	now, _ := s.known(t.name())
+	tx.lock.acquireAlways() // the change is made
+	defer tx.lock.release()
+	now, _ := tx.networks.known(t.name())
 	if t.next != nil && (now == nil || now.net.Bridge != t.next.net.Bridge) {
-		s.binder.Postpone(t.next.iface(), "") // where it may just have been put
+		tx.binder.Postpone(t.next.iface(), "") // where it may just have been put
 	} else if now != nil && t.next != nil && now.zone == i.held {
 		next := *now
 		next.zone = zone
 		now = &next
 	}
-	s.registry.Release(t.name())
+	tx.networks.Release(t.name())
 	if t.next = now; t.next == nil && t.old == nil {
 		return
 	}
-	s.finish(ctx, []transition{t}, i.cause)
+	tx.finish(ctx, []transition{t}, i.cause)
 	if zone.Retry {
-		s.binder.Retry()
+		tx.binder.Retry()
 	}
 }
 
 // revert puts back what a held change replaced, unless a reload has meanwhile
 // made the network something else again.
-func (s *Service) revert(t transition, undo undoStack) error {
-	s.changing <- struct{}{}
-	defer s.unlock()
-	s.registry.Release(t.name())
-	now, err := s.known(t.name())
+func (tx *transactions) revert(t transition, undo undoStack) error {
+	tx.lock.acquireAlways()
+	defer tx.lock.release()
+	tx.networks.Release(t.name())
+	now, err := tx.networks.known(t.name())
 	if err != nil || !now.net.Equal(t.next.net) {
-		s.publish([]transition{{old: t.old, next: now}})
+		tx.networks.publish([]transition{{old: t.old, next: now}})
 		return nil
 	}
 	err = undo.run()
@@ -190,11 +208,11 @@ func (s *Service) revert(t transition, undo undoStack) error {
 		was = &moved
 	}
 	back := transition{old: now, next: was, stays: t.displaces, displaces: t.stays}
-	s.registry.Put([]registry.Change[*managed]{back.change()}, nil)
-	s.leaving.put(back)
-	s.ignoreGuests(context.Background(), []transition{{old: now, next: was}})
-	if again, changed := s.relinked(t.name()); changed {
-		s.applyLinks(context.Background(), []transition{again}, "link")
+	tx.networks.Put([]registry.Change[*managed]{back.change()}, nil)
+	tx.leaving.put(back)
+	tx.advertisements.ignore(context.Background(), []transition{{old: now, next: was}})
+	if again, changed := tx.relinked(t.name()); changed {
+		tx.applyLinks(context.Background(), []transition{again}, "link")
 	}
 	return err
 }
@@ -209,40 +227,4 @@ func (u undoStack) run() (err error) {
 		err = errors.Join(err, u[i]())
 	}
 	return err
-}
-
-// turns lets one call at a time change a network.
-type turns struct {
-	mu   sync.Mutex
-	busy map[string]chan struct{}
-}
-
-// take waits for the turn at a network; pass gives it on.
-func (t *turns) take(ctx context.Context, network string) (pass func(), err error) {
-	for {
-		t.mu.Lock()
-		before, taken := t.busy[network]
-		if !taken {
-			done := make(chan struct{})
-			if t.busy == nil {
-				t.busy = map[string]chan struct{}{}
-			}
-			t.busy[network] = done
-			t.mu.Unlock()
-			return func() { t.pass(network, done) }, nil
-		}
-		t.mu.Unlock()
-		select {
-		case <-before:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for another change of network %q to end: %w", network, ctx.Err())
-		}
-	}
-}
-
-func (t *turns) pass(network string, done chan struct{}) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.busy, network)
-	close(done)
 }

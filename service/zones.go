@@ -30,17 +30,21 @@ func (t transition) zoning() binding.Change {
 func zoned(m *managed) bool { return m.zoning().Governed() }
 
 // zonedNetworks are the networks as package binding needs them.
-type zonedNetworks struct{ s *Service }
+type zonedNetworks struct {
+	lock     *changeLock
+	networks *networks
+	changes  *transactions
+}
 
 func (z zonedNetworks) Bridges(networks []string) (out []binding.Bridge) {
 	if networks == nil {
-		for _, m := range z.s.registry.All() {
+		for _, m := range z.networks.All() {
 			out = append(out, *m.zoning())
 		}
 		return out
 	}
 	for _, name := range networks {
-		if m, ok := z.s.registry.Get(name); ok {
+		if m, ok := z.networks.Get(name); ok {
 			out = append(out, *m.zoning())
 		}
 	}
@@ -48,22 +52,22 @@ func (z zonedNetworks) Bridges(networks []string) (out []binding.Bridge) {
 }
 
 func (z zonedNetworks) Update(ctx context.Context, networks []string, next func(binding.Bridge) (binding.State, bool)) {
-	z.s.withLock(ctx, func(context.Context) {
+	z.lock.during(ctx, func(context.Context) {
 		var ts []transition
 		for _, b := range z.Bridges(networks) {
 			if state, ok := next(b); ok {
-				old, _ := z.s.known(b.Network)
+				old, _ := z.networks.known(b.Network)
 				now := *old
 				now.zone = state
 				ts = append(ts, transition{old: old, next: &now})
 			}
 		}
-		z.s.publish(ts)
+		z.networks.publish(ts)
 	})
 }
 
 func (z zonedNetworks) Released(ctx context.Context, iface string) bool {
-	return z.s.released(ctx, iface)
+	return z.changes.released(ctx, iface)
 }
 
 // compareZones compares all bridges with firewalld and refreshes what the
@@ -73,7 +77,7 @@ func (s *Service) compareZones(ctx context.Context, c *binding.Session, which bi
 	// firewalld takes its name before it flushes, and answers only after: rules
 	// that are put back before the first answer may be gone with it.
 	s.refreshFirewalld(ctx, c)
-	s.refill(ctx)
+	s.rules.refill(ctx)
 	c.Rebind(ctx, which)
 	s.workers.checksums.trigger()
 	s.workers.libvirt.trigger()
@@ -83,18 +87,18 @@ func (s *Service) compareZones(ctx context.Context, c *binding.Session, which bi
 // one that does not answer no more is known than that it is there.
 func (s *Service) refreshFirewalld(ctx context.Context, c *binding.Session) {
 	if err := c.Err(); err != nil {
-		s.complain(ctx, slog.LevelWarn, "asking firewalld for its zones", err)
-		s.changeHost(func(h *Host) { h.FirewalldRunning = true })
+		s.log.complain(ctx, slog.LevelWarn, "asking firewalld for its zones", err)
+		s.networks.changeHost(func(h *Host) { h.FirewalldRunning = true })
 		return
 	}
 	have, backend := c.Installed(), ""
 	if have.Running {
 		var err error
-		if backend, err = s.Firewalld.Backend(c.Patient(ctx)); c.Note(err) != nil {
-			s.complain(ctx, slog.LevelWarn, "asking firewalld for its backend", err)
+		if backend, err = s.firewalld.Backend(c.Patient(ctx)); c.Note(err) != nil {
+			s.log.complain(ctx, slog.LevelWarn, "asking firewalld for its backend", err)
 		}
 	}
-	s.changeHost(func(h *Host) {
+	s.networks.changeHost(func(h *Host) {
 		h.FirewalldRunning, h.FirewalldBackend = have.Running, backend
 		h.InstalledZones = have.Ours()
 	})
@@ -103,14 +107,14 @@ func (s *Service) refreshFirewalld(ctx context.Context, c *binding.Session) {
 // refill puts iptables rules back: firewalld flushes the tables when it starts
 // and reloads, and announces it, so that it is no opponent. A table of the
 // service's own is nobody else's to flush.
-func (s *Service) refill(ctx context.Context) {
-	if s.backend().Name() != choice.IPTables {
+func (rs *rules) refill(ctx context.Context) {
+	if rs.backend().Name() != choice.IPTables {
 		return
 	}
-	s.withLock(ctx, func(ctx context.Context) {
-		s.answer(ctx, opponent{Program: "firewalld"}, "firewalld had flushed its rules")
-		for name, f := range s.repairs.fights {
-			s.repairs.fights[name] = f.explained()
+	rs.lock.during(ctx, func(ctx context.Context) {
+		rs.answer(ctx, opponent{Program: "firewalld"}, "firewalld had flushed its rules")
+		for name, f := range rs.repairs.fights {
+			rs.repairs.fights[name] = f.explained()
 		}
 	})
 }
@@ -138,8 +142,8 @@ func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string, ex
 		return "", errorf(NetworkNotFound, "%q is not the bridge of a managed network: add the network first, or use firewall-cmd", iface)
 	}
 	always := func(*managed) bool { return true }
-	err := s.change(ctx, name, always, func(c *binding.Session) (intent, error) {
-		old, err := s.known(name)
+	err := s.changes.change(ctx, name, always, func(c *binding.Session) (intent, error) {
+		old, err := s.networks.known(name)
 		if err != nil {
 			return intent{}, err
 		}
@@ -176,12 +180,12 @@ func (s *Service) zoneByHand(ctx context.Context, iface string, zone *string, ex
 // InstallZones gives firewalld the zones and policies that it lacks, and then
 // binds every bridge again, since firewalld's reload forgets them.
 func (s *Service) InstallZones(ctx context.Context, force bool) ([]string, error) {
-	return s.changeZones(ctx, func(managed []string) ([]string, error) { return s.Firewalld.Install(ctx, force, managed) })
+	return s.changeZones(ctx, func(managed []string) ([]string, error) { return s.firewalld.Install(ctx, force, managed) })
 }
 
 // RemoveZones takes out the zones and policies that InstallZones put in.
 func (s *Service) RemoveZones(ctx context.Context, o zones.Removal) ([]string, error) {
-	return s.changeZones(ctx, func(managed []string) ([]string, error) { return s.Firewalld.Remove(ctx, o, managed) })
+	return s.changeZones(ctx, func(managed []string) ([]string, error) { return s.firewalld.Remove(ctx, o, managed) })
 }
 
 func (s *Service) changeZones(ctx context.Context, do func(managed []string) ([]string, error)) ([]string, error) {
@@ -203,7 +207,7 @@ func (s *Service) changeZones(ctx context.Context, do func(managed []string) ([]
 
 func (s *Service) managedBridges() []string {
 	var bridges []string
-	for _, m := range s.registry.All() {
+	for _, m := range s.networks.All() {
 		bridges = append(bridges, m.net.Bridge)
 		if m.renamed() {
 			bridges = append(bridges, m.iface())

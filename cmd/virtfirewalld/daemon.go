@@ -132,14 +132,14 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 		Chains:         service.HostChains{Tables: d.tables, Started: started, Log: d.log},
 		Links:          d.links, Table: own, Zones: firewalld, Firewalld: firewalld, Files: files, Records: files, Leaving: files,
 		Host: host.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(driver), Libvirt: driver, Settings: config, Totals: totals, Log: d.log,
+		Notify: func(e service.Event) { // from Start on, when there is a server
+			d.server.Notify(e)
+			d.noteChange()
+		},
 	})
 	d.server, err = dbus.New(d.bus, d.service, dbus.NewGate(d.asking.Conn(), polkit.New(d.asking.Conn())), d.log)
 	if err != nil {
 		return err
-	}
-	d.service.Notify = func(e service.Event) {
-		d.server.Notify(e)
-		d.noteChange()
 	}
 	return nil
 }

@@ -1,0 +1,153 @@
+package service
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
+	"github.com/virtfirewalld/virtfirewalld/service/registry"
+)
+
+// networks are the networks and the host as they are known. Whatever changes of
+// them is told of: clients have events, the journal its lines, and zone records are
+// kept in line. Writers hold the change lock.
+type networks struct {
+	*registry.Registry[*managed, hostState]
+	notify  func(Event)
+	binder  *binding.Binder
+	leaving *leaving
+	log     logger
+
+	states   stateLog
+	flapping signal // changes of State have no line in the log yet
+}
+
+// known gives the network of that name or the error that there is none.
+func (ns *networks) known(name string) (*managed, error) {
+	if m, ok := ns.Get(name); ok {
+		return m, nil
+	}
+	return nil, errorf(NetworkNotFound, "there is no network %q: `virtfirewallctl list` shows those there are", name)
+}
+
+// publish makes transitions visible and tells of them, but for networks whose
+// change is not certain yet.
+func (ns *networks) publish(ts []transition) {
+	changes := make([]registry.Change[*managed], len(ts))
+	for i, t := range ts {
+		changes[i] = t.change()
+		ns.leaving.put(t)
+	}
+	ns.Put(changes, func(certain []registry.Change[*managed]) {
+		for _, t := range ts {
+			ns.binder.Record(t.zoning())
+		}
+		ns.leaving.forget(ts)
+		ns.tell(certain)
+	})
+}
+
+// edit changes one network by a function from value to value, and tells of it.
+// Nothing is done where there is none of that name, or the function returns what
+// it was given.
+func (ns *networks) edit(name string, f func(m *managed) *managed) {
+	var t transition
+	ns.Edit(name, func(m *managed) *managed {
+		t = transition{old: m, next: f(m)}
+		return t.next
+	}, func(certain []registry.Change[*managed]) {
+		ns.binder.Record(t.zoning())
+		ns.tell(certain)
+	})
+}
+
+// tell logs changes of State and tells clients of changes.
+func (ns *networks) tell(changes []registry.Change[*managed]) {
+	findings := false
+	ns.reportStates(changes)
+	for _, c := range changes {
+		t := transition{old: c.Old, next: c.Next}
+		if e := eventOf(t); e != nil {
+			ns.notify(e)
+		}
+		findings = findings || t.findsOtherwise()
+	}
+	if findings {
+		ns.notify(FindingsChanged{})
+	}
+}
+
+// findsOtherwise reports whether other things are found of the network than
+// before.
+func (t transition) findsOtherwise() bool {
+	var old, next []finding.Finding
+	if t.old != nil {
+		old = t.old.findings()
+	}
+	if t.next != nil {
+		next = t.next.findings()
+	}
+	return !slices.Equal(old, next)
+}
+
+func eventOf(t transition) Event {
+	switch {
+	case t.old == nil && t.next == nil:
+		return nil
+	case t.old == nil:
+		return NetworkAdded{Status: t.next.status()}
+	case t.next == nil:
+		return NetworkRemoved{Status: t.old.status()}
+	}
+	old, next := t.old.status(), t.next.status()
+	if equalStatus(old, next) {
+		return nil
+	}
+	return NetworkChanged{Old: old, New: next}
+}
+
+func equalStatus(a, b Status) bool {
+	return a.Network.Equal(b.Network) && a.Persistent == b.Persistent && a.Backend == b.Backend &&
+		a.BridgeIndex == b.BridgeIndex && a.State == b.State && a.StateCode == b.StateCode && a.StateReason == b.StateReason && a.BoundZone == b.BoundZone
+}
+
+// change is the registry's share of a transition.
+func (t transition) change() registry.Change[*managed] {
+	return registry.Change[*managed]{Old: t.old, Next: t.next}
+}
+
+// changeHost changes what the service says of itself and tells of it.
+func (ns *networks) changeHost(f func(*Host)) {
+	ns.EditHost(func(h hostState) hostState {
+		f(&h.Host)
+		return h
+	}, func(old, next hostState) {
+		if !equalHost(old.Host, next.Host) {
+			ns.notify(HostChanged{Old: old.Host, New: next.Host})
+		}
+	})
+}
+
+func equalHost(a, b Host) bool {
+	return a.Version == b.Version && a.Backend == b.Backend && a.ConfiguredBackend == b.ConfiguredBackend &&
+		a.BackendSource == b.BackendSource && slices.Equal(a.AvailableBackends, b.AvailableBackends) &&
+		a.FirewalldRunning == b.FirewalldRunning && a.FirewalldBackend == b.FirewalldBackend &&
+		slices.Equal(a.InstalledZones, b.InstalledZones)
+}
+
+// governed leaves out the rules of what is no network any more.
+func (ns *networks) governed(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { _, err := ns.known(name); return err != nil })
+}
+
+// statuses returns all networks as clients see them, by name.
+func (ns *networks) statuses() []Status {
+	all := ns.All()
+	out := make([]Status, len(all))
+	for i, m := range all {
+		out[i] = m.status()
+	}
+	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.Network.Name, b.Network.Name) })
+	return out
+}
