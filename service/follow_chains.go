@@ -48,6 +48,7 @@ func (rs *rules) followChains(ctx context.Context) {
 		case <-alarm(k.again):
 		}
 		if k.gather(ctx) {
+			rs.binder.AwaitIdle(ctx) // which may have flushed the rules in a reload
 			k.compare(ctx)
 		}
 	}

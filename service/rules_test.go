@@ -114,6 +114,35 @@ func TestFight(t *testing.T) {
 	}
 }
 
+// TestABusyFirewalldIsNotDisturbed: rules that go in a reload of firewalld's come
+// back once it is done, and not in the middle of it, where a change of nf_tables can
+// make it fail. For a firewalld that is stuck they do not wait long.
+func TestABusyFirewalldIsNotDisturbed(t *testing.T) {
+	for name, answers := range map[string]bool{"reload": true, "stuck": false} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(r *rig) {
+				r.Start()
+				r.add("nat")
+				r.use(choice.IPTables)
+				rules := r.State()
+				r.Firewalld.Busy()
+				r.flush(choice.IPTables, "iptables-restor", 812)
+				pass(500 * time.Millisecond)
+				if lines := r.World.Chains.Lines(); len(lines) > 0 {
+					t.Errorf("rules came back in the middle of a reload: %q", lines)
+				}
+				if answers {
+					r.Firewalld.Silence(false)
+					pass(100 * time.Millisecond)
+				} else {
+					pass(2 * time.Second)
+				}
+				r.wantSame("after the reload", rules)
+			})
+		})
+	}
+}
+
 // TestFirewalldsReloadsAreNoFight, however many there are in a row.
 func TestFirewalldsReloadsAreNoFight(t *testing.T) {
 	virtual(t, func(r *rig) {

@@ -15,6 +15,8 @@ const (
 	patience = 900 * time.Millisecond
 	// waitPause is how often a call that waits for a session looks at that.
 	waitPause = 20 * time.Millisecond
+	// busyLimit is how long rules wait for a firewalld that is busy.
+	busyLimit = 2 * time.Second
 )
 
 // ErrUnresponsive is why a call does not wait for firewalld.
@@ -91,6 +93,22 @@ func (b *Binder) Begin(ctx context.Context) (*Session, error) {
 // unresponsive reports whether firewalld has not answered for so long that calls
 // must not wait for it.
 func (b *Binder) unresponsive() bool { return b.cfg.Zones.Unanswered() >= patience }
+
+// AwaitIdle waits until firewalld is done with what it is doing, be it a reload, but
+// not for long, and not at all for one that is unresponsive or not running.
+//
+// In a reload firewalld calls ebtables-restore, which up to 1.8.9 fails where
+// another program changes nf_tables at the same time, and the reload with it. All
+// that time firewalld itself drops what is forwarded, unless it is configured not to
+// (ReloadPolicy).
+func (b *Binder) AwaitIdle(ctx context.Context) {
+	if b.unresponsive() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, busyLimit)
+	defer cancel()
+	_ = b.cfg.Zones.Answer(ctx) // whatever it is, no reason to wait is left
+}
 
 // End lets the next session begin.
 func (s *Session) End() {

@@ -100,10 +100,18 @@ func (f *Firewalld) Silence(silent bool) {
 	}
 	f.silent = silent
 	if silent {
-		f.since, f.answers = time.Now(), make(chan struct{})
+		f.since, f.answers = time.Now().Add(-time.Second), make(chan struct{}) // a question was given up
 		return
 	}
 	close(f.answers)
+}
+
+// Busy has firewalld answer nothing from now on, until Silence(false).
+func (f *Firewalld) Busy() {
+	f.Silence(true)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.since = time.Now()
 }
 
 // Forget takes the service's zones and policies away.
@@ -195,7 +203,7 @@ func (f *Firewalld) Unanswered() time.Duration {
 	if !f.silent || !f.running {
 		return 0
 	}
-	return time.Since(f.since) + time.Second // a question was given up
+	return time.Since(f.since)
 }
 
 // Backend is the one that firewalld itself uses.
