@@ -4,7 +4,11 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 )
+
+// eventTimeout bounds what one event of the host may cost.
+const eventTimeout = 30 * time.Second
 
 // changeLock is held by whoever changes networks, rules, files or zones' states. It
 // is waited for as long as the caller's context lasts.

@@ -34,24 +34,6 @@ func (ns *networks) report(t transition, cause string) {
 	ns.log.Log(context.Background(), level, what, attrs...)
 }
 
-// told is a change in words; "" for one that is not worth a line, or has one as
-// a change of State.
-func (t transition) told() string {
-	switch {
-	case t.old == nil:
-		return "added a network"
-	case t.next == nil:
-		return "removed a network"
-	case !t.old.net.Equal(t.next.net) || t.old.persistent != t.next.persistent:
-		return "updated a network"
-	case t.old.bridge.index == t.next.bridge.index, t.changedState():
-		return ""
-	case t.next.present():
-		return "a network's bridge is there"
-	}
-	return "a network's bridge is gone"
-}
-
 // repaired logs that a network needed repair.
 func (ns *networks) repaired(name, cause string) {
 	attrs := []any{"network", name, "cause", cause}

@@ -29,7 +29,7 @@ func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOpt
 		if err != nil {
 			return intent{}, err
 		}
-		next.persistent = o.Persistent || s.stored(n.Name)
+		next.persistent = o.Persistent || s.files.Persistent(n.Name)
 		doc, err := document(n, source)
 		return intent{
 			transition: transition{old: before, next: next, zoneAsked: asksZone(n, before), anew: before != nil},
@@ -38,9 +38,6 @@ func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOpt
 		}, err
 	})
 }
-
-// stored reports whether a file in the persistent directory speaks of the name.
-func (s *Service) stored(name string) bool { return s.files.Persistent(name) }
 
 // byOwnName is a network whose bridge has the link's own name where it was asked
 // for by an alternative one, which rules do not match: what is stored says the
@@ -115,7 +112,7 @@ func (s *Service) RemoveNetwork(ctx context.Context, name string, o ChangeOption
 			files:      func() (func() error, error) { return s.files.Remove(name, o.Persistent) },
 		}, err
 	})
-	if !known && o.Persistent && s.stored(name) {
+	if !known && o.Persistent && s.files.Persistent(name) {
 		return s.removeFile(ctx, name, o.Expect)
 	}
 	return err

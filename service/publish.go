@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/virtfirewalld/virtfirewalld/service/binding"
-	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/registry"
 )
 
@@ -76,45 +75,6 @@ func (ns *networks) tell(changes []registry.Change[*managed]) {
 	if findings {
 		ns.notify(FindingsChanged{})
 	}
-}
-
-// findsOtherwise reports whether other things are found of the network than
-// before.
-func (t transition) findsOtherwise() bool {
-	var old, next []finding.Finding
-	if t.old != nil {
-		old = t.old.findings()
-	}
-	if t.next != nil {
-		next = t.next.findings()
-	}
-	return !slices.Equal(old, next)
-}
-
-func eventOf(t transition) Event {
-	switch {
-	case t.old == nil && t.next == nil:
-		return nil
-	case t.old == nil:
-		return NetworkAdded{Status: t.next.status()}
-	case t.next == nil:
-		return NetworkRemoved{Status: t.old.status()}
-	}
-	old, next := t.old.status(), t.next.status()
-	if equalStatus(old, next) {
-		return nil
-	}
-	return NetworkChanged{Old: old, New: next}
-}
-
-func equalStatus(a, b Status) bool {
-	return a.Network.Equal(b.Network) && a.Persistent == b.Persistent && a.Backend == b.Backend &&
-		a.BridgeIndex == b.BridgeIndex && a.State == b.State && a.StateCode == b.StateCode && a.StateReason == b.StateReason && a.BoundZone == b.BoundZone
-}
-
-// change is the registry's share of a transition.
-func (t transition) change() registry.Change[*managed] {
-	return registry.Change[*managed]{Old: t.old, Next: t.next}
 }
 
 // changeHost changes what the service says of itself and tells of it.

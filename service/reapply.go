@@ -2,14 +2,19 @@ package service
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
 	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
+
+// mendPause is how long a full comparison waits after a failure.
+const mendPause = 2 * time.Second
 
 // Reapply compares kernel and zones with what should be there and mends the
 // difference. repairs counts the networks that needed it.
@@ -106,4 +111,16 @@ func (rs *rules) members() []backend.Member {
 	}
 	slices.SortFunc(out, func(a, b backend.Member) int { return strings.Compare(a.Network.Name, b.Network.Name) })
 	return out
+}
+
+// compareAgain compares everything after a failure, and tries again where that
+// fails.
+func (s *Service) compareAgain(ctx context.Context) (again time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	if _, err := s.reapply(ctx, binding.Everything); err != nil {
+		s.log.complain(ctx, slog.LevelError, "mending after a failure", err)
+		return time.Now()
+	}
+	return again
 }

@@ -2,18 +2,13 @@ package service
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
-	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 	"github.com/virtfirewalld/virtfirewalld/service/binding"
-	"github.com/virtfirewalld/virtfirewalld/service/finding"
-	"github.com/virtfirewalld/virtfirewalld/service/nftables"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
@@ -170,66 +165,18 @@ func (rs *rules) inForce() {
 	rs.noteFindings()
 }
 
-// noteFindings makes findings of what is known.
-func (rs *rules) noteFindings() {
-	for _, m := range rs.networks.All() {
-		rs.networks.note(m.net.Name, fromFight, rs.repairs.findings(m)...)
-	}
+// syncTo brings what a backend holds to the rules of all networks, and returns the
+// networks whose rules were others. It is the one place where that is done.
+func (rs *rules) syncTo(ctx context.Context, b backend.Backend) (damaged []string, err error) {
+	return b.Sync(ctx, rs.members())
 }
 
-func (r *repairs) findings(m *managed) (fs []finding.Finding) {
-	name := m.net.Name
-	if !m.hasRules {
-		return nil
+// sync brings the kernel's rules to those of all networks, and has their
+// State say so where that fails. The caller holds the change lock.
+func (rs *rules) sync(ctx context.Context) (damaged []string, err error) {
+	damaged, err = rs.syncTo(ctx, rs.active)
+	if ctx.Err() == nil {
+		rs.noteForeign(err)
 	}
-	one := r.fights[name]
-	if errors.As(r.failed, new(*nftables.OwnedError)) {
-		return nil // that is said of the table
-	}
-	if r.missing[name] {
-		fs = append(fs, missingFinding(m.backend, one, r.failed))
-	} else if r.failed != nil && r.tries >= repairComplain {
-		fs = append(fs, finding.Finding{
-			ID:      finding.RulesUnreadable,
-			Summary: "the kernel's rules can't be compared with what they should be", Evidence: r.failed.Error(),
-			Remedy: "see the journal of virtfirewalld for the reason, mend it and run virtfirewallctl reapply",
-		})
-	}
-	if one.on() {
-		fs = append(fs, foughtFinding(m.backend, one))
-	}
-	return fs
-}
-
-// rulesIn names what holds a backend's rules, to people.
-func rulesIn(backend string) string {
-	if backend == choice.IPTables {
-		return "the chains LIBVIRT_* of iptables"
-	}
-	return "table inet libvirt_network"
-}
-
-func missingFinding(backend string, f fight, failed error) finding.Finding {
-	out := finding.Finding{
-		ID:      finding.RulesMissing,
-		Summary: fmt.Sprintf("the network's rules are not all in force: %s changed or removed them in %s", f.by, rulesIn(backend)),
-		Remedy:  "stop that program; virtfirewallctl reapply puts them back at once",
-	}
-	if failed != nil {
-		out.Evidence = failed.Error()
-	}
-	return out
-}
-
-func foughtFinding(backend string, f fight) finding.Finding {
-	out := finding.Finding{
-		ID:       finding.RulesFoughtOver,
-		Summary:  fmt.Sprintf("%s undoes the network's rules in %s each time they are put back", f.by, rulesIn(backend)),
-		Evidence: fmt.Sprintf("repairs are %v apart now", f.pause),
-		Remedy:   "find out what runs it and have it leave them alone",
-	}
-	if f.by.PID != 0 {
-		out.Evidence = fmt.Sprintf("last by %s, pid %d; %s", f.by, f.by.PID, out.Evidence)
-	}
-	return out
+	return damaged, err
 }

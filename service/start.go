@@ -55,7 +55,7 @@ func (ld *loader) takeOver(ctx context.Context) error {
 	ld.totals.forget(func(name string) bool { _, known := ld.networks.Get(name); return !known })
 	members := ld.rules.members()
 	ld.changes.rememberAll()
-	sync := func() error { _, err := ld.rules.backend().Sync(ctx, members); return err }
+	sync := func() error { _, err := ld.rules.syncTo(ctx, ld.rules.active); return err }
 	err = untilOwnerGone(ctx, sync)
 	if errors.As(err, new(*nftables.OwnedError)) {
 		// Who waits for the other program to end sees why in the State.

@@ -89,17 +89,6 @@ func (l *stateLog) due(now time.Time) (unsaid map[string]int, next time.Time) {
 	return unsaid, next
 }
 
-// changedState reports whether a known network is in another State than before,
-// or for another reason.
-func (t transition) changedState() bool {
-	if t.old == nil || t.next == nil {
-		return false
-	}
-	oldState, oldCode, _ := stateOf(t.old.findings())
-	state, code, _ := stateOf(t.next.findings())
-	return state != oldState || code != oldCode
-}
-
 // reportStates logs changes of State.
 func (ns *networks) reportStates(changes []registry.Change[*managed]) {
 	ns.states.mu.Lock()

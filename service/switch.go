@@ -140,7 +140,7 @@ func (rs *rules) move(ctx context.Context, name string, then func() error) error
 		return errorf(ApplyFailed, "reading the counters before moving to %s: %w", name, err)
 	}
 	undone := context.WithoutCancel(ctx)
-	if _, err := next.Sync(ctx, rs.members()); err != nil {
+	if _, err := rs.syncTo(ctx, next); err != nil {
 		return errors.Join(errorf(ApplyFailed, "putting the networks in force with %s: %w", name, err), next.RemoveAll(undone))
 	}
 	if err := old.RemoveAll(ctx); err != nil {
@@ -155,7 +155,7 @@ func (rs *rules) move(ctx context.Context, name string, then func() error) error
 }
 
 func (rs *rules) moveBack(ctx context.Context, old, next backend.Backend) error {
-	_, err := old.Sync(ctx, rs.members())
+	_, err := rs.syncTo(ctx, old)
 	rs.activate(old)
 	if err != nil {
 		return fmt.Errorf("going back to %s: %w", old.Name(), err)

@@ -3,9 +3,9 @@ package service
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/virtfirewalld/virtfirewalld/service/binding"
-	"github.com/virtfirewalld/virtfirewalld/service/registry"
 )
 
 // transactions apply changes of networks to files, zones and kernel: every change
@@ -152,71 +152,6 @@ func (tx *transactions) takeBack(undo undoStack) {
 	}
 }
 
-// askedOf returns the transition while firewalld is being asked: until it answers
-// it is not known which zone the bridge is in.
-func (t transition) askedOf(c *binding.Session) transition {
-	if !c.Asks(t.zoning()) {
-		return t
-	}
-	next := *t.next
-	next.zone.Unseen = true
-	t.next = &next
-	return t
-}
-
-// settle ends a change that succeeded: links may have changed since it was
-// held, and so may the zone where firewalld was not spoken with. A reload may
-// even have taken the network out, or back in.
-func (tx *transactions) settle(ctx context.Context, i intent, zone binding.State) {
-	t := i.transition
-	tx.lock.acquireAlways() // the change is made
-	defer tx.lock.release()
-	now, _ := tx.networks.known(t.name())
-	if t.next != nil && (now == nil || now.net.Bridge != t.next.net.Bridge) {
-		tx.binder.Postpone(t.next.iface(), "") // where it may just have been put
-	} else if now != nil && t.next != nil && now.zone == i.held {
-		next := *now
-		next.zone = zone
-		now = &next
-	}
-	tx.networks.Release(t.name())
-	if t.next = now; t.next == nil && t.old == nil {
-		return
-	}
-	tx.finish(ctx, []transition{t}, i.cause)
-	if zone.Retry {
-		tx.binder.Retry()
-	}
-}
-
-// revert puts back what a held change replaced, unless a reload has meanwhile
-// made the network something else again.
-func (tx *transactions) revert(t transition, undo undoStack) error {
-	tx.lock.acquireAlways()
-	defer tx.lock.release()
-	tx.networks.Release(t.name())
-	now, err := tx.networks.known(t.name())
-	if err != nil || !now.net.Equal(t.next.net) {
-		tx.networks.publish([]transition{{old: t.old, next: now}})
-		return nil
-	}
-	err = undo.run()
-	was := t.old
-	if was != nil && was.backend != now.backend { // all have moved to another one
-		moved := *was
-		moved.backend = now.backend
-		was = &moved
-	}
-	back := transition{old: now, next: was, stays: t.displaces, displaces: t.stays}
-	tx.networks.Put([]registry.Change[*managed]{back.change()}, nil)
-	tx.leaving.put(back)
-	tx.advertisements.ignore(context.Background(), []transition{{old: now, next: was}})
-	if again, changed := tx.relinked(t.name()); changed {
-		tx.applyLinks(context.Background(), []transition{again}, "link")
-	}
-	return err
-}
-
 // undoStack takes back what was done, last first.
 type undoStack []func() error
 
@@ -227,4 +162,66 @@ func (u undoStack) run() (err error) {
 		err = errors.Join(err, u[i]())
 	}
 	return err
+}
+
+// commit makes transitions real in the files and then in the kernel, all or
+// none; back undoes it. The caller holds the lock.
+func (tx *transactions) commit(ctx context.Context, ts []transition, files func() (func() error, error)) (back undoStack, err error) {
+	if err = tx.commitSteps(ctx, ts, files, &back); err == nil {
+		return back, nil
+	}
+	tx.takeBack(back)
+	return nil, err
+}
+
+func (tx *transactions) commitSteps(ctx context.Context, ts []transition, files func() (func() error, error), undo *undoStack) error {
+	if files != nil {
+		back, err := files()
+		if err != nil {
+			return errorf(ApplyFailed, "storing the change: %w", err)
+		}
+		undo.add(back)
+	}
+	if err := tx.recordLeaving(ts, undo); err != nil {
+		return err
+	}
+	return tx.changeRules(ctx, ts, undo)
+}
+
+// changeRules is the kernel's step.
+func (tx *transactions) changeRules(ctx context.Context, ts []transition, undo *undoStack) error {
+	change := changeOf(ts)
+	if len(change.Set)+len(change.Remove) == 0 {
+		return nil
+	}
+	if err := tx.counters.keep(ctx, ts); err != nil {
+		return errorf(ApplyFailed, "keeping the counters: %w", err)
+	}
+	undo.add(func() error {
+		tx.rememberLinks(reversed(ts))
+		return tx.rules.backend().Apply(context.WithoutCancel(ctx), changeOf(reversed(ts)))
+	})
+	tx.rememberLinks(ts)
+	if err := tx.rules.backend().Apply(ctx, change); err != nil {
+		return errorf(ApplyFailed, "changing the kernel's rules: %w", err)
+	}
+	return nil
+}
+
+func (tx *transactions) applyLinks(ctx context.Context, ts []transition, cause string) {
+	if len(ts) == 0 {
+		return
+	}
+	tx.rememberLinks(ts)
+	if c := changeOf(ts); len(c.Set)+len(c.Remove) > 0 {
+		if err := tx.counters.keep(ctx, ts); err != nil {
+			tx.log.complain(ctx, slog.LevelWarn, "counters may go back with a bridge that gives way to something else", err)
+		}
+		if err := tx.rules.backend().Apply(ctx, c); err != nil {
+			tx.log.complain(ctx, slog.LevelError, "following changed bridges in the rules", err)
+			tx.workers.comparison.trigger()
+			return
+		}
+	}
+	tx.finish(ctx, ts, cause)
 }

@@ -74,3 +74,18 @@ func alarm(at time.Time) <-chan time.Time {
 	}
 	return time.After(time.Until(at))
 }
+
+// drain takes what is there already, so that a burst is one change.
+func drain[T any](c <-chan T) (out []T) {
+	for {
+		select {
+		case v, ok := <-c:
+			if !ok {
+				return out
+			}
+			out = append(out, v)
+		default:
+			return out
+		}
+	}
+}

@@ -2,25 +2,8 @@ package service
 
 import (
 	"context"
-	"log/slog"
-	"time"
 
-	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
-)
-
-const (
-	// eventTimeout bounds what one event of the host may cost.
-	eventTimeout = 30 * time.Second
-	// dhcpPause is how long changes of bridges gather before checksum help
-	// follows them: each round runs a process, and they come in bursts.
-	dhcpPause = 50 * time.Millisecond
-	// dhcpShare keeps checksum help for many bridges, where iptables writes
-	// them all anew, to one part in so many of the time: it holds the kernel's
-	// lock on nftables, which the networks' own changes wait for.
-	dhcpShare = 10
-	// mendPause is how long a full comparison waits after a failure.
-	mendPause = 2 * time.Second
 )
 
 // linkFollower brings networks in line with the host's links.
@@ -54,33 +37,6 @@ func (lf *linkFollower) follow(ctx context.Context) {
 			lf.lock.during(ctx, func(ctx context.Context) { lf.relink(ctx, changes) })
 		}
 	}
-}
-
-// drain takes what is there already, so that a burst is one change.
-func drain[T any](c <-chan T) (out []T) {
-	for {
-		select {
-		case v, ok := <-c:
-			if !ok {
-				return out
-			}
-			out = append(out, v)
-		default:
-			return out
-		}
-	}
-}
-
-// compareAgain compares everything after a failure, and tries again where that
-// fails.
-func (s *Service) compareAgain(ctx context.Context) (again time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
-	defer cancel()
-	if _, err := s.reapply(ctx, binding.Everything); err != nil {
-		s.log.complain(ctx, slog.LevelError, "mending after a failure", err)
-		return time.Now()
-	}
-	return again
 }
 
 // relink brings networks in line with bridges that came, went or were renamed:
@@ -149,24 +105,6 @@ func (tx *transactions) relinked(name string) (transition, bool) {
 	return transition{old: m, next: again}, true
 }
 
-func (tx *transactions) applyLinks(ctx context.Context, ts []transition, cause string) {
-	if len(ts) == 0 {
-		return
-	}
-	tx.rememberLinks(ts)
-	if c := changeOf(ts); len(c.Set)+len(c.Remove) > 0 {
-		if err := tx.counters.keep(ctx, ts); err != nil {
-			tx.log.complain(ctx, slog.LevelWarn, "counters may go back with a bridge that gives way to something else", err)
-		}
-		if err := tx.rules.backend().Apply(ctx, c); err != nil {
-			tx.log.complain(ctx, slog.LevelError, "following changed bridges in the rules", err)
-			tx.workers.comparison.trigger()
-			return
-		}
-	}
-	tx.finish(ctx, ts, cause)
-}
-
 // routesChanged tries anew where forwarding had to stay off: a default route
 // that router advertisements brought may have gone. One that a guest's brought
 // goes again, and a new uplink has to forward.
@@ -184,12 +122,15 @@ func (lf *linkFollower) routesChanged(ctx context.Context) {
 	}
 }
 
-// fillChecksums keeps checksum help on the bridges that serve DHCP.
-func (s *Service) fillChecksums(ctx context.Context) (never time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
-	defer cancel()
-	if err := s.host.FillChecksums(ctx, s.dhcpBridges()); err != nil {
-		s.log.complain(ctx, slog.LevelWarn, "DHCP replies may carry bad checksums", err)
+// refreshUplinks looks which networks' bridges have a default route by now.
+func (lf *linkFollower) refreshUplinks(context.Context) {
+	for _, m := range lf.networks.All() {
+		lf.networks.edit(m.net.Name, func(m *managed) *managed {
+			next := *m
+			if next.bridge.uplink = m.bridge.index != 0 && lf.view.isUplink(m.bridge.index); next.bridge == m.bridge {
+				return m
+			}
+			return &next
+		})
 	}
-	return never
 }
