@@ -12,7 +12,7 @@ import (
 // are given by interface index.
 type Advertisements interface {
 	// Silence has the host ignore them; again reports that it was to before, and
-	// that somebody had switched them on.
+	// that another program had switched them on.
 	Silence(index int) (again bool, err error)
 	// Restore puts back what was set before.
 	Restore(index int) error
@@ -62,7 +62,7 @@ func (ad *advertiser) restore(ctx context.Context, index int) {
 }
 
 // ignoreOn has the host ignore advertisements on the bridge of one network.
-// again reports that somebody had switched them on.
+// again reports that another program had switched them on.
 func (ad *advertiser) ignoreOn(m *managed) (again bool, fs []finding.Finding) {
 	index := m.governed()
 	if index == 0 {
@@ -78,8 +78,8 @@ func (ad *advertiser) ignoreOn(m *managed) (again bool, fs []finding.Finding) {
 		Remedy:  fmt.Sprintf("`sysctl -w net/ipv6/conf/%s/accept_ra=0 net/ipv6/conf/%s/autoconf=0`, then reapply", name, name)}}
 }
 
-// ignoreAgain looks at one network's bridge, and tells where somebody had
-// switched advertisements on. The caller holds the lock.
+// ignoreAgain checks one network's bridge, and reports whether another program had
+// switched advertisements on. The caller holds the change lock.
 func (ad *advertiser) ignoreAgain(m *managed) (cause string, repaired bool) {
 	if ad.networks.Uncertain(m.net.Name) {
 		return "", false // what ends the change looks at it
@@ -91,7 +91,6 @@ func (ad *advertiser) ignoreAgain(m *managed) (cause string, repaired bool) {
 	}
 	cause = fmt.Sprintf("router advertisements had been switched on for its bridge %s", m.iface())
 	ad.networks.repaired(m.net.Name, cause)
-	ad.networks.notify(Repaired{Name: m.net.Name, Cause: cause})
 	return cause, true
 }
 

@@ -87,18 +87,18 @@ func (lv *libvirtFollower) follow(ctx context.Context) {
 // failure is how the last look ended.
 type failure struct {
 	failed bool
-	told   string // the complaint: the next look may well fail like this one
+	logged string // the complaint: the next round may well fail like this one
 }
 
 // complainOnce logs a failure that is not the first, for a moment in which others
-// change all rules passes, and that is not what was told already.
+// change all rules passes, and that was not logged already.
 func (lv *libvirtFollower) complainOnce(ctx context.Context, last failure, err error) failure {
 	if err == nil || ctx.Err() != nil {
 		return failure{}
 	}
-	if last.failed && err.Error() != last.told {
+	if last.failed && err.Error() != last.logged {
 		lv.log.Warn("what libvirt left behind may still be there", "cause", err.Error())
-		last.told = err.Error()
+		last.logged = err.Error()
 	}
 	last.failed = true
 	return last
@@ -177,7 +177,7 @@ func (lv *libvirtFollower) moveBeside(ctx context.Context, state libvirt.State, 
 	return nil
 }
 
-// note notes which networks libvirt has too, and which of its own rules
+// note records which networks libvirt has too, and which of its own rules
 // for them are not there. A libvirt that writes them again lacks them for a
 // moment: they are missed when two looks in a row do not find them.
 func (lv *libvirtFollower) note(ctx context.Context, state libvirt.State, nets []network.Network, look *libvirtLook) error {

@@ -19,7 +19,7 @@ type Chains interface {
 
 // ChainWatch is an open watch.
 type ChainWatch interface {
-	// NFT tells of changes of nf_tables, Legacy of calls of the legacy variant;
+	// NFT receives on changes of nf_tables, Legacy on calls of the legacy variant;
 	// nil for a variant that is not watched.
 	NFT() <-chan struct{}
 	Legacy() <-chan struct{}
@@ -38,7 +38,7 @@ type HostChains struct {
 }
 
 // Watch begins to watch what the variants of a backend need: nf_tables' own
-// events, and the lock of the legacy variant, whose changes nobody tells of.
+// events, and the lock of the legacy variant, which announces no changes.
 func (c HostChains) Watch(variants xtables.Variants) (ChainWatch, error) {
 	w := &hostChainWatch{started: c.Started}
 	if variants.Has(xtables.VariantNFT) {

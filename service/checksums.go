@@ -13,7 +13,7 @@ const (
 	// follows them: each round runs a process, and they come in bursts.
 	dhcpPause = 50 * time.Millisecond
 	// dhcpShare keeps checksum help for many bridges, where iptables writes
-	// them all anew, to one part in so many of the time: it holds the kernel's
+	// all of them again, to one part in so many of the time: it holds the kernel's
 	// lock on nftables, which the networks' own changes wait for.
 	dhcpShare = 10
 )

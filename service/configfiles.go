@@ -114,7 +114,7 @@ func (f ConfigFiles) Remember(c Config) error {
 	return nil
 }
 
-// StageBackend writes the service's own file anew, with the backend and all the
+// StageBackend writes a new version of the service's own file, with the backend and all the
 // rest as it is, beside the present one, which put replaces with it: whatever
 // can fail has been done by then. drop removes what was not put in place.
 func (f ConfigFiles) StageBackend(value string) (put func() error, drop func(), err error) {

@@ -35,7 +35,7 @@ func (t *Totals) Of(network string) ruleset.Counters {
 	return t.last[network]
 }
 
-// raise takes what the kernel says and gives the totals of all networks.
+// raise takes in what the kernel counted and returns the totals of all networks.
 func (t *Totals) raise(seen map[string]ruleset.Counters) map[string]ruleset.Counters {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -109,7 +109,7 @@ func (s *Service) Counters(ctx context.Context, name string) (map[string]uint64,
 	}, nil
 }
 
-// read gives the totals of all networks, not older than asked.
+// read returns the totals of all networks, at most as old as age.
 func (k *counterKeeper) read(ctx context.Context, age time.Duration) (map[string]ruleset.Counters, error) {
 	c := &k.cache
 	c.Lock()
@@ -135,7 +135,7 @@ func (k *counterKeeper) during(change func()) {
 	k.cache.value = nil
 }
 
-// restart begins a network's totals anew, as Replace means to.
+// restart resets a network's totals, as Replace means to.
 func (k *counterKeeper) restart(ctx context.Context, name string) {
 	k.cache.Lock()
 	err := k.backend().ResetCounters(ctx, name)

@@ -10,7 +10,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
-// withDevices returns the network with its forward devices looked up anew. A
+// withDevices returns the network with its forward devices looked up again. A
 // packet has its link's own name, so a rule for an alternative one would match
 // nothing.
 func (v *hostView) withDevices(m *managed) *managed {

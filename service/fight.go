@@ -113,8 +113,8 @@ func (f fights) repaired(at time.Time, by opponent, things ...string) (fought []
 }
 
 // due is when the first of some damaged things may be repaired; the zero time
-// for at once. It does not wait for the others: who fights over one network
-// does not keep another from being repaired.
+// for at once. It does not wait for the others: a fight over one network does not
+// keep another from being repaired.
 func (f fights) due(things []string) time.Time {
 	var first time.Time
 	for i, thing := range things {
@@ -141,7 +141,7 @@ func (f fights) end(now time.Time, damaged []string) (ended []string) {
 	return ended
 }
 
-// next is when a fight is over if nobody undoes the last repair; ok is false
+// next returns when a fight is over unless the last repair is undone; ok is false
 // where there is no fight, so that a service at rest needs no timer.
 func (f fights) next() (at time.Time, ok bool) {
 	for _, one := range f {

@@ -145,7 +145,7 @@ func (k *chainFollower) compare(ctx context.Context) {
 	})
 }
 
-// culprit names who may have changed the rules.
+// culprit names the programs that may have changed the rules.
 func (k *chainFollower) culprit() (opponent, string) {
 	const did = " had changed or flushed its rules"
 	if len(k.touches) == 0 && k.called {

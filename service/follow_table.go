@@ -17,7 +17,7 @@ const (
 	touchShare = 10
 )
 
-// Table tells of other programs' changes of the service's own nft table, as
+// Table reports other programs' changes of the service's own nft table, as
 // watch.Touches does.
 type Table interface {
 	Touched() <-chan struct{}
@@ -58,7 +58,7 @@ func (rs *rules) tableWorker() *worker {
 }
 
 // mendTable puts rules back in the table, and returns when to look at it again
-// without an event. Who holds the change lock calls it.
+// without an event. The caller holds the change lock.
 func (rs *rules) mendTable(ctx context.Context, touches []watch.Touch) (again time.Time) {
 	if rs.active.Name() != choice.NFTables {
 		return time.Time{}

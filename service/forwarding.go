@@ -62,7 +62,7 @@ func (fw *forwarder) switchOn(ctx context.Context, m *managed) (on []string, fs 
 	return on, []finding.Finding{f}
 }
 
-// again tries anew for a network that is in force already.
+// again tries once more for a network that is in force already.
 func (fw *forwarder) again(ctx context.Context, m *managed) (on []string) {
 	on, fs := fw.switchOn(ctx, m)
 	fw.networks.note(m.net.Name, fromForwarding, fs...)
@@ -79,8 +79,8 @@ func (v *hostView) isDevice(name string) bool {
 	return false
 }
 
-// round puts forwarding back that somebody switches off: the host's,
-// a bridge's or an uplink's.
+// round switches forwarding on again after another program switched it off: the
+// host's, a bridge's or an uplink's.
 func (fw *forwarder) round(ctx context.Context) (again time.Time) {
 	fw.lock.during(ctx, func(ctx context.Context) { again = fw.mend(ctx) })
 	return again
@@ -107,8 +107,8 @@ func (fw *forwarder) mend(ctx context.Context) (next time.Time) {
 }
 
 // off returns the settings that networks in force need on and that
-// somebody has switched off, each with those networks. What could not be on in
-// the first place is no news.
+// another program has switched off, each with those networks. What could not be on
+// in the first place is left out.
 func (fw *forwarder) off(ctx context.Context) map[string][]*managed {
 	off := map[string][]*managed{}
 	for _, m := range fw.networks.All() {
@@ -128,7 +128,7 @@ func (fw *forwarder) off(ctx context.Context) map[string][]*managed {
 	return off
 }
 
-// putBack switches on what networks need, and tells of each setting
+// putBack switches on what networks need, and reports each setting
 // once. It returns the networks that needed it, each with the reason, and the
 // settings.
 func (fw *forwarder) putBack(ctx context.Context, off map[string][]*managed) (mended map[string]string, on []string) {
@@ -152,13 +152,12 @@ func (fw *forwarder) putBack(ctx context.Context, off map[string][]*managed) (me
 	return mended, on
 }
 
-// repaired tells of one setting: a bridge's own is its network's, any
+// repaired reports one setting: a bridge's own is its network's, any
 // other the host's.
 func (fw *forwarder) repaired(needy []*managed, setting, cause string) {
 	for _, m := range needy {
 		if strings.HasSuffix(setting, "/"+m.iface()+"/forwarding") {
 			fw.networks.repaired(m.net.Name, cause)
-			fw.networks.notify(Repaired{Name: m.net.Name, Cause: cause})
 			return
 		}
 	}
@@ -166,7 +165,7 @@ func (fw *forwarder) repaired(needy []*managed, setting, cause string) {
 	fw.networks.notify(Repaired{Cause: cause})
 }
 
-// noteFights has the State of networks say that somebody keeps switching off
+// noteFights has the State of networks say that another program keeps switching off
 // what they need.
 func (fw *forwarder) noteFights() {
 	for _, m := range fw.networks.All() {

@@ -167,7 +167,7 @@ func (tx *transactions) released(ctx context.Context, iface string) (gone bool) 
 }
 
 // restoreLeaving takes over what an earlier run still owed. A bridge that a
-// network governs again owes nothing.
+// network governs again is in its zone for good.
 func (ld *loader) restoreLeaving() {
 	records, broken := ld.leavingRecords.LoadLeaving()
 	ld.networks.noteBrokenRecords(fromLeaving, broken, "see that `firewall-cmd --get-active-zones` has no bridge of a removed network, then remove the file")

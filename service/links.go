@@ -105,7 +105,7 @@ func (tx *transactions) relinked(name string) (transition, bool) {
 	return transition{old: m, next: again}, true
 }
 
-// routesChanged tries anew where forwarding had to stay off: a default route
+// routesChanged tries again where forwarding had to stay off: a default route
 // that router advertisements brought may have gone. One that a guest's brought
 // goes again, and a new uplink has to forward.
 func (lf *linkFollower) routesChanged(ctx context.Context) {

@@ -23,7 +23,7 @@ func (ns *networks) report(t transition, cause string) {
 	if t.next == nil {
 		ns.states.forget(t.name())
 	}
-	what := t.told()
+	what := t.summary()
 	if what == "" {
 		return
 	}
@@ -34,13 +34,14 @@ func (ns *networks) report(t transition, cause string) {
 	ns.log.Log(context.Background(), level, what, attrs...)
 }
 
-// repaired logs that a network needed repair.
+// repaired logs that a network needed repair, and sends clients the event.
 func (ns *networks) repaired(name, cause string) {
 	attrs := []any{"network", name, "cause", cause}
 	if m, err := ns.known(name); err == nil {
 		attrs = m.fields(cause)
 	}
 	ns.log.Info("repaired a network", append(attrs, systemd.MessageID(systemd.MessageRepaired))...)
+	ns.notify(Repaired{Name: name, Cause: cause})
 }
 
 // logger is the service's log.

@@ -32,7 +32,7 @@ func (s *Service) AddNetwork(ctx context.Context, n network.Network, o ChangeOpt
 		next.persistent = o.Persistent || s.files.Persistent(n.Name)
 		doc, err := document(n, source)
 		return intent{
-			transition: transition{old: before, next: next, zoneAsked: asksZone(n, before), anew: before != nil},
+			transition: transition{old: before, next: next, zoneAsked: asksZone(n, before), resets: before != nil},
 			cause:      "AddNetwork",
 			files:      func() (func() error, error) { return s.files.Put(n.Name, doc, o.Persistent) },
 		}, err
@@ -171,7 +171,7 @@ func (s *Service) UpdateNetwork(ctx context.Context, name string, settings map[s
 	})
 }
 
-// invalid gives an error of package network its kind.
+// invalid returns an error of package network with its kind.
 func invalid(err error) error {
 	switch {
 	case errors.Is(err, network.ErrLimit):

@@ -66,7 +66,7 @@ type Files interface {
 	Faults() []store.FileError
 	Put(name string, doc []byte, persistent bool) (undo func() error, err error)
 	Remove(name string, persistent bool) (undo func() error, err error)
-	// Persistent reports whether a persistent file speaks of the name.
+	// Persistent reports whether a persistent file defines a network of the name.
 	Persistent(name string) bool
 	// ForgetRuntimeChanges makes what Read gave the truth, but for runtime
 	// changes to persistent networks, which end.

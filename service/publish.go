@@ -8,9 +8,9 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/registry"
 )
 
-// networks are the networks and the host as they are known. Whatever changes of
-// them is told of: clients have events, the journal its lines, and zone records are
-// kept in line. Writers hold the change lock.
+// networks are the networks and the host as they are known. Whatever changes in
+// them is reported: clients receive events, the journal its lines, and zone records
+// are kept in line. Writers hold the change lock.
 type networks struct {
 	*registry.Registry[*managed, hostState]
 	notify  func(Event)
@@ -22,7 +22,7 @@ type networks struct {
 	flapping signal // changes of State have no line in the log yet
 }
 
-// known gives the network of that name or the error that there is none.
+// known returns the network of that name or the error that there is none.
 func (ns *networks) known(name string) (*managed, error) {
 	if m, ok := ns.Get(name); ok {
 		return m, nil
@@ -30,7 +30,7 @@ func (ns *networks) known(name string) (*managed, error) {
 	return nil, errorf(NetworkNotFound, "there is no network %q: `virtfirewallctl list` shows those there are", name)
 }
 
-// publish makes transitions visible and tells of them, but for networks whose
+// publish makes transitions visible and reports them, but for networks whose
 // change is not certain yet.
 func (ns *networks) publish(ts []transition) {
 	changes := make([]registry.Change[*managed], len(ts))
@@ -43,11 +43,11 @@ func (ns *networks) publish(ts []transition) {
 			ns.binder.Record(t.zoning())
 		}
 		ns.leaving.forget(ts)
-		ns.tell(certain)
+		ns.announce(certain)
 	})
 }
 
-// edit changes one network by a function from value to value, and tells of it.
+// edit changes one network by a function from value to value, and reports it.
 // Nothing is done where there is none of that name, or the function returns what
 // it was given.
 func (ns *networks) edit(name string, f func(m *managed) *managed) {
@@ -57,12 +57,12 @@ func (ns *networks) edit(name string, f func(m *managed) *managed) {
 		return t.next
 	}, func(certain []registry.Change[*managed]) {
 		ns.binder.Record(t.zoning())
-		ns.tell(certain)
+		ns.announce(certain)
 	})
 }
 
-// tell logs changes of State and tells clients of changes.
-func (ns *networks) tell(changes []registry.Change[*managed]) {
+// announce logs changes of State and sends clients their events.
+func (ns *networks) announce(changes []registry.Change[*managed]) {
 	findings := false
 	ns.reportStates(changes)
 	for _, c := range changes {
@@ -77,7 +77,7 @@ func (ns *networks) tell(changes []registry.Change[*managed]) {
 	}
 }
 
-// changeHost changes what the service says of itself and tells of it.
+// changeHost changes the properties of the service and reports it.
 func (ns *networks) changeHost(f func(*Host)) {
 	ns.EditHost(func(h hostState) hostState {
 		f(&h.Host)

@@ -39,15 +39,15 @@ func (s *Service) reapply(ctx context.Context, which binding.Scope) (repairs int
 		return 0, err
 	}
 	defer s.lock.release()
-	told := maps.Clone(mended) // the rest is told by who mends it
+	reported := maps.Clone(mended) // what mends the rest reports it
 	s.advertisements.reapply(ctx, mended)
 	s.forwarding.reapply(ctx, mended)
-	s.rules.afterRepair(ctx, told)
+	s.rules.afterRepair(ctx, reported)
 	return len(mended), nil
 }
 
-// reapplyRules compares the rules, and gives the networks that needed it, each
-// with the reason.
+// reapplyRules compares the rules, and returns the networks that needed a repair,
+// each with the reason.
 func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
 	if err := s.lock.acquire(ctx); err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (s *Service) reapplyRules(ctx context.Context) (map[string]string, error) {
 	return mended, nil
 }
 
-// afterRepair does what follows rules that came back, and tells of it.
+// afterRepair does what follows rules that came back, and reports it.
 func (rs *rules) afterRepair(ctx context.Context, mended map[string]string) {
 	var nets []network.Network
 	for _, m := range rs.networks.All() {
@@ -91,7 +91,6 @@ func (rs *rules) afterRepair(ctx context.Context, mended map[string]string) {
 	rs.workers.forwarding.trigger()
 	for name, cause := range mended {
 		rs.networks.repaired(name, cause)
-		rs.networks.notify(Repaired{Name: name, Cause: cause})
 	}
 }
 

@@ -21,8 +21,8 @@ const (
 	repairComplain = 3
 )
 
-// repairs are what is known of the rules between comparisons. Whoever holds the
-// change lock may use it.
+// repairs are what is known of the rules between comparisons. The change lock guards
+// them.
 type repairs struct {
 	fights  fights
 	missing map[string]bool // networks whose rules are known not to be in force
@@ -54,9 +54,9 @@ type rules struct {
 }
 
 // answer compares the rules after another program may have changed them, and
-// puts them back unless that program is fought with and a pause is on. Who holds
-// the change lock calls it. again is when it wants to be called next, the zero
-// time for never.
+// puts them back unless there is a fight with that program and its pause lasts. again
+// is when it wants to be called next, the zero time for never. The caller holds the
+// change lock.
 func (rs *rules) answer(ctx context.Context, by opponent, cause string) (again time.Time) {
 	defer func() { rs.noteFindings() }()
 	r := &rs.repairs
@@ -127,7 +127,7 @@ func opponentOf(touches []watch.Touch) (by opponent) {
 	return by
 }
 
-// repair puts rules back that are not as they should be, and tells of it.
+// repair puts rules back that are not as they should be, and reports it.
 func (rs *rules) repair(ctx context.Context, cause string) (damaged []string, err error) {
 	if damaged, err = rs.sync(ctx); err != nil || len(damaged) == 0 {
 		return nil, err
@@ -159,7 +159,7 @@ func (rs *rules) failedRepair(ctx context.Context, failure error, cause string) 
 }
 
 // inForce notes that all rules were compared and are in force now, by whatever
-// cause. Who holds the change lock calls it.
+// cause. The caller holds the change lock.
 func (rs *rules) inForce() {
 	rs.repairs.inForceBut(nil)
 	rs.noteFindings()

@@ -35,7 +35,7 @@ type Deps struct {
 	Settings  Settings
 	Totals    *Totals
 	Log       *slog.Logger
-	// Notify is told of every event, in order. It must not block.
+	// Notify receives every event, in order. It must not block.
 	Notify func(Event)
 
 	Advertisements Advertisements
@@ -190,7 +190,7 @@ func (s *Service) Start(ctx context.Context) error {
 	s.loops.Go(func() { s.links.follow(loop) })
 	s.loops.Go(func() {
 		s.binder.Run(loop, firewalld, s.compareZones)
-		for range firewalld { // closed when nobody watches any more
+		for range firewalld { // closed once the watch has ended
 		}
 	})
 	s.loops.Go(func() { s.rules.followChains(loop) })

@@ -66,7 +66,7 @@ func (tx *transactions) revert(t transition, undo undoStack) error {
 }
 
 // finish does what rests on the rules and cannot fail a call: forwarding is
-// switched on, the change is told, and connections that began before their
+// switched on, the change is reported, and connections that began before their
 // translation was there are forgotten soon after.
 func (tx *transactions) finish(ctx context.Context, ts []transition, cause string) {
 	var fresh []network.Network
@@ -96,7 +96,7 @@ func (tx *transactions) finish(ctx context.Context, ts []transition, cause strin
 		tx.counters.forget(gone...)
 	}
 	for _, t := range ts {
-		if t.anew {
+		if t.resets {
 			tx.counters.restart(ctx, t.name())
 		}
 	}

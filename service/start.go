@@ -58,7 +58,7 @@ func (ld *loader) takeOver(ctx context.Context) error {
 	sync := func() error { _, err := ld.rules.syncTo(ctx, ld.rules.active); return err }
 	err = untilOwnerGone(ctx, sync)
 	if errors.As(err, new(*nftables.OwnedError)) {
-		// Who waits for the other program to end sees why in the State.
+		// A user who waits for the other program to end sees why in the State.
 		ld.rules.noteForeign(err)
 		ld.log.Error("putting the networks in force", "error", err)
 		ld.workers.comparison.trigger()

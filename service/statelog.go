@@ -22,7 +22,7 @@ const (
 	togetherLines = 10
 )
 
-// stateLog is what the journal was told of changes of State.
+// stateLog is what was logged of changes of State.
 type stateLog struct {
 	mu     sync.Mutex
 	open   bool                 // false until the start has summed up

@@ -127,8 +127,8 @@ func (s *Service) SetBackend(ctx context.Context, backend string, o ChangeOption
 
 // move hands every network to a backend: its rules are there before those of
 // the one before go, so that there is no instant without. What goes with the
-// move is done last; where any of it fails all is as it was, and nobody is
-// told. The caller holds the lock.
+// move is done last; where any of it fails all is as it was, and nothing is
+// reported. The caller holds the change lock.
 func (rs *rules) move(ctx context.Context, name string, then func() error) error {
 	old := rs.active
 	if old.Name() == name {
@@ -163,7 +163,7 @@ func (rs *rules) moveBack(ctx context.Context, old, next backend.Backend) error 
 	return next.RemoveAll(ctx)
 }
 
-// moved tells of a move that was made.
+// moved reports a move that was made.
 func (rs *rules) moved(old backend.Backend) {
 	name := rs.active.Name()
 	var ts []transition

@@ -41,7 +41,7 @@ type intent struct {
 // change makes what a call intends real, all or none, in an order in which a
 // crash at any point leads to the old state or the new one at the next start: a
 // bridge leaves its zone while the files still say that it belongs there, since
-// nobody would know of it later; then come the files, then the kernel in one
+// it would not be known later; then come the files, then the kernel in one
 // transaction, then the zone that the bridge enters. So a bridge is in a zone
 // only while its rules hold, because the zones accept what only the rules keep
 // apart.
@@ -54,7 +54,7 @@ type intent struct {
 // fails, where its answer is lost. Taking back what was not done does nothing.
 //
 // zoned reports whether firewalld may have a part in the change of the network as
-// it is, nil for none: who has no business with it does not wait for it.
+// it is, nil for none: a call that firewalld has no part in does not wait for it.
 func (tx *transactions) change(ctx context.Context, name string, zoned func(*managed) bool, plan func(*binding.Session) (intent, error)) error {
 	release, err := tx.perNetwork.acquire(ctx, name)
 	if err != nil {

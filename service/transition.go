@@ -19,8 +19,8 @@ type transition struct {
 	// zoneStays says that the bridge is left in its zone, though the network goes:
 	// it is libvirt's too, which put it there.
 	zoneStays bool
-	// anew says that the network's counters begin anew.
-	anew bool
+	// resets says that the network's counters begin at zero.
+	resets bool
 	// stays is what holds for the old bridge until it has left its zone, and
 	// displaces what held for the new one until now; nil for nothing.
 	stays, displaces *managed
@@ -120,9 +120,9 @@ func equalStatus(a, b Status) bool {
 		a.BridgeIndex == b.BridgeIndex && a.State == b.State && a.StateCode == b.StateCode && a.StateReason == b.StateReason && a.BoundZone == b.BoundZone
 }
 
-// told is a change in words; "" for one that is not worth a line, or has one as
-// a change of State.
-func (t transition) told() string {
+// summary returns a change in words; "" for one that is not worth a line, or has one
+// as a change of State.
+func (t transition) summary() string {
 	switch {
 	case t.old == nil:
 		return "added a network"

@@ -13,7 +13,7 @@ import (
 const translationRest = 50 * time.Millisecond
 
 // connections has the networks whose connections may have begun before their
-// translation was there. They are looked for beside the calls: the kernel walks
+// translation was there. They are looked for in the background: the kernel walks
 // the connections of the whole machine, which takes it 20 ms where it has
 // memory for many, and looking once for several networks costs no more.
 type connections struct {
@@ -36,7 +36,7 @@ func (cs *connections) take() map[string]bool {
 }
 
 // retranslate has connections of these networks forgotten that began before
-// their translation was there, so that their next packet begins them anew.
+// their translation was there, so that their next packet begins them again.
 func (cs *connections) retranslate(nets []network.Network) {
 	if len(nets) == 0 {
 		return

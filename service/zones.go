@@ -83,8 +83,8 @@ func (s *Service) compareZones(ctx context.Context, c *binding.Session, which bi
 	s.workers.libvirt.trigger()
 }
 
-// refreshFirewalld looks at firewalld anew for the properties of the service. Of
-// one that does not answer no more is known than that it is there.
+// refreshFirewalld reads the properties of the service that are firewalld's. Of one
+// that does not answer no more is known than that it is there.
 func (s *Service) refreshFirewalld(ctx context.Context, c *binding.Session) {
 	if err := c.Err(); err != nil {
 		s.log.complain(ctx, slog.LevelWarn, "asking firewalld for its zones", err)
@@ -106,7 +106,7 @@ func (s *Service) refreshFirewalld(ctx context.Context, c *binding.Session) {
 
 // refill puts iptables rules back: firewalld flushes the tables when it starts
 // and reloads, and announces it, so that it is no opponent. A table of the
-// service's own is nobody else's to flush.
+// service's own no other program flushes by the way.
 func (rs *rules) refill(ctx context.Context) {
 	if rs.backend().Name() != choice.IPTables {
 		return

@@ -2,8 +2,8 @@
 // network by what matters to firewalld alone, a Bridge, and reaches all networks
 // through Networks.
 //
-// firewalld may take seconds for an answer, or never give one. One session with
-// it is held at a time, so that nobody undoes what another is doing; nothing here
+// firewalld may take seconds for an answer, or never answer. One session with
+// it is held at a time, so that no caller undoes what another is doing; nothing here
 // waits for firewalld while it holds a lock of the caller's.
 package binding
 

@@ -17,13 +17,13 @@ const (
 	retryLast  = time.Minute
 )
 
-// Run follows firewalld until the context ends. anew is called in a session where
+// Run follows firewalld until the context ends. compare is called in a session where
 // everything is to be compared: at the begin, and when firewalld has started,
 // ended or reloaded, which ends what other programs chose.
-func (b *Binder) Run(ctx context.Context, events <-chan zones.Event, anew func(context.Context, *Session, Scope)) {
+func (b *Binder) Run(ctx context.Context, events <-chan zones.Event, compare func(context.Context, *Session, Scope)) {
 	again := retry{b: b}
 	defer again.stop()
-	b.inSession(ctx, func(s *Session) { anew(ctx, s, Everything) })
+	b.inSession(ctx, func(s *Session) { compare(ctx, s, Everything) })
 	for {
 		again.arm(ctx)
 		select {
@@ -36,7 +36,7 @@ func (b *Binder) Run(ctx context.Context, events <-chan zones.Event, anew func(c
 			}
 			all := append([]zones.Event{e}, waiting(events)...)
 			if slices.ContainsFunc(all, func(e zones.Event) bool { return e.Kind != zones.BindingChanged }) {
-				b.inSession(ctx, func(s *Session) { anew(ctx, s, AllAnew) })
+				b.inSession(ctx, func(s *Session) { compare(ctx, s, AllAnew) })
 				again.reset()
 			} else {
 				b.follow(ctx, all)
@@ -121,7 +121,7 @@ func (b *Binder) surprising(events []zones.Event) bool {
 	})
 }
 
-// acceptMoves notes that somebody put bridges elsewhere with firewall-cmd: that
+// acceptMoves notes that another program put bridges elsewhere: that
 // is respected until the next comparison.
 func (b *Binder) acceptMoves(ctx context.Context, s *Session) {
 	bound, err := s.interfaces(ctx)

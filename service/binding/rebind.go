@@ -9,8 +9,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
-// atOnce is how many bridges are bound before others who wait for a session have
-// one: one of many interfaces took firewalld 0.1 s.
+// atOnce is how many bridges are bound before callers that wait for a session have
+// one: to bind one of many interfaces took firewalld 0.1 s.
 const atOnce = 8
 
 // Scope is which bridges a comparison looks at.

@@ -131,7 +131,7 @@ func (s *Session) Installed() zones.Installed { return s.have }
 // answers.
 func (s *Session) Stuck(iface string) bool { return s.stuck[iface] }
 
-// Look reads anew what firewalld has.
+// Look reads again what firewalld has.
 func (s *Session) Look(ctx context.Context) {
 	s.have, s.err = s.b.cfg.Zones.Installed(s.Patient(ctx))
 }
@@ -197,7 +197,7 @@ func (s *Session) moveBack(ctx context.Context, iface, zone string) error {
 	return err
 }
 
-// yield lets those have a session who wait for one, and takes the next.
+// yield lets callers that wait for a session have one, and takes the next.
 func (s *Session) yield(ctx context.Context) {
 	<-s.b.session
 	select {

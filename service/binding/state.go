@@ -30,7 +30,7 @@ func (s State) Unmoved() State {
 }
 
 // Governed reports whether the bridge's zone is the service's business. That of
-// an open network is not, as with libvirt, unless somebody named one: its bridge
+// an open network is not, as with libvirt, unless one is named: its bridge
 // stays where the administrator put it.
 func (b *Bridge) Governed() bool {
 	return b != nil && (b.Mode != network.ModeOpen || b.Zone != "" || b.State.ByHand != nil)
@@ -105,7 +105,7 @@ func (b Bridge) Recall(last *store.ZoneRecord) State {
 }
 
 // found returns the state of a bridge that is found in a zone, "" for none, by a
-// service that does not know yet who put it there.
+// service that does not know yet which program put it there.
 func (b Bridge) found(zone string, have zones.Installed) State {
 	last := b.State.Last
 	b.State = State{ByHand: b.State.ByHand, Bound: zone, Life: have.Life}
