@@ -1,9 +1,8 @@
-// Package nftables puts rules into the kernel through netlink, in one table of
-// the service's own, inet libvirt_network. A change is in force whole or not at
-// all, and counters keep their values through it. The table is made with the
-// first network and deleted with the last; in between it is changed in place,
-// because deleting and making it again loses packets and lets untranslated
-// ones out.
+// Package nftables installs rules in the kernel through netlink, in the service's
+// own table, inet libvirt_network. A change is atomic, and counters keep their
+// values through it. The table is created with the first network and deleted
+// with the last; in between it is changed in place, because deleting and
+// recreating it loses packets and lets untranslated ones out.
 package nftables
 
 import (
@@ -24,7 +23,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// Config says how a Backend works.
+// Config configures a Backend.
 type Config struct {
 	// Owned asks for a table that other processes can neither change nor
 	// flush (NFT_TABLE_F_OWNER), and that outlives this process
@@ -34,28 +33,30 @@ type Config struct {
 	// NetNS is a descriptor of the network namespace, open for as long as the
 	// backend is; 0 is the current one.
 	NetNS int
-	// StartValues are what a network's counters begin at when they are made,
-	// so that totals never go back; nil for zero. It must not call the backend.
+	// StartValues returns what a network's counters begin at when they are
+	// created, so that totals never go back; nil means zero. It must not call
+	// the backend.
 	StartValues func(network string) ruleset.Counters
-	// Log takes what an administrator may want to know; nil for silence.
+	// Log receives what an administrator may want to know; nil discards it.
 	Log *slog.Logger
 }
 
-// Backend is the table of the service. All methods may be called from any
-// goroutine; changes are made one after the other.
+// Backend manages the service's table. It is safe for concurrent use; changes
+// are made one after the other.
 type Backend struct {
 	config  Config
 	log     *slog.Logger
 	planner planner
 	reader  reader
 
-	// writing lets one change at a time through.
+	// writing serialises changes. It guards the fields from flags to
+	// closed.
 	writing  sync.Mutex
 	wire     wire
 	flags    nftables.TableFlags // of the table, repeated in each batch
 	possible nftables.TableFlags // of a new table, once probed
 	probed   bool
-	synced   bool // the table was brought in order once
+	synced   bool // the table was synchronised once
 	dirty    bool // installed may differ from the kernel
 	closed   bool
 
@@ -64,7 +65,7 @@ type Backend struct {
 	installed map[string]installed
 }
 
-// installed is one network as it was put into the kernel.
+// installed is one network as it was installed in the kernel.
 type installed struct {
 	part  ruleset.Part
 	names ruleset.Names
@@ -86,7 +87,7 @@ func Open(cfg Config) (*Backend, error) {
 	}, nil
 }
 
-// Close gives the connection up. The rules stay in force.
+// Close closes the connection. The rules stay in force.
 func (b *Backend) Close() error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
@@ -97,11 +98,11 @@ func (b *Backend) Close() error {
 	return b.wire.close()
 }
 
-// PortID is the netlink address that the backend's changes come from. A monitor
-// knows them by it, in the header of each event.
+// PortID returns the netlink address that the backend's changes come from. A
+// monitor recognises them by it, in the header of each event.
 func (b *Backend) PortID() uint32 { return b.wire.portID() }
 
-// Name is the contract's name of the backend.
+// Name returns the contract's name of the backend.
 func (*Backend) Name() string { return choice.NFTables }
 
 var errClosed = errors.New("the nftables backend is closed")
@@ -109,7 +110,7 @@ var errClosed = errors.New("the nftables backend is closed")
 // Apply makes a change in one transaction. A network whose rules are the same
 // costs nothing, and one where only elements differ (a new interface index)
 // keeps its chains. After an error nothing has changed, with one exception:
-// where the kernel's answer was lost, the next call finds out first.
+// where the kernel's answer was lost, the next call reads the table first.
 func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	return b.applyParts(ctx, ruleset.Change{Set: compile(c.Set), Remove: c.Remove})
 }
@@ -124,23 +125,23 @@ func compile(members []backend.Member) []ruleset.Part {
 	return parts
 }
 
-// applyParts is Apply for networks that are compiled. Their parts are kept and
-// must not be changed afterwards.
+// applyParts is Apply for compiled networks. It retains their parts, which must
+// not be changed afterwards.
 func (b *Backend) applyParts(ctx context.Context, change ruleset.Change) error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	if err := b.ready(ctx); err != nil {
 		return err
 	}
-	if err := b.settle(ctx); err != nil {
+	if err := b.ensureSynced(ctx); err != nil {
 		return err
 	}
 	err := b.apply(change)
 	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EBUSY) {
 		return err
 	}
-	// Something that should be there is not, or the reverse: it may be that
-	// another program has been at the table.
+	// Something that should exist does not, or the reverse: another program may
+	// have changed the table.
 	report, syncErr := b.sync(ctx, b.parts())
 	if syncErr != nil || !report.damaged() {
 		return errors.Join(err, syncErr)
@@ -161,9 +162,9 @@ func (b *Backend) ready(ctx context.Context) error {
 	return nil
 }
 
-// settle makes sure that the kernel holds what is remembered. A table that was
-// never looked at is not taken to be empty: its networks would lose their rules.
-func (b *Backend) settle(ctx context.Context) error {
+// ensureSynced makes sure that the kernel holds what is installed. A table that
+// was never read is not taken to be empty: its networks would lose their rules.
+func (b *Backend) ensureSynced(ctx context.Context) error {
 	if !b.synced {
 		o, err := b.reader.observe(ctx)
 		if err != nil {
@@ -183,7 +184,7 @@ func (b *Backend) settle(ctx context.Context) error {
 	return nil
 }
 
-// apply plans and commits a change, and then remembers it.
+// apply plans and commits a change, and then records it as installed.
 func (b *Backend) apply(change ruleset.Change) error {
 	t, set, err := b.plan(change)
 	if err != nil {
@@ -206,7 +207,7 @@ func (b *Backend) apply(change ruleset.Change) error {
 	return nil
 }
 
-// plan computes the transaction for a change, and what is installed after it.
+// plan returns the transaction for a change, and what is installed after it.
 func (b *Backend) plan(change ruleset.Change) (*transaction, []installed, error) {
 	t := &transaction{}
 	left := len(b.installed)
@@ -257,7 +258,7 @@ func (b *Backend) planPart(t *transaction, part ruleset.Part) (installed, error)
 	return installed{part, ruleset.NamesOf(part.Network)}, b.planner.converge(t, now, part)
 }
 
-// presentOf is what the kernel holds of a network that was put there.
+// presentOf returns what the kernel holds of an installed network.
 func (b *Backend) presentOf(in installed) (present, error) {
 	elements, err := b.planner.elements(in.part)
 	now := present{chains: make(map[string]bool), elements: elements, counters: make(map[string]bool)}
@@ -270,19 +271,18 @@ func (b *Backend) presentOf(in installed) (present, error) {
 	return now, err
 }
 
-// bigBatchGC is how much waste, in percent of what is in use, may pile up while
-// a big batch is encoded.
+// bigBatchGC is the GC percentage while a big batch is encoded.
 const bigBatchGC = 20
 
-// commit sends one transaction. It leaves no doubt behind: where the kernel's
-// answer was lost, the state is marked as unknown.
+// commit sends one transaction. Where the kernel's answer was lost, it marks the
+// installed state as dirty.
 func (b *Backend) commit(t *transaction) error {
 	if t.empty() {
 		return nil
 	}
 	if t.big() {
-		// A batch of a thousand networks weighs some 40 MiB, most of it waste
-		// of the encoding, and Go would keep that for minutes.
+		// A batch of a thousand networks takes some 40 MiB, most of it garbage
+		// from encoding, and Go would keep that for minutes.
 		defer debug.FreeOSMemory()
 		defer debug.SetGCPercent(debug.SetGCPercent(bigBatchGC))
 	}
@@ -297,7 +297,7 @@ func (b *Backend) table() nftables.Table {
 	return nftables.Table{Family: nftables.TableFamilyINet, Name: ruleset.TableName, Flags: b.flags}
 }
 
-// parts are all parts that should be in the kernel.
+// parts returns the parts of all installed networks.
 func (b *Backend) parts() []ruleset.Part {
 	out := make([]ruleset.Part, 0, len(b.installed))
 	for _, in := range b.installed {

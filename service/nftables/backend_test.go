@@ -50,7 +50,7 @@ func moved(n int) ruleset.Part {
 	return p
 }
 
-// sorted is a listing without what depends on history, the order of networks.
+// sorted returns a listing without what depends on history, the order of networks.
 func sorted(listed string) string {
 	_, body, _ := strings.Cut(plain(listed), "\n")
 	blocks := strings.Split(body, "\n\t}\n")
@@ -66,7 +66,7 @@ func sorted(listed string) string {
 	return strings.Join(blocks, "\n")
 }
 
-// fresh is how the table of these parts looks when it is made at once.
+// fresh returns the listing of a new table of these parts.
 func fresh(t *testing.T, parts ...ruleset.Part) string {
 	t.Helper()
 	ns := newNamespace(t)
@@ -81,7 +81,7 @@ func expectTable(t *testing.T, ns int, parts ...ruleset.Part) {
 	}
 }
 
-// generation is the number of the last change in the network namespace.
+// generation returns the number of the last change in the network namespace.
 func generation(t *testing.T, b *Backend) (id uint32) {
 	t.Helper()
 	err := b.reader.read(t.Context(), func(c *nfnl.Conn) error {
@@ -185,7 +185,7 @@ func TestWhatIsTheSameCostsNothing(t *testing.T) {
 	}
 }
 
-// ruleHandles are the kernel's numbers of one chain's rules.
+// ruleHandles returns the kernel's handles of one chain's rules.
 func ruleHandles(t *testing.T, ns int) string {
 	t.Helper()
 	listed := run(t, ns, "nft", "-a", "list", "chain", "inet", ruleset.TableName, "net_n1_from")

@@ -74,8 +74,8 @@ func benchmarkChange(b *testing.B, others int, names, counters bool) {
 	}
 }
 
-// BenchmarkSync times the first build of many networks, a look that finds them
-// in order, and a swap of all in one transaction.
+// BenchmarkSync times the first build of many networks, a Sync that finds nothing
+// to repair, and a swap of all in one transaction.
 func BenchmarkSync(b *testing.B) {
 	for _, n := range []int{100, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -13,7 +13,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// Counters reads the totals of all networks at once: the kernel takes as long
+// Counters returns the totals of all networks at once: the kernel takes as long
 // for one as for all. Networks without counters are not in the result.
 func (b *Backend) Counters(ctx context.Context) (map[string]ruleset.Counters, error) {
 	owners := b.counterOwners()
@@ -85,8 +85,8 @@ func (b *Backend) ResetCounters(ctx context.Context, network string) error {
 	return nil
 }
 
-// resetMessages ask for each counter's value and set it back: the kernel has no
-// transaction for that. They go through the wire, as only an owner may do it.
+// resetMessages returns requests that read and reset each counter: the kernel has
+// no transaction for that. They go through the wire, as only an owner may do it.
 func resetMessages(counters []string) ([]netlink.Message, error) {
 	var out []netlink.Message
 	for _, name := range counters {

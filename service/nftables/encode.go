@@ -36,8 +36,8 @@ const (
 	objectCounter = unix.NFT_OBJECT_COUNTER
 )
 
-// encoder collects the expressions of one rule and remembers what its matches
-// have made sure of.
+// encoder collects the expressions of one rule, and what its matches have
+// already established.
 type encoder struct {
 	exprs    []expr.Any
 	family   byte // NFPROTO_IPV4 or _IPV6 once matched
@@ -45,7 +45,7 @@ type encoder struct {
 	err      error
 }
 
-// encodeRule gives a rule's expressions, the same that nft would send, so that
+// encodeRule returns a rule's expressions, the same that nft would send, so that
 // nft lists them as the rule's text.
 func encodeRule(r ruleset.Rule) ([]expr.Any, error) {
 	e := &encoder{exprs: make([]expr.Any, 0, 8)}
@@ -107,7 +107,7 @@ func (e *encoder) compareMeta(key expr.MetaKey, value []byte) {
 }
 
 // matchFamily makes sure that an IP header of the family follows. It does so
-// once for each rule: nft leaves the match out of the listing before addresses.
+// once per rule: nft leaves the match out of the listing before addresses.
 func (e *encoder) matchFamily(v6 bool) {
 	want := byte(unix.NFPROTO_IPV4)
 	if v6 {
@@ -175,8 +175,8 @@ func (e *encoder) matchState(states uint32) {
 	e.add(&expr.Cmp{Op: expr.CmpOpNeq, Register: register1, Data: make([]byte, 4)})
 }
 
-// matchBridges looks the pair of interfaces up: input and output, or the output
-// twice, which finds it where it is any network's bridge.
+// matchBridges looks up a pair of interfaces: input and output, or the output
+// twice, which is found if it is any network's bridge.
 func (e *encoder) matchBridges(set string, same bool) {
 	in, out, second := expr.MetaKeyIIF, expr.MetaKeyOIF, uint32(secondOfConcat4)
 	switch set {

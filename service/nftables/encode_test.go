@@ -86,8 +86,8 @@ func everyDispatch() []ruleset.Rule {
 	}
 }
 
-// TestEveryRuleIsListedAsPrinted closes the loop: what the printer says of a
-// rule is what the real nft says of what the encoder made of it.
+// TestEveryRuleIsListedAsPrinted compares the text that the service prints of a
+// rule with what nft lists of its encoding.
 func TestEveryRuleIsListedAsPrinted(t *testing.T) {
 	ns := newNamespace(t)
 	b := open(t, ns)
@@ -109,7 +109,7 @@ func TestEveryRuleIsListedAsPrinted(t *testing.T) {
 	}
 }
 
-// chainLines are the rules of a chain as nft listed them.
+// chainLines returns the rules of a chain as nft listed them.
 func chainLines(listed, chain string) []string {
 	_, rest, _ := strings.Cut(listed, "\tchain "+chain+" {\n")
 	body, _, _ := strings.Cut(rest, "\t}\n")
@@ -155,7 +155,7 @@ func TestCompiledNetworksAreListedAsPrinted(t *testing.T) {
 	}
 }
 
-// plain takes out of a listing that the table is owned.
+// plain returns a listing without the remark that the table is owned.
 func plain(listed string) string {
 	head, rest, _ := strings.Cut(listed, "\n")
 	if after, ok := strings.CutPrefix(rest, "\tflags "); ok {
@@ -192,7 +192,7 @@ func TestEncodingRefusesWhatTheKernelWouldMisread(t *testing.T) {
 	}
 }
 
-// recorder is a wire that keeps what it is given.
+// recorder is a wire that records the messages.
 type recorder struct{ messages []netlink.Message }
 
 func (r *recorder) portID() uint32 { return 1 }
@@ -202,8 +202,8 @@ func (r *recorder) exchange(messages []netlink.Message) error {
 	return nil
 }
 
-// TestMasqueradeSaysThatPortsAreGiven looks at what is sent, since a listing
-// looks the same with and without the flag.
+// TestMasqueradeSaysThatPortsAreGiven checks what is sent, since a listing is the
+// same with and without the flag.
 func TestMasqueradeSaysThatPortsAreGiven(t *testing.T) {
 	tests := map[string]struct {
 		rule ruleset.Rule

@@ -11,7 +11,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
-// message is one netlink message with native header fields.
+// message returns one netlink message with native header fields.
 func message(typ, flags uint16, sequence uint32, body []byte) []byte {
 	out := binary.NativeEndian.AppendUint32(nil, uint32(unix.NLMSG_HDRLEN+len(body)))
 	out = binary.NativeEndian.AppendUint16(out, typ)
@@ -29,7 +29,7 @@ func attributeBytes(typ uint16, data []byte) []byte {
 	return append(out, make([]byte, align(len(out))-len(out))...)
 }
 
-// refusalOf is a kernel's answer to message number sequence.
+// refusalOf returns a kernel's answer to message number sequence.
 func refusalOf(sequence uint32, errno unix.Errno, capped bool, attributes ...byte) []byte {
 	flags := uint16(netlink.AcknowledgeTLVs)
 	request := message(0xa06, 0, sequence, []byte{1, 2, 3, 4})
@@ -89,7 +89,7 @@ func FuzzObserved(f *testing.F) {
 	f.Add(attributeBytes(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, attributeBytes(1, attributeBytes(unix.NFTA_SET_ELEM_KEY, nil))))
 	f.Add([]byte{255, 255, 0, 0})
 	f.Fuzz(func(t *testing.T, body []byte) {
-		o := &observed{chains: map[string]*observedChain{}, sets: map[string]observedSet{}, elements: map[place]content{}}
+		o := &observed{chains: map[string]*observedChain{}, sets: map[string]observedSet{}, elements: map[elementKey]content{}}
 		o.table(body)
 		o.chain(body)
 		o.rule(body)

@@ -12,8 +12,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// TestAnyHistoryEndsInTheSameTable lets changes, foreign hands, restarts and
-// lost answers follow each other in any order.
+// TestAnyHistoryEndsInTheSameTable mixes changes, damage by other programs,
+// restarts and lost answers in any order.
 func TestAnyHistoryEndsInTheSameTable(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		ns := newNamespace(t)

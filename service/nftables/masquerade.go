@@ -27,7 +27,7 @@ func specifyMasqueradePorts(m netlink.Message) ([]byte, error) {
 	return append(m.Data[:nfnl.HeaderLen:nfnl.HeaderLen], body...), nil
 }
 
-// specifyPorts adds the flags to one expression, if it is that one.
+// specifyPorts adds the flag to an expression if it is a masquerade.
 func specifyPorts(expression []byte) ([]byte, error) {
 	if nfnl.Attributes(expression).Text(unix.NFTA_EXPR_NAME) != "masq" {
 		return expression, nil
@@ -45,8 +45,7 @@ func specifyPorts(expression []byte) ([]byte, error) {
 	})
 }
 
-// rewrite puts attributes together again with change applied to the data of
-// each one of the type.
+// rewrite returns attributes with change applied to the data of each of the type.
 func rewrite(data []byte, typ uint16, change func([]byte) ([]byte, error)) ([]byte, error) {
 	attrs, err := netlink.UnmarshalAttributes(data)
 	if err != nil {

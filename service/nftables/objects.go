@@ -24,12 +24,12 @@ const (
 	// fingerprintType is the type of our own triple in a rule's user data.
 	// nft skips types that it does not know, and drops them when it edits.
 	fingerprintType userdata.Type = 0xf1
-	// encoding is changed whenever the same rule gives other expressions, so
-	// that a newer version of the service replaces rules of an older one.
+	// encoding must be changed whenever the same rule yields other expressions,
+	// so that a newer version of the service replaces rules of an older one.
 	encoding = "1"
 )
 
-// fingerprint sums up a rule as it stands in the kernel.
+// fingerprint returns a hash of a rule and of the version of its encoding.
 func fingerprint(r ruleset.Rule) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(encoding))
@@ -37,8 +37,8 @@ func fingerprint(r ruleset.Rule) uint64 {
 	return h.Sum64()
 }
 
-// ruleData is what is kept beside a rule: the comment for nft, then the
-// fingerprint for us.
+// ruleData returns a rule's user data: the comment for nft, then the fingerprint
+// for the service.
 func ruleData(r ruleset.Rule) []byte {
 	var out []byte
 	if r.Comment != "" {
@@ -47,8 +47,8 @@ func ruleData(r ruleset.Rule) []byte {
 	return userdata.Append(out, fingerprintType, binary.BigEndian.AppendUint64(nil, fingerprint(r)))
 }
 
-// fingerprintOf is the fingerprint in a rule's user data; ok is false for rules
-// that are not ours, or not any more.
+// fingerprintOf returns the fingerprint in a rule's user data; ok is false for
+// rules that are not the service's, or no longer.
 func fingerprintOf(data []byte) (sum uint64, ok bool) {
 	for typ, value := range userData(data) {
 		if typ == byte(fingerprintType) && len(value) == 8 {
@@ -58,7 +58,7 @@ func fingerprintOf(data []byte) (sum uint64, ok bool) {
 	return 0, false
 }
 
-// commentOf is the comment in a rule's or an element's user data.
+// commentOf returns the comment in a rule's or an element's user data.
 func commentOf(data []byte) string {
 	for typ, value := range userData(data) {
 		if typ == byte(userdata.TypeComment) {
@@ -68,8 +68,8 @@ func commentOf(data []byte) string {
 	return ""
 }
 
-// userData walks the type, length, value triples that nft keeps beside rules
-// and elements. They may be anybody's, so lengths are not believed.
+// userData yields the type, length, value triples in the user data of rules and
+// elements. Any program may have written them, so lengths are checked.
 func userData(data []byte) iter.Seq2[byte, []byte] {
 	return func(yield func(byte, []byte) bool) {
 		for len(data) >= 2 && 2+int(data[1]) <= len(data) {
@@ -84,7 +84,8 @@ func userData(data []byte) iter.Seq2[byte, []byte] {
 
 func cut(comment string) string { return comment[:min(len(comment), maxComment)] }
 
-// digest sums up a chain: its rules' fingerprints in their order.
+// digest is a hash of hashes that depends on their order: of a chain's rules, or
+// of a rule's expressions.
 type digest uint64
 
 func (d digest) add(sum uint64) digest {
@@ -92,19 +93,19 @@ func (d digest) add(sum uint64) digest {
 	return (d ^ digest(sum)) * prime
 }
 
-// place is where an element stands: a key in a set, of which there is one.
-type place struct{ set, key string }
+// elementKey identifies an element: a key is unique in its set.
+type elementKey struct{ set, key string }
 
-// content is what an element says beside its key.
+// content is what an element holds beside its key.
 type content struct{ target, comment string }
 
 // element is one element as the kernel holds it.
 type element struct {
-	place
+	elementKey
 	content
 }
 
-// String names the element by its key and verdict.
+// String returns the element's key and verdict.
 func (e element) String() string {
 	var fields []string
 	key := []byte(e.key)
@@ -126,7 +127,7 @@ func (e element) String() string {
 }
 
 // keyOf encodes an element's key for a set: native byte order for indexes, 16
-// bytes for names, and the same again for each further field.
+// bytes for names, repeated for each further field.
 func keyOf(s ruleset.Set, e ruleset.Element) (string, error) {
 	var field []byte
 	for i, k := range s.Key {
@@ -153,7 +154,7 @@ func encodeElement(e element) nftables.SetElement {
 	return out
 }
 
-// setType is what the kernel calls a set's kind.
+// setType returns the kernel's type of a set's keys.
 func setType(s ruleset.Set) (nftables.SetDatatype, error) {
 	types := make([]nftables.SetDatatype, len(s.Key))
 	for i, k := range s.Key {
@@ -169,9 +170,9 @@ func setType(s ruleset.Set) (nftables.SetDatatype, error) {
 	return nftables.ConcatSetType(types...)
 }
 
-// encodeSet gives a set for the library. Sets are named and never constant:
-// only then does nft print names (key byte order), and the size is what keeps
-// the kernel's hash table from growing under traffic.
+// encodeSet returns a set for the library. Sets are named and never constant:
+// only then does nft print names (key byte order), and the size keeps the
+// kernel's hash table from growing under traffic.
 func encodeSet(t *nftables.Table, s ruleset.Set) (*nftables.Set, error) {
 	typ, err := setType(s)
 	if err != nil {

@@ -19,12 +19,13 @@ const tableOwner = 7
 type observed struct {
 	exists   bool
 	flags    uint32
-	owner    uint32 // netlink port, 0 for nobody
+	owner    uint32 // netlink port, 0 for none
 	chains   map[string]*observedChain
 	sets     map[string]observedSet
-	elements map[place]content
+	elements map[elementKey]content
 	counters map[string]counter
-	loose    bool
+	// userDataOnly is the reader's.
+	userDataOnly bool
 
 	// What the service never makes.
 	objects    []object
@@ -39,7 +40,7 @@ type object struct {
 }
 
 type observedChain struct {
-	rules    digest // of what they say they are and of what they do
+	rules    digest // of their fingerprints and their expressions
 	foreign  bool   // holds a rule that the service did not make
 	base     bool
 	typ      string
@@ -58,8 +59,8 @@ func (r reader) observe(ctx context.Context) (*observed, error) {
 	err := r.read(ctx, func(c *nfnl.Conn) error {
 		o = &observed{
 			chains: make(map[string]*observedChain), sets: make(map[string]observedSet),
-			elements: make(map[place]content), counters: make(map[string]counter),
-			loose: r.loose,
+			elements: make(map[elementKey]content), counters: make(map[string]counter),
+			userDataOnly: r.userDataOnly,
 		}
 		return o.fill(c)
 	})
@@ -77,7 +78,7 @@ func (o *observed) fill(conn *nfnl.Conn) error {
 	if err != nil {
 		return err
 	}
-	// The kernel gives chains of all tables of the family.
+	// The kernel lists chains of all tables of the family.
 	if err := conn.Dump(unix.NFT_MSG_GETCHAIN, unix.NFPROTO_INET, nil, o.chain); err != nil {
 		return err
 	}
@@ -102,25 +103,25 @@ func (o *observed) fill(conn *nfnl.Conn) error {
 	return conn.Dump(unix.NFT_MSG_GETOBJ, unix.NFPROTO_INET, inTable, o.object)
 }
 
-// asleep reports whether the table is there and dormant: none of its chains is
-// asked then.
-func (o *observed) asleep() bool { return o.exists && o.flags&unix.NFT_TABLE_F_DORMANT != 0 }
+// dormant reports whether the table exists and is dormant: the kernel then skips
+// all of its chains.
+func (o *observed) dormant() bool { return o.exists && o.flags&unix.NFT_TABLE_F_DORMANT != 0 }
 
-// judged reports whether a base chain that is not the service's, which every
-// network's packets meet, is in the table.
-func (o *observed) judged(base ruleset.Skeleton) bool {
-	strangers := 0
+// hasExtraBaseChain reports whether the table has a base chain that is not the
+// service's: every network's packets pass through it.
+func (o *observed) hasExtraBaseChain(base ruleset.Skeleton) bool {
+	extra := 0
 	for _, c := range o.chains {
 		if c.base {
-			strangers++
+			extra++
 		}
 	}
 	for _, c := range base.Chains {
 		if have := o.chains[c.Name]; have != nil && have.base {
-			strangers--
+			extra--
 		}
 	}
-	return strangers > 0
+	return extra > 0
 }
 
 func (o *observed) table(body nfnl.Attributes) {
@@ -149,7 +150,7 @@ func (o *observed) rule(body nfnl.Attributes) {
 	sum, ok := fingerprintOf(body.Get(unix.NFTA_RULE_USERDATA))
 	c.foreign = c.foreign || !ok
 	c.rules = c.rules.add(sum)
-	if !o.loose {
+	if !o.userDataOnly {
 		c.rules = c.rules.add(sumOfExpressions(body.Get(unix.NFTA_RULE_EXPRESSIONS)))
 	}
 }
@@ -172,7 +173,7 @@ func (o *observed) flowtable(body nfnl.Attributes) {
 	}
 }
 
-// set notes named sets; anonymous ones go with their rules.
+// set records named sets; anonymous ones belong to their rules.
 func (o *observed) set(body nfnl.Attributes) {
 	s := observedSet{
 		flags: body.Uint32(unix.NFTA_SET_FLAGS), keyType: body.Uint32(unix.NFTA_SET_KEY_TYPE),
@@ -190,16 +191,16 @@ func (o *observed) elementsOf(set string, body nfnl.Attributes) {
 			o.catchall = true
 			continue
 		}
-		o.elements[place{set, e.key}] = e.content
+		o.elements[elementKey{set, e.key}] = e.content
 	}
 }
 
-// parseElement reads an element. A verdict that is no goto, and what the
-// service's own elements never have (a time-out, expressions of their own), is
-// named in a way that no chain is.
+// parseElement reads an element. A verdict other than goto, and attributes that
+// the service's own elements never have (a time-out, expressions of their own),
+// become a target that cannot be a chain's name.
 func parseElement(item []byte) element {
 	var e element
-	odd := ""
+	unexpected := ""
 	for typ, value := range nfnl.All(item) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
@@ -213,11 +214,11 @@ func parseElement(item []byte) element {
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.comment = commentOf(value)
 		default:
-			if !zero(value) {
-				odd = fmt.Sprintf("%s with attribute %d ", odd, typ)
+			if !allZero(value) {
+				unexpected = fmt.Sprintf("%s with attribute %d ", unexpected, typ)
 			}
 		}
 	}
-	e.target += odd
+	e.target += unexpected
 	return e
 }

@@ -38,7 +38,7 @@ func newRouter(t *testing.T) *router {
 	return r
 }
 
-// compile gives the network's rules, for the bridge by name alone or by index.
+// compile returns the network's rules, for the bridge by name alone or by index.
 func (r *router) compile(t *testing.T, index int) ruleset.Part {
 	t.Helper()
 	p, ok := ruleset.Compile(r.network, index)

@@ -7,21 +7,22 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// present is what the kernel holds of one network. Of chains it says which are
-// there, and whether as they should be.
+// present is what the kernel holds of one network.
 type present struct {
-	chains   map[string]bool
+	chains   map[string]bool // those that exist; true if their rules are right
 	elements []element
 	counters map[string]bool
 }
 
-// planner computes transactions. It talks to nobody.
+// planner computes transactions. It does no I/O.
 type planner struct {
 	base  ruleset.Skeleton
 	sets  map[string]ruleset.Set
 	start func(network string) ruleset.Counters
 	sums  sums
-	loose bool // the kernel does not give expressions back as they were sent
+	// userDataOnly: rules are compared by their user data alone, since this
+	// kernel does not return expressions as they were sent.
+	userDataOnly bool
 }
 
 func newPlanner(start func(string) ruleset.Counters) planner {
@@ -32,19 +33,19 @@ func newPlanner(start func(string) ruleset.Counters) planner {
 	return p
 }
 
-// skeleton adds what all networks hang on.
+// skeleton adds the sets and chains that all networks share.
 func (p planner) skeleton(t *transaction) {
 	t.sets = append(t.sets, p.base.Sets...)
 	t.chains = append(t.chains, p.base.Chains...)
 }
 
-// converge adds what brings a network from what the kernel holds to the part.
+// converge adds the steps that turn what the kernel holds into the part.
 //
-// Chains that differ are emptied and filled again under their names. A packet
-// is judged by the rules of the generation in which it entered a base chain,
-// but looks elements up in that of the moment: had elements led to chains that
-// are new in the same batch, a packet that the commit overtakes would have found
-// those empty, and passed (1 of 4,000 new flows left untranslated in 3,000 swaps).
+// Chains that differ are flushed and refilled under their names. The kernel
+// evaluates a packet with the rules of the generation in which it entered a base
+// chain, but looks elements up in the current one: if elements led to chains that
+// are new in the same batch, a packet that the commit overtakes would find those
+// empty, and pass (1 of 4,000 new flows left untranslated in 3,000 swaps).
 func (p planner) converge(t *transaction, now present, part ruleset.Part) error {
 	elements, err := p.elements(part)
 	if err != nil {
@@ -69,7 +70,7 @@ func (p planner) converge(t *transaction, now present, part ruleset.Part) error 
 	return nil
 }
 
-// remove adds what takes a network out.
+// remove adds the steps that delete a network.
 func (p planner) remove(t *transaction, now present) {
 	t.delElements = append(t.delElements, now.elements...)
 	for name := range now.chains {
@@ -83,29 +84,29 @@ func (p planner) remove(t *transaction, now present) {
 // swapElements changes a verdict by deleting the element and adding it again
 // in the same batch: the kernel has no other way.
 func swapElements(t *transaction, have, want []element) {
-	now := make(map[place]content, len(have))
+	now := make(map[elementKey]content, len(have))
 	for _, e := range have {
-		now[e.place] = e.content
+		now[e.elementKey] = e.content
 	}
 	for _, e := range want {
-		old, ok := now[e.place]
-		delete(now, e.place)
+		old, ok := now[e.elementKey]
+		delete(now, e.elementKey)
 		if ok && old == e.content {
 			continue
 		}
 		if ok {
-			t.delElements = append(t.delElements, element{e.place, old})
+			t.delElements = append(t.delElements, element{e.elementKey, old})
 		}
 		t.addElements = append(t.addElements, e)
 	}
 	for _, e := range have {
-		if _, left := now[e.place]; left {
+		if _, left := now[e.elementKey]; left {
 			t.delElements = append(t.delElements, e)
 		}
 	}
 }
 
-// swapCounters leaves those alone that stay, with their values.
+// swapCounters adds and deletes counters; those that stay keep their values.
 func (p planner) swapCounters(t *transaction, have map[string]bool, part ruleset.Part) {
 	for _, name := range part.Counters {
 		if !have[name] {
@@ -138,7 +139,7 @@ func (p planner) newCounter(network, name string) counter {
 	return c
 }
 
-// elements are a part's elements as the kernel holds them.
+// elements returns a part's elements as the kernel holds them.
 func (p planner) elements(part ruleset.Part) ([]element, error) {
 	out := make([]element, 0, len(part.Elements))
 	for _, e := range part.Elements {
@@ -153,7 +154,7 @@ func (p planner) elements(part ruleset.Part) ([]element, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, element{place{e.Set, key}, content{e.Goto, cut(e.Comment)}})
+		out = append(out, element{elementKey{e.Set, key}, content{e.Goto, cut(e.Comment)}})
 	}
 	return out, nil
 }

@@ -15,10 +15,10 @@ import (
 )
 
 // owned are the flags of a protected table that outlives its owner. Only both
-// together are of use: with the first alone the rules would go with us.
+// together are useful: with the first alone the rules would end with the process.
 const owned = nftables.TableFlagOwner | nftables.TableFlagPersist
 
-// scratch is a table of this connection alone.
+// scratch returns a table whose name only this connection uses.
 func (b *Backend) scratch(flags nftables.TableFlags) nftables.Table {
 	return nftables.Table{
 		Family: nftables.TableFamilyINet, Flags: flags,
@@ -26,9 +26,9 @@ func (b *Backend) scratch(flags nftables.TableFlags) nftables.Table {
 	}
 }
 
-// Probe finds out by doing whether the kernel can hold the rules: a scratch
-// table with all expressions in use is made and deleted again. A kernel without
-// the module for an expression says ENOENT, as for a missing table.
+// Probe tests whether the kernel can hold the rules: it creates and deletes a
+// scratch table with all expressions in use. A kernel without the module for an
+// expression answers ENOENT, as for a missing table.
 func (b *Backend) Probe(ctx context.Context) error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
@@ -42,7 +42,7 @@ func (b *Backend) Probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A table with an owner and nothing else vanishes should we die now.
+	// A table with only the owner flag vanishes if the process dies now.
 	tab := b.scratch(b.possible & nftables.TableFlagOwner)
 	err = transact(b.wire, func(c *nftables.Conn) error { return t.queue(c, tab) })
 	if err != nil && !errors.Is(err, errUnknown) {
@@ -55,8 +55,8 @@ func (b *Backend) Probe(ctx context.Context) error {
 	return errors.Join(err, transact(b.wire, func(c *nftables.Conn) error { return drop.queue(c, tab) }))
 }
 
-// probeReading finds out whether the kernel gives the expressions of rules back
-// as they were sent. Where it does not, rules are known by their user data alone.
+// probeReading tests whether the kernel returns the expressions of rules as they
+// were sent. If it does not, rules are compared by their user data alone.
 func (b *Backend) probeReading(ctx context.Context, table string, chains []ruleset.Chain) error {
 	got := make(map[string]digest)
 	err := b.reader.read(ctx, func(c *nfnl.Conn) error {
@@ -76,16 +76,16 @@ func (b *Backend) probeReading(ctx context.Context, table string, chains []rules
 		if err != nil {
 			return err
 		}
-		if want != got[c.Name] && !b.reader.loose {
-			b.planner.loose, b.reader.loose = true, true
+		if want != got[c.Name] && !b.reader.userDataOnly {
+			b.planner.userDataOnly, b.reader.userDataOnly = true, true
 			b.log.Warn("This kernel gives rules back otherwise than they were sent: one that another program replaces under the service's mark is not noticed.", "chain", c.Name)
 		}
 	}
 	return nil
 }
 
-// checkRelease refuses kernels that show postrouting chains no input interface:
-// they take the rules and never translate. That cannot be probed without
+// checkRelease refuses kernels whose postrouting chains see no input interface:
+// they accept the rules and never translate. That cannot be probed without
 // packets (Linux 5.7, commit 28f715b9e6c5).
 func checkRelease() error {
 	var u unix.Utsname
@@ -103,7 +103,7 @@ func checkRelease() error {
 	return nil
 }
 
-// probeFlags finds out whether a table can be owned and persistent.
+// probeFlags tests whether a table can be owned and persistent.
 func (b *Backend) probeFlags() error {
 	if !b.config.Owned {
 		b.probed = true
@@ -127,8 +127,8 @@ func (b *Backend) probeFlags() error {
 	return nil
 }
 
-// chooseFlags decides what to say of a table in each batch. What it was made
-// with cannot be changed except that an orphan may be owned again.
+// chooseFlags sets the table flags of each batch. A table's flags cannot be
+// changed, except that an orphan may be owned again.
 func (b *Backend) chooseFlags(o *observed) {
 	persistent := o.flags & uint32(nftables.TableFlagPersist)
 	switch {
@@ -144,7 +144,7 @@ func (b *Backend) chooseFlags(o *observed) {
 	}
 }
 
-// probeTransaction is the skeleton with one network that uses everything.
+// probeTransaction returns the skeleton with one network that uses everything.
 func (b *Backend) probeTransaction() (*transaction, error) {
 	t := &transaction{}
 	b.planner.skeleton(t)

@@ -19,19 +19,19 @@ const (
 	readPause    = 2 * time.Millisecond
 )
 
-// errChanging says that the ruleset changed while it was read.
+// errChanging means that the ruleset changed during every attempt to read it.
 var errChanging = errors.New("the ruleset keeps changing while it is read")
 
-// reader reads the table on connections of its own: reading asks for no
-// ownership, so counters can be read during a change. Each connection serves
-// once. An answer that was not read to its end cannot be taken for the next.
+// reader reads the table on connections of its own: reading needs no ownership,
+// so counters can be read during a change. Each connection is used once, so that
+// the rest of an answer cannot be taken for the next.
 type reader struct {
-	netNS int
-	loose bool // as the planner's
+	netNS        int
+	userDataOnly bool // see planner
 }
 
-// read runs do until nothing has changed during a dump: the kernel then says
-// that it may have left something out. Any program's change will do.
+// read retries do until nothing changes during its dumps: after a change, by any
+// program, the kernel reports that a dump may lack something.
 func (r reader) read(ctx context.Context, do func(*nfnl.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, nfnl.Timeout)
 	defer cancel()

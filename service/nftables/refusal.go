@@ -14,11 +14,11 @@ import (
 type answer struct {
 	sequence uint32
 	errno    unix.Errno
-	text     string // the kernel's own words, mostly none
+	text     string // the kernel's message, mostly none
 	offset   int    // of the attribute at fault in the message, 0 for none
 }
 
-// parseAnswers takes the confirmations and refusals out of one datagram.
+// parseAnswers returns the confirmations and refusals in one datagram.
 func parseAnswers(data []byte) []answer {
 	var out []answer
 	for len(data) >= unix.NLMSG_HDRLEN {
@@ -61,14 +61,14 @@ func parseAnswer(data []byte) answer {
 	return a
 }
 
-// refusal names the object that the kernel did not take, and why.
+// refusal returns an error that names the object that the kernel refused, and why.
 func refusal(sent []netlink.Message, a answer) error {
-	what := "the transaction"
+	subject := "the transaction"
 	for _, m := range sent {
 		if m.Header.Sequence == a.sequence {
-			what = describe(m)
+			subject = describe(m)
 			if detail := describeFault(m, a.offset); detail != "" {
-				what += ", " + detail
+				subject += ", " + detail
 			}
 			break
 		}
@@ -80,11 +80,11 @@ func refusal(sent []netlink.Message, a answer) error {
 	if a.errno == unix.EPERM {
 		hint += ": the table belongs to another process, or CAP_NET_ADMIN is missing"
 	}
-	return fmt.Errorf("the kernel refused %s: %w%s", what, a.errno, hint)
+	return fmt.Errorf("the kernel refused %s: %w%s", subject, a.errno, hint)
 }
 
-// messageNames says what each kind of message does and which attribute names
-// its object (NFTA_..._NAME; the enums of nf_tables.h differ by kind).
+// messageName is what a type of message does, in words, and the attribute that
+// names its object (NFTA_..._NAME; the enums of nf_tables.h differ by type).
 type messageName struct {
 	words     string
 	attribute uint16
@@ -122,7 +122,7 @@ func nameOf(t netlink.HeaderType) messageName {
 	return messageName{fmt.Sprintf("message %d", t), 0}
 }
 
-// describe names what a message is about, with a rule's comment.
+// describe returns what a message does to which object, with a rule's comment.
 func describe(m netlink.Message) string {
 	n := nameOf(m.Header.Type)
 	if len(m.Data) < nfnl.HeaderLen || n.attribute == 0 {
@@ -138,8 +138,8 @@ func describe(m netlink.Message) string {
 	return out
 }
 
-// describeFault names the element or the rule's expression that the kernel
-// pointed at.
+// describeFault returns the name of the element or expression at the offset that
+// the kernel reported, or "".
 func describeFault(m netlink.Message, offset int) string {
 	var list uint16
 	switch m.Header.Type {

@@ -9,7 +9,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// repair is converge for a network that is only known by what was observed.
+// repair is converge from what was observed.
 func (p planner) repair(t *transaction, o *observed, part ruleset.Part) error {
 	now := present{chains: make(map[string]bool), counters: make(map[string]bool)}
 	for _, c := range part.Chains {
@@ -26,8 +26,8 @@ func (p planner) repair(t *transaction, o *observed, part ruleset.Part) error {
 		return fmt.Errorf("planning network %s: %w", part.Network, err)
 	}
 	for _, e := range elements {
-		if c, ok := o.elements[e.place]; ok {
-			now.elements = append(now.elements, element{e.place, c})
+		if c, ok := o.elements[e.elementKey]; ok {
+			now.elements = append(now.elements, element{e.elementKey, c})
 		}
 	}
 	for _, name := range part.Counters {
@@ -38,15 +38,15 @@ func (p planner) repair(t *transaction, o *observed, part ruleset.Part) error {
 	return p.converge(t, now, part)
 }
 
-// holds reports whether the chain's rules are there, one for one.
+// holds reports whether the observed chain has exactly the rules of c.
 func (p planner) holds(have *observedChain, c ruleset.Chain) (bool, error) {
 	want, err := p.digestOf(c.Rules)
 	return err == nil && !have.foreign && have.rules == want, err
 }
 
-// broken is what is wrong with what all networks share.
+// broken is what is wrong with the skeleton.
 type broken struct {
-	unusable bool // something is of another make, and cannot be changed
+	unusable bool // something has another type, which cannot be changed
 	sets     []ruleset.Set
 	chains   []ruleset.Chain
 	refill   []ruleset.Chain
@@ -60,7 +60,7 @@ func (p planner) brokenSkeleton(o *observed) (broken, error) {
 	out := broken{unusable: o.catchall}
 	for _, s := range p.base.Sets {
 		have, ok := o.sets[s.Name]
-		same, err := have.is(s)
+		same, err := have.matches(s)
 		switch {
 		case err != nil:
 			return out, err
@@ -76,7 +76,7 @@ func (p planner) brokenSkeleton(o *observed) (broken, error) {
 			out.chains = append(out.chains, c)
 			continue
 		}
-		same, err := have.is(c)
+		same, err := have.matches(c)
 		if err != nil {
 			return out, err
 		}
@@ -93,8 +93,8 @@ func (p planner) brokenSkeleton(o *observed) (broken, error) {
 	return out, nil
 }
 
-// is compares what cannot be changed while a set exists.
-func (o observedSet) is(s ruleset.Set) (bool, error) {
+// matches compares what cannot be changed while a set exists.
+func (o observedSet) matches(s ruleset.Set) (bool, error) {
 	want, err := encodeSet(nil, s)
 	if err != nil {
 		return false, err
@@ -109,8 +109,8 @@ func (o observedSet) is(s ruleset.Set) (bool, error) {
 	return o == observedSet{flags, want.KeyType.GetNFTMagic(), want.KeyType.Bytes, data}, nil
 }
 
-// is compares what cannot be changed while a chain exists.
-func (o *observedChain) is(c ruleset.Chain) (bool, error) {
+// matches compares what cannot be changed while a chain exists.
+func (o *observedChain) matches(c ruleset.Chain) (bool, error) {
 	if c.Hook == (ruleset.Hook{}) {
 		return !o.base, nil
 	}

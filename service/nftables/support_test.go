@@ -17,7 +17,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// newNamespace makes an empty network namespace and gives its descriptor.
+// newNamespace makes an empty network namespace and returns its descriptor.
 func newNamespace(t testing.TB) int {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -41,13 +41,13 @@ func newNamespace(t testing.TB) int {
 	return int(ns)
 }
 
-// in prepares a command to run in the namespace.
+// in returns a command that runs in the namespace.
 func in(ns int, command ...string) *exec.Cmd {
 	path := fmt.Sprintf("--net=/proc/%d/fd/%d", os.Getpid(), ns)
 	return exec.Command("nsenter", append([]string{path}, command...)...)
 }
 
-// run gives what a command in the namespace prints, and fails if it fails.
+// run returns what a command in the namespace prints, and fails if it fails.
 func run(t testing.TB, ns int, command ...string) string {
 	t.Helper()
 	out, err := in(ns, command...).CombinedOutput()
@@ -57,11 +57,11 @@ func run(t testing.TB, ns int, command ...string) string {
 	return string(out)
 }
 
-// program is the remark that nft makes of a table's owner. It looks for the
+// program matches the remark that nft makes of a table's owner. It looks for the
 // name in /proc, and now and then does not find it.
 var program = regexp.MustCompile(`(?m) # progname .*$`)
 
-// list is the table as nft lists it, or "" for none.
+// list returns the table as nft lists it, or "" for none.
 func list(t testing.TB, ns int) string {
 	t.Helper()
 	if !strings.Contains(run(t, ns, "nft", "list", "tables"), ruleset.TableName+"\n") {
@@ -88,7 +88,7 @@ func open(t testing.TB, ns int, change ...func(*Config)) *Backend {
 	return b
 }
 
-// part is a network as Compile makes it for a default NAT network, number n.
+// part returns what Compile makes of a default NAT network, number n.
 func part(n int, names bool) ruleset.Part {
 	network := fmt.Sprintf("n%d", n)
 	names4 := ruleset.NamesOf(network)

@@ -14,30 +14,30 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// slice is how many networks one transaction of Sync takes on. It bounds memory
+// syncBatch is how many networks one transaction of Sync covers. It bounds memory
 // (12 MiB where one batch of 1,000 takes 50) and costs next to no time.
-const slice = 50
+const syncBatch = 50
 
-// syncReport says what Sync found.
+// syncReport is what Sync found.
 type syncReport struct {
 	TableMissing bool     // there was none
 	Rebuilt      bool     // the table could not be repaired in place
 	Dormant      bool     // the table was switched off
-	Skeleton     bool     // what all networks share was damaged
+	Skeleton     bool     // the skeleton, which all networks share, was damaged
 	Repaired     []string // networks whose own rules were missing or damaged, sorted
-	Leftovers    int      // chains, sets, objects and elements that belonged to nothing
+	Leftovers    int      // chains, sets, objects and elements that belonged to no network
 }
 
-// all reports whether what all networks share was not as it should be.
+// all reports whether all networks were affected.
 func (r syncReport) all() bool { return r.TableMissing || r.Rebuilt || r.Dormant || r.Skeleton }
 
-// damaged reports whether anything was not as it should be.
+// damaged reports whether anything was wrong.
 func (r syncReport) damaged() bool { return r.all() || len(r.Repaired) > 0 || r.Leftovers > 0 }
 
-// Sync makes the table exactly that of the networks, whatever it was: missing,
-// kept from an earlier process, changed by others. It works in place, with
-// counters kept, and touches only what is wrong; only a table whose base chains
-// or sets are of another make is built anew. With no networks there is no table.
+// Sync makes the table match the networks exactly, whatever it was: missing, left
+// by an earlier process, changed by others. It works in place, keeps counters and
+// touches only what is wrong; only a table whose base chains or sets have the
+// wrong type is rebuilt from scratch. With no networks there is no table.
 func (b *Backend) Sync(ctx context.Context, all []backend.Member) (damaged []string, err error) {
 	report, err := b.syncParts(ctx, compile(all))
 	if !report.all() {
@@ -49,13 +49,13 @@ func (b *Backend) Sync(ctx context.Context, all []backend.Member) (damaged []str
 	return damaged, err
 }
 
-// RemoveAll takes the table out, also one of an earlier process.
+// RemoveAll deletes the table, also one of an earlier process.
 func (b *Backend) RemoveAll(ctx context.Context) error {
 	_, err := b.syncParts(ctx, nil)
 	return err
 }
 
-// syncParts is Sync for networks that are compiled.
+// syncParts is Sync for compiled networks.
 func (b *Backend) syncParts(ctx context.Context, parts []ruleset.Part) (syncReport, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
@@ -63,14 +63,14 @@ func (b *Backend) syncParts(ctx context.Context, parts []ruleset.Part) (syncRepo
 		return syncReport{}, err
 	}
 	report, err := b.sync(ctx, parts)
-	if len(parts) > slice {
+	if len(parts) > syncBatch {
 		debug.FreeOSMemory()
 	}
 	return report, err
 }
 
-// Verify reads the table and names the networks whose rules are not in force
-// as they should be: all, if what they share is damaged. It changes nothing.
+// Verify reads the table and returns the networks whose rules are not in force
+// as they should be: all, if the skeleton is damaged. It changes nothing.
 func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
@@ -85,7 +85,7 @@ func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	all := broken.any() || o.asleep() || o.judged(b.planner.base)
+	all := broken.any() || o.dormant() || o.hasExtraBaseChain(b.planner.base)
 	for name, in := range b.installed {
 		t := &transaction{}
 		if err := b.planner.repair(t, o, in.part); err != nil {
@@ -99,8 +99,8 @@ func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 	return damaged, nil
 }
 
-// sync observes and repairs. Whatever happens, a failure leaves the state
-// marked as unknown.
+// sync reads the table and repairs it. If a repair fails, the installed state
+// stays marked as dirty.
 func (b *Backend) sync(ctx context.Context, parts []ruleset.Part) (syncReport, error) {
 	o, err := b.reader.observe(ctx)
 	if err != nil {
@@ -123,8 +123,8 @@ func (b *Backend) sync(ctx context.Context, parts []ruleset.Part) (syncReport, e
 	return s.report, nil
 }
 
-// OwnedError says that the table belongs to another process, which the kernel
-// lets nobody else change (NFT_TABLE_F_OWNER).
+// OwnedError means that the table belongs to another process, and that the
+// kernel lets no other change it (NFT_TABLE_F_OWNER).
 type OwnedError struct {
 	Port uint32 // the owner's netlink port: mostly its process ID
 	err  error
@@ -132,7 +132,7 @@ type OwnedError struct {
 
 func (e *OwnedError) Error() string { return fmt.Sprintf("netlink port %d owns it: %v", e.Port, e.err) }
 
-// Unwrap gives what the kernel said.
+// Unwrap returns the kernel's error.
 func (e *OwnedError) Unwrap() error { return e.err }
 
 // syncer is one run of Sync.
@@ -149,7 +149,7 @@ func (s *syncer) run(ctx context.Context) error {
 		s.report.Leftovers = len(s.o.chains) + len(s.o.sets) + len(s.o.counters) + len(s.o.elements) + len(s.o.objects) + len(s.o.flowtables)
 		return s.b.commit(&transaction{drop: s.o.exists})
 	}
-	s.report.TableMissing, s.report.Dormant = !s.o.exists, s.o.asleep()
+	s.report.TableMissing, s.report.Dormant = !s.o.exists, s.o.dormant()
 	broken, err := s.b.planner.brokenSkeleton(s.o)
 	if err != nil {
 		return err
@@ -157,7 +157,7 @@ func (s *syncer) run(ctx context.Context) error {
 	if err := s.takeOver(); err != nil {
 		return err
 	}
-	if s.o.exists && (broken.unusable || s.usurped()) {
+	if s.o.exists && (broken.unusable || s.hasForeignBaseChain()) {
 		return s.rebuild()
 	}
 	t := &transaction{}
@@ -173,8 +173,9 @@ func (s *syncer) run(ctx context.Context) error {
 	return s.sweep()
 }
 
-// usurped reports whether somebody made a base chain under a network's name.
-func (s *syncer) usurped() bool {
+// hasForeignBaseChain reports whether another program made a base chain with the
+// name of a network's chain.
+func (s *syncer) hasForeignBaseChain() bool {
 	return slices.ContainsFunc(s.parts, func(p ruleset.Part) bool {
 		return slices.ContainsFunc(p.Chains, func(c ruleset.Chain) bool {
 			have := s.o.chains[c.Name]
@@ -183,8 +184,8 @@ func (s *syncer) usurped() bool {
 	})
 }
 
-// rebuild deletes the table and makes it again in one transaction: the last
-// resort, since packets are lost. Totals are carried over.
+// rebuild deletes and recreates the table in one transaction: the last resort,
+// since packets are lost. Totals are carried over.
 func (s *syncer) rebuild() error {
 	s.report.Rebuilt = true
 	t := &transaction{rebuild: true}
@@ -205,21 +206,21 @@ func (s *syncer) rebuild() error {
 	return s.b.commit(t)
 }
 
-// takeOver makes a table ours that an earlier process left, and wakes one that
-// was made dormant. It is a transaction of its own: the kernel takes no new base
-// chain (EINVAL) in a batch that changes the table's flags.
+// takeOver claims a table that an earlier process left, and activates a dormant
+// one. It is a transaction of its own: the kernel takes no new base chain
+// (EINVAL) in a batch that changes the table's flags.
 func (s *syncer) takeOver() error {
 	ours := s.b.flags&nftables.TableFlagOwner == 0 || s.o.owner == s.b.PortID()
-	if !s.o.exists || ours && !s.o.asleep() {
+	if !s.o.exists || ours && !s.o.dormant() {
 		return nil
 	}
 	return s.b.commit(&transaction{takeOver: true})
 }
 
-// repairAll brings all networks in order, some at a time, and with the first
-// of them what they share.
+// repairAll repairs all networks in batches. The first batch has t too, which
+// repairs the skeleton.
 func (s *syncer) repairAll(ctx context.Context, t *transaction) error {
-	for group := range slices.Chunk(s.parts, slice) {
+	for group := range slices.Chunk(s.parts, syncBatch) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -236,7 +237,7 @@ func (s *syncer) repairAll(ctx context.Context, t *transaction) error {
 	return nil
 }
 
-// add plans one network and notes what becomes of it.
+// add plans one network and records the result in the report and in next.
 func (s *syncer) add(t *transaction, part ruleset.Part) error {
 	if _, twice := s.next[part.Network]; twice {
 		return fmt.Errorf("network %s is there twice", part.Network)
@@ -253,23 +254,24 @@ func (s *syncer) add(t *transaction, part ruleset.Part) error {
 	return nil
 }
 
-// sweep takes out what belongs to nothing. It comes last, and all at once: only
-// then does nothing lead to a stray chain any more, not even by a foreign hand.
+// sweep deletes what belongs to no network. It comes last, and is one transaction:
+// only then does nothing lead to a stray chain, not even a rule or element that
+// another program added.
 func (s *syncer) sweep() error {
 	t := &transaction{}
 	want, err := s.wanted()
 	if err != nil {
 		return err
 	}
-	for at, what := range s.o.elements {
-		if _, known := s.b.planner.sets[at.set]; known && !want.places[at] {
-			t.delElements = append(t.delElements, element{at, what})
+	for key, value := range s.o.elements {
+		if _, known := s.b.planner.sets[key.set]; known && !want.keys[key] {
+			t.delElements = append(t.delElements, element{key, value})
 		}
 	}
 	for name := range s.o.chains {
 		if !want.chains[name] {
 			t.delChains = append(t.delChains, name)
-			// A stranger's base chain judges every network's packets.
+			// Every network's packets pass through a foreign base chain.
 			s.report.Skeleton = s.report.Skeleton || s.o.chains[name].base
 		}
 	}
@@ -290,12 +292,12 @@ func (s *syncer) sweep() error {
 }
 
 type wanted struct {
-	places           map[place]bool
+	keys             map[elementKey]bool
 	chains, counters map[string]bool
 }
 
 func (s *syncer) wanted() (wanted, error) {
-	w := wanted{places: make(map[place]bool), chains: make(map[string]bool), counters: make(map[string]bool)}
+	w := wanted{keys: make(map[elementKey]bool), chains: make(map[string]bool), counters: make(map[string]bool)}
 	for _, c := range s.b.planner.base.Chains {
 		w.chains[c.Name] = true
 	}
@@ -305,7 +307,7 @@ func (s *syncer) wanted() (wanted, error) {
 			return w, err
 		}
 		for _, e := range elements {
-			w.places[e.place] = true
+			w.keys[e.elementKey] = true
 		}
 		for _, c := range in.part.Chains {
 			w.chains[c.Name] = true

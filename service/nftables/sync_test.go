@@ -16,7 +16,7 @@ const table = "inet " + ruleset.TableName
 
 func unowned(c *Config) { c.Owned = false }
 
-// damage is what somebody does to the table while nobody guards it.
+// damage is what another program does to a table that is not owned.
 var damages = map[string]struct {
 	commands string
 	want     syncReport
@@ -115,8 +115,8 @@ var damages = map[string]struct {
 	},
 }
 
-// TestDamageIsFoundAndRepaired damages the table of a backend that does not
-// own it, behind its back.
+// TestDamageIsFoundAndRepaired damages the table of a backend that does not own
+// it.
 func TestDamageIsFoundAndRepaired(t *testing.T) {
 	for name, tt := range damages {
 		t.Run(name, func(t *testing.T) {
@@ -151,7 +151,7 @@ func TestDamageIsFoundAndRepaired(t *testing.T) {
 }
 
 // TestTakeover: the next process finds the table that persisted, as it was or
-// after somebody has been at it.
+// changed by another program.
 func TestTakeover(t *testing.T) {
 	for name, tt := range damages {
 		t.Run(name, func(t *testing.T) {
@@ -221,7 +221,7 @@ func TestTakeoverKeepsTotals(t *testing.T) {
 	want := map[string]ruleset.Counters{"n0": totals, "n1": totals}
 	for _, commands := range []string{
 		"flush chain " + table + " net_n1_to",
-		// Another priority takes a new table, and that starts anew but for this.
+		// Another priority needs a new table, whose counters are carried over.
 		"flush chain " + table + " from_guests; delete chain " + table + " from_guests; add chain " + table + " from_guests { type filter hook forward priority -300; }",
 	} {
 		run(t, ns, "nft", commands)
@@ -345,20 +345,20 @@ func TestManyNetworksGoInSlices(t *testing.T) {
 	ns := newNamespace(t)
 	first := open(t, ns)
 	before := generation(t, first)
-	mustSync(t, first, parts(3*slice+1)...)
+	mustSync(t, first, parts(3*syncBatch+1)...)
 	if got := generation(t, first) - before; got < 4 {
-		t.Errorf("%d networks came in %d transactions, want 4 at least", 3*slice+1, got)
+		t.Errorf("%d networks came in %d transactions, want 4 at least", 3*syncBatch+1, got)
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
 	b := open(t, ns)
 	var other []ruleset.Part
-	for n := range 3 * slice {
+	for n := range 3 * syncBatch {
 		other = append(other, changed(n))
 	}
 	report := mustSync(t, b, other...)
-	if len(report.Repaired) != 3*slice || report.Rebuilt || report.TableMissing {
+	if len(report.Repaired) != 3*syncBatch || report.Rebuilt || report.TableMissing {
 		t.Errorf("repaired %d networks: %+v", len(report.Repaired), report)
 	}
 	expectTable(t, ns, other...)

@@ -8,16 +8,16 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// transaction is what one batch does. The kernel takes it whole or not at all.
+// transaction is what one batch does. The kernel applies it atomically.
 type transaction struct {
-	rebuild  bool // the table is deleted first, with all that is in it
-	drop     bool // the table is deleted, and that is all
-	takeOver bool // the table becomes ours and awake, even if nothing else is to do
+	rebuild  bool // delete the table first, with all that is in it
+	drop     bool // delete the table and do nothing else
+	takeOver bool // claim and activate the table, even if there is nothing else to do
 
 	sets        []ruleset.Set
 	counters    []counter
 	chains      []ruleset.Chain // new ones, with their rules
-	refill      []ruleset.Chain // ones that are there, emptied first
+	refill      []ruleset.Chain // existing ones, flushed first
 	delElements []element
 	addElements []element
 	delChains   []string
@@ -34,14 +34,14 @@ type counter struct {
 	packets, bytes uint64
 }
 
-// empty says that the kernel need not be asked.
+// empty reports whether there is nothing to send to the kernel.
 func (t *transaction) empty() bool {
 	return !t.rebuild && !t.drop && !t.takeOver && len(t.sets)+len(t.counters)+len(t.chains)+len(t.refill)+
 		len(t.delElements)+len(t.addElements)+len(t.delChains)+len(t.delSets)+len(t.delCounters)+
 		len(t.delFlowtables)+len(t.delObjects) == 0
 }
 
-// add puts what another transaction does into this one.
+// add appends what another transaction does.
 func (t *transaction) add(o *transaction) {
 	t.sets = append(t.sets, o.sets...)
 	t.counters = append(t.counters, o.counters...)
@@ -56,18 +56,18 @@ func (t *transaction) add(o *transaction) {
 	t.delObjects = append(t.delObjects, o.delObjects...)
 }
 
-// big says that the batch was worth giving its memory back for.
+// big reports whether the batch is worth a collection of its garbage afterwards.
 func (t *transaction) big() bool {
-	const networks, chains = 2 * slice, 3
+	const networks, chains = 2 * syncBatch, 3
 	return len(t.chains)+len(t.refill)+len(t.delChains) > networks*chains
 }
 
-// queue puts the transaction into messages. What is named must exist before,
-// and what is deleted must not be named any more: so elements go before the
-// chains that they lead to, and counters last.
+// queue queues the transaction's messages. An object must exist before another
+// refers to it, and must not be referred to when it is deleted: so elements are
+// deleted before the chains that they lead to, and counters last.
 func (t *transaction) queue(c *nftables.Conn, table nftables.Table) error {
-	// Flags are repeated in each batch: the owner of a table that says less
-	// than it did gets EOPNOTSUPP.
+	// Flags are repeated in each batch: an owner that leaves one out gets
+	// EOPNOTSUPP.
 	tab := &table
 	c.AddTable(tab)
 	if t.drop {
@@ -122,7 +122,7 @@ func (t *transaction) queueNew(c *nftables.Conn, tab *nftables.Table) error {
 			return err
 		}
 		if chain.Policy != nil {
-			c.AddChain(chain) // puts the policy right
+			c.AddChain(chain) // resets the policy
 		}
 		c.FlushChain(chain)
 		if err := queueRules(c, tab, ch); err != nil {
@@ -144,7 +144,7 @@ func queueRules(c *nftables.Conn, tab *nftables.Table, ch ruleset.Chain) error {
 	return nil
 }
 
-// queueElements sends the elements of each set together: fewer messages, and
+// queueElements queues the elements of each set together: fewer messages, and
 // one look-up of the set for all.
 func queueElements(elements []element, tab *nftables.Table, do func(*nftables.Set, []nftables.SetElement) error) error {
 	var order []string
@@ -163,8 +163,9 @@ func queueElements(elements []element, tab *nftables.Table, do func(*nftables.Se
 	return nil
 }
 
-// queueOld empties all chains before it deletes any, since they may lead to
-// one another, and kernels before 6.2 may count rules of the same batch.
+// queueOld queues deletions. It flushes all chains before it deletes any, since
+// they may lead to one another, and kernels before 6.2 may count rules of the
+// same batch.
 func (t *transaction) queueOld(c *nftables.Conn, tab *nftables.Table) {
 	for _, name := range t.delChains {
 		c.FlushChain(&nftables.Chain{Table: tab, Name: name})

@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wire carries finished messages to the kernel, or to a recorder in tests. A
-// nil error means that the kernel has confirmed all of them.
+// wire sends finished messages to the kernel, or to a recorder in tests.
 type wire interface {
+	// exchange returns nil when the kernel has confirmed all messages.
 	exchange(messages []netlink.Message) error
 	portID() uint32
 	close() error
 }
 
-// errUnknown says that messages were sent and that the kernel's answer was
-// lost: it may have done what they ask, or not.
+// errUnknown means that messages were sent and the kernel's answer was lost: the
+// kernel may have done what they ask, or not.
 var errUnknown = errors.New("the kernel's answer was lost")
 
 // Buffer sizes. Answers are small but each is charged as a packet of its own,
@@ -30,7 +30,7 @@ const (
 )
 
 // socket is the one lasting netlink connection that writes. The owner flag
-// binds the table to it, so nothing else may write (NFT_TABLE_F_OWNER).
+// binds the table to it, so no other may write (NFT_TABLE_F_OWNER).
 type socket struct {
 	conn     *netlink.Conn
 	sequence uint32
@@ -59,15 +59,15 @@ func dial(netNS int) (*socket, error) {
 func (s *socket) portID() uint32 { return s.conn.PID() }
 func (s *socket) close() error   { return s.conn.Close() }
 
-// exchange sends the messages in one datagram, which the kernel works through
-// before send returns, and reads what it answered.
+// exchange sends the messages in one datagram, which the kernel processes before
+// send returns, and reads the answers.
 func (s *socket) exchange(messages []netlink.Message) error {
 	s.number(messages)
 	datagram, err := marshal(messages)
 	if err != nil {
 		return err
 	}
-	if err := s.makeRoom(len(datagram)); err != nil {
+	if err := s.growSendBuffer(len(datagram)); err != nil {
 		return err
 	}
 	if err := s.send(datagram); err != nil {
@@ -76,8 +76,8 @@ func (s *socket) exchange(messages []netlink.Message) error {
 	return s.receive(messages)
 }
 
-// number gives the messages sequence numbers and asks for one confirmation, of
-// the last that is not the batch's end: older kernels ignore it there (<6.13).
+// number assigns sequence numbers and asks for one confirmation, of the last
+// message that is not the batch's end: kernels before 6.13 ignore it there.
 func (s *socket) number(messages []netlink.Message) {
 	last := confirmed(messages)
 	for i := range messages {
@@ -91,7 +91,7 @@ func (s *socket) number(messages []netlink.Message) {
 	}
 }
 
-// confirmed is the index of the message whose confirmation is asked for.
+// confirmed returns the index of the message whose confirmation is asked for.
 func confirmed(messages []netlink.Message) int {
 	last := len(messages) - 1
 	if last > 0 && messages[last].Header.Type == unix.NFNL_MSG_BATCH_END {
@@ -122,10 +122,10 @@ func marshal(messages []netlink.Message) ([]byte, error) {
 
 func align(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }
 
-// makeRoom sees that a datagram fits the send buffer. SetWriteBuffer tries
-// SO_SNDBUFFORCE, which needs CAP_NET_ADMIN in the first user namespace, and
-// falls back to SO_SNDBUF, which net.core.wmem_max limits.
-func (s *socket) makeRoom(size int) error {
+// growSendBuffer makes sure that a datagram fits the send buffer. SetWriteBuffer
+// tries SO_SNDBUFFORCE, which needs CAP_NET_ADMIN in the initial user namespace,
+// and falls back to SO_SNDBUF, which net.core.wmem_max limits.
+func (s *socket) growSendBuffer(size int) error {
 	have, err := s.conn.WriteBuffer()
 	if err != nil {
 		return fmt.Errorf("reading the size of the send buffer: %w", err)
@@ -159,7 +159,7 @@ func (s *socket) send(datagram []byte) error {
 	return errors.Join(err, sendErr)
 }
 
-// receive reads all answers and gives the first refusal as an error, since
+// receive reads all answers and returns the first refusal as an error, since
 // later ones mostly follow from it.
 func (s *socket) receive(sent []netlink.Message) error {
 	want := sent[confirmed(sent)].Header.Sequence
@@ -186,8 +186,8 @@ func (s *socket) receive(sent []netlink.Message) error {
 	return first
 }
 
-// read takes one datagram without waiting. The library's Receive cannot: past
-// deadlines make it return before it looks.
+// read reads one datagram without waiting. The library's Receive cannot: with a
+// deadline in the past it returns before it reads.
 func (s *socket) read() (n int, err error) {
 	raw, err := s.conn.SyscallConn()
 	if err != nil {
@@ -205,8 +205,8 @@ func (s *socket) read() (n int, err error) {
 }
 
 // transact runs queue with a connection of the library that only encodes, and
-// sends what it queued as one transaction. This is the one place that knows of
-// the library's hook for tests: nothing else lets messages be finished by us.
+// sends what it queued as one transaction. Only here is the library's hook for
+// tests used: nothing else allows messages to be completed before they are sent.
 func transact(w wire, queue func(*nftables.Conn) error) error {
 	var batch []netlink.Message
 	conn, err := nftables.New(nftables.WithTestDial(func(messages []netlink.Message) ([]netlink.Message, error) {
@@ -233,8 +233,8 @@ func transact(w wire, queue func(*nftables.Conn) error) error {
 	return w.exchange(batch)
 }
 
-// finish puts right what the library encodes otherwise than we need it: it
-// leaves out a flag of masquerade, and asks for each rule to be sent back.
+// finish corrects the library's encoding: it lacks a flag of masquerade, and asks
+// the kernel to echo each rule.
 func finish(batch []netlink.Message) error {
 	for i := range batch {
 		data, err := specifyMasqueradePorts(batch[i])

@@ -13,9 +13,9 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// Text reads what the kernel holds of a network, in nft syntax; "" for one that
-// was not put there or of which nothing is left. It asks for what belongs to the
-// network alone, so that it costs the same beside a thousand others.
+// Text returns what the kernel holds of a network, in nft syntax; "" for one that
+// was not installed or of which nothing is left. It asks only for what belongs
+// to the network, so that it costs the same beside a thousand others.
 func (b *Backend) Text(ctx context.Context, network string) (string, error) {
 	b.state.RLock()
 	in, ok := b.installed[network]
@@ -39,7 +39,7 @@ func (b *Backend) Text(ctx context.Context, network string) (string, error) {
 	return listing.Text(ruleset.SetsOf(ruleset.Base(), l.have), l.have), nil
 }
 
-// lister gathers what is there of what should be.
+// lister collects in have what the kernel has of want.
 type lister struct {
 	planner
 	conn       *nfnl.Conn
@@ -51,7 +51,7 @@ type lister struct {
 
 func (l *lister) all() error {
 	table := []netlink.Attribute{nfnl.Named(unix.NFTA_TABLE_NAME, ruleset.TableName)}
-	found, err := l.one(unix.NFT_MSG_GETTABLE, table, func(body nfnl.Attributes) {
+	found, err := l.get(unix.NFT_MSG_GETTABLE, table, func(body nfnl.Attributes) {
 		l.dormant = body.Uint32(unix.NFTA_TABLE_FLAGS)&unix.NFT_TABLE_F_DORMANT != 0
 	})
 	if err != nil || !found {
@@ -70,8 +70,8 @@ func (l *lister) all() error {
 	return l.elements()
 }
 
-// one asks for an object that need not be there.
-func (l *lister) one(message int, attrs []netlink.Attribute, each func(nfnl.Attributes)) (found bool, err error) {
+// get asks for an object and reports whether it exists.
+func (l *lister) get(message int, attrs []netlink.Attribute, each func(nfnl.Attributes)) (found bool, err error) {
 	err = l.conn.Get(message, unix.NFPROTO_INET, attrs, func(body nfnl.Attributes) {
 		found = true
 		each(body)
@@ -87,7 +87,7 @@ func (l *lister) counter(name string) error {
 		nfnl.Named(unix.NFTA_OBJ_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_OBJ_NAME, name),
 		{Type: unix.NFTA_OBJ_TYPE, Data: binary.BigEndian.AppendUint32(nil, objectCounter)},
 	}
-	_, err := l.one(unix.NFT_MSG_GETOBJ, attrs, func(body nfnl.Attributes) {
+	_, err := l.get(unix.NFT_MSG_GETOBJ, attrs, func(body nfnl.Attributes) {
 		c := counterOf(body)
 		l.have.Counters = append(l.have.Counters, name)
 		l.totals[name] = ruleset.Total{Packets: c.packets, Bytes: c.bytes}
@@ -95,11 +95,11 @@ func (l *lister) counter(name string) error {
 	return err
 }
 
-// chain lists the rules that are there in their order. One is the service's if
-// it does what a rule of the chain does.
+// chain lists the chain's rules in their order. A rule is the service's if it
+// does what a rule of the wanted chain does.
 func (l *lister) chain(want ruleset.Chain) error {
 	at := []netlink.Attribute{nfnl.Named(unix.NFTA_CHAIN_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_CHAIN_NAME, want.Name)}
-	found, err := l.one(unix.NFT_MSG_GETCHAIN, at, func(body nfnl.Attributes) {
+	found, err := l.get(unix.NFT_MSG_GETCHAIN, at, func(body nfnl.Attributes) {
 		if body.Has(unix.NFTA_CHAIN_HOOK) {
 			l.notes = append(l.notes, "chain "+want.Name+" is another program's base chain")
 		}
@@ -113,7 +113,7 @@ func (l *lister) chain(want ruleset.Chain) error {
 		if err != nil {
 			return err
 		}
-		if l.loose {
+		if l.userDataOnly {
 			sum = fingerprint(r)
 		}
 		ours[sum] = r
@@ -128,10 +128,10 @@ func (l *lister) chain(want ruleset.Chain) error {
 	return err
 }
 
-// rule is what stands in the kernel: one of ours, by what it does, or another's.
+// rule returns which of our rules the kernel's is, by what it does, or Foreign.
 func (l *lister) rule(body nfnl.Attributes, ours map[uint64]ruleset.Rule) ruleset.Rule {
 	sum := sumOfExpressions(body.Get(unix.NFTA_RULE_EXPRESSIONS))
-	if l.loose {
+	if l.userDataOnly {
 		sum, _ = fingerprintOf(body.Get(unix.NFTA_RULE_USERDATA))
 	}
 	if r, ok := ours[sum]; ok {
@@ -160,13 +160,13 @@ func (l *lister) elements() error {
 			nfnl.Named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_SET_ELEM_LIST_SET, e.set),
 			{Type: unix.NLA_F_NESTED | unix.NFTA_SET_ELEM_LIST_ELEMENTS, Data: key},
 		}
-		_, err = l.one(unix.NFT_MSG_GETSETELEM, attrs, func(body nfnl.Attributes) {
+		_, err = l.get(unix.NFT_MSG_GETSETELEM, attrs, func(body nfnl.Attributes) {
 			item := body.Get(unix.NFTA_SET_ELEM_LIST_ELEMENTS).Get(unix.NFTA_LIST_ELEM)
 			if parseElement(item).content == e.content {
 				l.have.Elements = append(l.have.Elements, l.want.Elements[i])
 				return
 			}
-			l.notes = append(l.notes, fmt.Sprintf("%s has another program's element for %s", e.set, element{place: e.place}))
+			l.notes = append(l.notes, fmt.Sprintf("%s has another program's element for %s", e.set, element{elementKey: e.elementKey}))
 		})
 		if err != nil {
 			return err

@@ -85,12 +85,12 @@ func TestADormantTableIsWoken(t *testing.T) {
 }
 
 // TestTheKernelGivesRulesBackAsSent: all of them, so that none is taken for
-// another's.
+// another program's.
 func TestTheKernelGivesRulesBackAsSent(t *testing.T) {
 	ns := newNamespace(t)
 	b := open(t, ns)
-	if err := b.Probe(t.Context()); err != nil || b.reader.loose {
-		t.Fatalf("probing: %v, loose %v", err, b.reader.loose)
+	if err := b.Probe(t.Context()); err != nil || b.reader.userDataOnly {
+		t.Fatalf("probing: %v, userDataOnly %v", err, b.reader.userDataOnly)
 	}
 	all := ruleset.Part{Network: "all", Counters: []string{"net_all_from"}, Chains: []ruleset.Chain{
 		{Name: "net_all_from", Rules: everyRule()},

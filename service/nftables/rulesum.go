@@ -15,16 +15,16 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// The fingerprint in a rule's user data says what the rule was when it was
-// made. What it does now its expressions say alone: a program that replaces a
-// rule may keep the user data. So both are compared, the expressions by a sum
-// over what was sent, and over what the kernel gives back.
+// The fingerprint in a rule's user data identifies the rule as it was created.
+// Only its expressions tell what it does now: a program that replaces a rule may
+// keep the user data. So both are compared, the expressions by a hash of what was
+// sent and of what the kernel returns.
 //
 // The two differ in order and in attributes whose value is zero, which the
-// kernel adds or leaves out as its release has it. Neither counts. A range that
-// was sent with one end comes back with two.
+// kernel adds or leaves out depending on its release. The hash ignores both. A
+// range that was sent with one end comes back with two.
 
-// sumOfRule is the sum of the expressions that a rule is sent as.
+// sumOfRule returns the hash of the expressions that a rule is sent as.
 func sumOfRule(r ruleset.Rule) (uint64, error) {
 	exprs, err := encodeRule(r)
 	if err != nil {
@@ -44,7 +44,8 @@ func sumOfRule(r ruleset.Rule) (uint64, error) {
 	return uint64(sum), nil
 }
 
-// sumOfExpressions is the same of a rule that the kernel gave.
+// sumOfExpressions returns the hash of a rule's expressions as the kernel lists
+// them.
 func sumOfExpressions(list []byte) uint64 {
 	var sum digest
 	for _, item := range nfnl.All(list) {
@@ -57,16 +58,16 @@ func sumOfExpression(item nfnl.Attributes) uint64 {
 	name, data := item.Text(unix.NFTA_EXPR_NAME), item.Get(unix.NFTA_EXPR_DATA)
 	var sum uint64
 	for typ, value := range nfnl.All(data) {
-		if low, isEnd := otherEnd(name, typ); isEnd && bytes.Equal(data.Get(low), value) {
+		if low, isEnd := lowerEnd(name, typ); isEnd && bytes.Equal(data.Get(low), value) {
 			continue
 		}
-		sum += sumOfAttribute(typ, plainValue(name, typ, value), nests(name, typ))
+		sum += sumOfAttribute(typ, plainValue(name, typ, value), nestingDepth(name, typ))
 	}
 	return uint64(digest(hash(0, []byte(name))).add(sum))
 }
 
-// plainValue takes out what the kernel adds to a value: the zero that ends a
-// name, and of translation the flags that say which registers are set.
+// plainValue removes what the kernel adds to a value: the zero that ends a name,
+// and NAT flags that only repeat which registers are set.
 func plainValue(expression string, typ uint16, value []byte) []byte {
 	switch {
 	case expression == "objref" && typ == unix.NFTA_OBJREF_IMM_NAME:
@@ -78,7 +79,7 @@ func plainValue(expression string, typ uint16, value []byte) []byte {
 	return value
 }
 
-// sumOfAttribute is 0 for one whose value is zero.
+// sumOfAttribute returns the hash of an attribute, 0 if its value is zero.
 func sumOfAttribute(typ uint16, value []byte, depth int) uint64 {
 	var sum uint64
 	if depth > 0 {
@@ -94,13 +95,13 @@ func sumOfAttribute(typ uint16, value []byte, depth int) uint64 {
 		}
 		return hash(typ, fmt.Appendf(nil, "%x", sum))
 	}
-	if zero(value) {
+	if allZero(value) {
 		return 0
 	}
 	return hash(typ, value)
 }
 
-func zero(value []byte) bool {
+func allZero(value []byte) bool {
 	return !slices.ContainsFunc(value, func(b byte) bool { return b != 0 })
 }
 
@@ -111,9 +112,9 @@ func hash(typ uint16, value []byte) uint64 {
 	return h.Sum64()
 }
 
-// nests says how deep attributes lie in one of an expression: 2 where it may be
-// a verdict, which has attributes of its own.
-func nests(expression string, typ uint16) int {
+// nestingDepth returns how deep attributes are nested in one of an expression: 2
+// where it may be a verdict, which has attributes of its own.
+func nestingDepth(expression string, typ uint16) int {
 	switch {
 	case expression == "immediate" && typ == unix.NFTA_IMMEDIATE_DATA:
 		return 2
@@ -124,8 +125,8 @@ func nests(expression string, typ uint16) int {
 	return 0
 }
 
-// otherEnd gives the attribute of the lower end for one of an upper end.
-func otherEnd(expression string, typ uint16) (low uint16, isEnd bool) {
+// lowerEnd returns the attribute of the lower end for one of an upper end.
+func lowerEnd(expression string, typ uint16) (low uint16, isEnd bool) {
 	switch {
 	case expression == "nat" && typ == unix.NFTA_NAT_REG_ADDR_MAX:
 		return unix.NFTA_NAT_REG_ADDR_MIN, true
@@ -137,11 +138,11 @@ func otherEnd(expression string, typ uint16) (low uint16, isEnd bool) {
 	return 0, false
 }
 
-// mostSums bounds how many sums are kept: those of 4,096 networks.
-const mostSums = 1 << 16
+// maxSums bounds the cache of sums: those of 4,096 networks.
+const maxSums = 1 << 16
 
-// sums keeps the sums of rules by their fingerprints: encoding them all for each
-// comparison would take longer than reading them.
+// sums caches sumOfRule by fingerprint: encoding all rules for each comparison
+// would take longer than reading them.
 type sums map[uint64]uint64
 
 func (s sums) of(r ruleset.Rule) (print, sum uint64, err error) {
@@ -153,14 +154,14 @@ func (s sums) of(r ruleset.Rule) (print, sum uint64, err error) {
 	if sum, err = sumOfRule(r); err != nil {
 		return 0, 0, err
 	}
-	if len(s) >= mostSums {
+	if len(s) >= maxSums {
 		clear(s)
 	}
 	s[print] = sum
 	return print, sum, nil
 }
 
-// digestOf sums up a chain as it should be.
+// digestOf returns the digest of a chain that has the rules.
 func (p planner) digestOf(rules []ruleset.Rule) (digest, error) {
 	var d digest
 	for _, r := range rules {
@@ -169,7 +170,7 @@ func (p planner) digestOf(rules []ruleset.Rule) (digest, error) {
 			return 0, err
 		}
 		d = d.add(print)
-		if !p.loose {
+		if !p.userDataOnly {
 			d = d.add(sum)
 		}
 	}
