@@ -6,22 +6,22 @@ import (
 )
 
 const (
-	// maxPending bounds what waits or runs in one pool.
+	// maxPending limits the calls that wait or run in one pool.
 	maxPending = 512
-	// maxPendingEach is the bus's own default bound of calls that await a
-	// reply, which does not hold for calls that want none.
+	// maxPendingEach is the bus's own default limit of calls that await a
+	// reply. The bus does not apply it to calls that want none.
 	maxPendingEach = 128
-	// maxChangesEach is less, since who waits for an authorisation may hold a
-	// document of a megabyte.
+	// maxChangesEach is less, since a call that waits for authorisation may
+	// hold a document of a megabyte.
 	maxChangesEach = 32
-	// maxRunning calls of a pool are worked on at the same time.
+	// maxRunning limits the calls of a pool that run at the same time.
 	maxRunning = 16
-	// maxOthersRunning leaves root the processor while others send much.
+	// maxOthersRunning keeps processor time for root while others send many calls.
 	maxOthersRunning = 4
 )
 
-// pool admits calls. godbus starts a goroutine for each call that arrives, so
-// that nothing else bounds them.
+// pool limits the calls that are pending and running. godbus starts a goroutine
+// for each call that arrives, so that nothing else limits them.
 type pool struct {
 	pendingEach int
 	running     chan struct{}
@@ -31,8 +31,8 @@ type pool struct {
 	each    map[string]int
 }
 
-// pools are one for reading and one for the rest, so that neither can shut out
-// the other.
+// pools are one for reads and one for the rest, so that neither can starve the
+// other.
 type pools struct{ reads, changes *pool }
 
 // rootPools count by connection, otherPools by user.
@@ -48,31 +48,32 @@ func newPool(pendingEach, running int) *pool {
 	return &pool{pendingEach: pendingEach, running: make(chan struct{}, running), each: make(map[string]int)}
 }
 
-// enter admits a call of a connection or user, or says that there are too many.
-func (p *pool) enter(who string) error {
+// enter admits a call of a connection or user, or returns an error where there
+// are too many.
+func (p *pool) enter(caller string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.each[who] >= p.pendingEach {
+	if p.each[caller] >= p.pendingEach {
 		return refuse(errLimitsExceeded, "%d of your calls are pending already: wait for their answers", p.pendingEach)
 	}
 	if p.pending >= maxPending {
 		return refuse(errLimitsExceeded, "%d calls are pending already: try again in a moment", maxPending)
 	}
 	p.pending++
-	p.each[who]++
+	p.each[caller]++
 	return nil
 }
 
-func (p *pool) leave(who string) {
+func (p *pool) leave(caller string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pending--
-	if p.each[who]--; p.each[who] == 0 {
-		delete(p.each, who)
+	if p.each[caller]--; p.each[caller] == 0 {
+		delete(p.each, caller)
 	}
 }
 
-// start waits for a place among the running calls, which stop gives back.
+// start waits for a slot among the running calls, which stop releases.
 func (p *pool) start(ctx context.Context) error {
 	select {
 	case p.running <- struct{}{}:

@@ -10,25 +10,25 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service"
 )
 
-// Bounds on what is looked at in one call. What a network may have is bounded
-// more closely by package network; these keep the looking itself cheap.
+// Limits on the arguments of one call. Package network has tighter limits on
+// what a network may have; these keep it cheap to check the arguments at all.
 const (
 	maxSettings    = 64
 	maxTextBytes   = 1024
 	maxListEntries = 256
 )
 
-// text bounds a name that came as an argument or a setting.
+// text limits the length of a string that came as an argument or a setting.
 func text(field, s string) (string, error) {
 	if len(s) > maxTextBytes {
 		return "", invalid(service.LimitExceeded, "%.64s has %d bytes and may have %d: give a shorter one", field, len(s), maxTextBytes)
 	}
-	// godbus cuts the strings of a message from blocks of 4 KiB, each of which
-	// would live for as long as one of its strings does.
+	// godbus allocates the strings of a message from blocks of 4 KiB, each of
+	// which would stay in memory for as long as one of its strings does.
 	return strings.Clone(s), nil
 }
 
-// optionsOf reads the options of a call, of which only some are allowed.
+// optionsOf reads the options of a call and refuses those not allowed.
 func optionsOf(raw map[string]godbus.Variant, allowed ...string) (map[string]bool, error) {
 	o := make(map[string]bool, len(allowed))
 	for key, v := range raw {
@@ -49,11 +49,11 @@ func changeOptions(raw map[string]godbus.Variant, allowed ...string) (service.Ch
 	return service.ChangeOptions{Persistent: o["Persistent"], Replace: o["Replace"]}, err
 }
 
-// settingsOf takes the settings out of their variants. Which keys there are is
-// for package network to say.
+// settingsOf unpacks the settings from their variants. Package network checks
+// the keys.
 func settingsOf(raw map[string]godbus.Variant) (map[string]any, error) {
 	if len(raw) > maxSettings {
-		return nil, invalid(service.LimitExceeded, "%d settings are given, and there are not even %d: leave out what is none", len(raw), maxSettings)
+		return nil, invalid(service.LimitExceeded, "%d settings are given, and fewer than %d are known: remove the unknown ones", len(raw), maxSettings)
 	}
 	settings := make(map[string]any, len(raw))
 	for _, key := range slices.Sorted(maps.Keys(raw)) {

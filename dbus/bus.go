@@ -17,24 +17,24 @@ import (
 // packages may call other services over the same connection.
 type Bus struct {
 	conn    *godbus.Conn
-	link    *link
+	socket  *filteredSocket
 	handler *handler
 	serials *serials
 }
 
 // Connect opens a connection to the bus at address, which is a D-Bus address
-// of the unix transport; "" means the system bus. ctx bounds the connecting
-// only. Nothing is served before a Server is started on it.
+// of the unix transport; "" means the system bus. ctx limits connecting only.
+// Nothing is served before a Server is started on it.
 func Connect(ctx context.Context, address string) (*Bus, error) {
 	if address == "" {
 		address = systemAddress()
 	}
-	l, err := dial(ctx, address)
+	s, err := dial(ctx, address)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the bus at %s: %w; check that dbus-daemon or dbus-broker runs", address, err)
 	}
-	b := &Bus{link: l, handler: &handler{}, serials: &l.serials}
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	b := &Bus{socket: s, handler: &handler{}, serials: &s.serials}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
 	if err := b.greet(); err != nil {
 		_ = b.Close()
@@ -44,10 +44,10 @@ func Connect(ctx context.Context, address string) (*Bus, error) {
 }
 
 func (b *Bus) greet() (err error) {
-	b.conn, err = godbus.NewConn(b.link,
+	b.conn, err = godbus.NewConn(b.socket,
 		godbus.WithHandler(b.handler),
 		godbus.WithSignalHandler(godbus.NewSequentialSignalHandler()),
-		godbus.WithIncomingInterceptor(takePeerCalls),
+		godbus.WithIncomingInterceptor(interceptPeerCalls),
 		godbus.WithSerialGenerator(b.serials))
 	if err != nil {
 		return err
@@ -58,25 +58,25 @@ func (b *Bus) greet() (err error) {
 	return b.conn.Hello()
 }
 
-// Conn is the connection, for calls to other services. It must not be closed;
-// its context ends when the bus is gone.
+// Conn returns the connection, for calls to other services. It must not be
+// closed; its context ends when the connection does.
 func (b *Bus) Conn() *godbus.Conn { return b.conn }
 
 // Close ends the connection, also while the bus does not read.
 func (b *Bus) Close() error {
-	// The socket goes first: godbus waits for a write in progress, which
-	// against a stuck bus would be for ever.
-	err := b.link.Close()
+	// Close the socket first: godbus waits for a write in progress, which never
+	// ends if the bus hangs.
+	err := b.socket.Close()
 	if b.conn != nil {
 		_ = b.conn.Close()
 	}
 	return err
 }
 
-// takePeerCalls keeps godbus from answering org.freedesktop.DBus.Peer itself:
-// it would give the bus's identifier for the machine's. A name without a dot
-// cannot come over the wire, so the mark is ours alone.
-func takePeerCalls(msg *godbus.Message) {
+// interceptPeerCalls keeps godbus from answering org.freedesktop.DBus.Peer
+// itself: it would return the bus's identifier for the machine's. A name without
+// a dot cannot come over the wire, so no caller can send peerMark.
+func interceptPeerCalls(msg *godbus.Message) {
 	if msg.Type != godbus.TypeMethodCall {
 		return
 	}
@@ -107,8 +107,8 @@ func systemAddress() string {
 	return "unix:path=/run/dbus/system_bus_socket"
 }
 
-// dial tries the addresses of a list in order, as the D-Bus specification has it.
-func dial(ctx context.Context, list string) (*link, error) {
+// dial tries the addresses of a list in order, as the D-Bus specification demands.
+func dial(ctx context.Context, list string) (*filteredSocket, error) {
 	var errs []error
 	for address := range strings.SplitSeq(list, ";") {
 		name, err := socketName(address)
@@ -116,7 +116,7 @@ func dial(ctx context.Context, list string) (*link, error) {
 			var d net.Dialer
 			var c net.Conn
 			if c, err = d.DialContext(ctx, "unix", name); err == nil {
-				return &link{sock: c, in: bufio.NewReaderSize(c, 16<<10)}, nil
+				return &filteredSocket{conn: c, in: bufio.NewReaderSize(c, 16<<10)}, nil
 			}
 		}
 		errs = append(errs, err)
@@ -124,7 +124,7 @@ func dial(ctx context.Context, list string) (*link, error) {
 	return nil, errors.Join(errs...)
 }
 
-// socketName is the name that net.Dial wants for a D-Bus address.
+// socketName returns the name that net.Dial wants for a D-Bus address.
 func socketName(address string) (string, error) {
 	rest, ok := strings.CutPrefix(address, "unix:")
 	if !ok {

@@ -31,7 +31,7 @@ func startBus(t testing.TB) *testBus {
 	return &testBus{privatebus.StartSystem(t, BusName+".conf")}
 }
 
-// connect gives a connection of its own, as other programs have one.
+// connect returns a new connection, such as another program has.
 func (b *testBus) connect(t testing.TB) *Bus {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), busTimeout)
@@ -57,8 +57,8 @@ func newRig(t testing.TB) *rig {
 	return newRigWith(t, nil)
 }
 
-// newRigWith has an Authorizer of its own; nil means a Gate whose authority lets
-// everybody read, and nobody change.
+// newRigWith makes a rig with an Authorizer; nil means a Gate whose authority
+// lets everybody read, and nobody change.
 func newRigWith(t testing.TB, auth Authorizer) *rig {
 	t.Helper()
 	r := &rig{bus: startBus(t), api: newFakeAPI(), logs: &logBuffer{}}
@@ -118,7 +118,7 @@ func bridgeOf(name string) string {
 
 func noOptions() map[string]godbus.Variant { return map[string]godbus.Variant{} }
 
-// errorOf is the name of the error that a call ended with; "" for none.
+// errorOf returns the name of the error that a call ended with; "" for none.
 func errorOf(err error) string {
 	switch e := err.(type) {
 	case nil:

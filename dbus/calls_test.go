@@ -26,8 +26,8 @@ func options(pairs ...any) map[string]godbus.Variant {
 	return m
 }
 
-// Each changing method reaches the service with what the caller said, and
-// answers with what the service says.
+// Each method that changes something passes the caller's arguments to the
+// service, and replies with the service's result.
 func TestChangesReachTheService(t *testing.T) {
 	lab := NetworkPath("lab net")
 	for _, c := range []struct {
@@ -203,7 +203,7 @@ func TestCallWithoutInterface(t *testing.T) {
 	wantError(t, r.callAt(ManagerPath, "GetRuleset").Err, errUnknownMethod, "")
 }
 
-// A call that wants no answer is done all the same, and gets none.
+// A call that wants no reply runs all the same, and gets none.
 func TestNoReplyExpected(t *testing.T) {
 	r := newRig(t)
 	answers := make(chan *godbus.Message, 16)

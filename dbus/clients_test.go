@@ -42,7 +42,7 @@ func TestBusctl(t *testing.T) {
 	}
 }
 
-// The interface file is one that others' tools accept.
+// Other tools accept the interface file.
 func TestInterfaceFileIsAccepted(t *testing.T) {
 	r := newRig(t)
 	out, err := exec.Command("gdbus", "introspect", "--address", r.bus.Address, "--dest", BusName, "--object-path", ManagerPath, "--xml").CombinedOutput()
@@ -72,7 +72,7 @@ func TestExampleClients(t *testing.T) {
 	}
 }
 
-// Who may not add is told so, and the examples end with a failure.
+// A user who may not add gets an error, and the examples end with a failure.
 func TestExampleClientsSayWhatFailed(t *testing.T) {
 	r := newRig(t)
 	for name, interpreter := range map[string][]string{"client.py": {"/usr/bin/python3", "-"}, "client.sh": {"sh", "-s"}} {
@@ -88,7 +88,7 @@ func TestExampleClientsSayWhatFailed(t *testing.T) {
 	}
 }
 
-// runExample starts an example, ends it with the test, and gives its lines.
+// runExample starts an example, ends it with the test, and returns its lines.
 func (r *rig) runExample(t *testing.T, name string, args ...string) <-chan string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join("..", "docs", "examples", name))
@@ -119,7 +119,7 @@ func (r *rig) runExample(t *testing.T, name string, args ...string) <-chan strin
 	return lines
 }
 
-// expectLines waits until every text is in some line; it gives all lines.
+// expectLines waits until every text is in some line; it returns all lines.
 func expectLines(t *testing.T, lines <-chan string, texts []string, seen ...string) []string {
 	t.Helper()
 	timeout := time.After(20 * time.Second)

@@ -33,7 +33,7 @@ func TestManyCallers(t *testing.T) {
 	if all := r.api.AllNetworks(); len(all) != 0 {
 		t.Errorf("%d networks are left", len(all))
 	}
-	// Each network came and went four times, and the bus was told each time.
+	// Each network came and went four times, and the bus got a signal each time.
 	r.server.Notify(service.Repaired{Name: "the end"})
 	counts := map[string]int{}
 	for s := next(t, signals); s.Name != managerInterface+".Repaired"; s = next(t, signals) {
@@ -70,7 +70,7 @@ func callAround(t *testing.T, c *godbus.Conn, name string) {
 	}
 }
 
-// What is written by hand is what godbus would have written.
+// The hand-written encoding is equal to godbus's.
 func TestManagedObjectsAreTheProperties(t *testing.T) {
 	r := newRig(t)
 	want := map[godbus.ObjectPath]map[string]map[string]godbus.Variant{}
@@ -111,8 +111,8 @@ func render(m map[godbus.ObjectPath]map[string]map[string]godbus.Variant) map[st
 	return out
 }
 
-// Where too many calls wait the rest is refused, and the service goes on; and
-// calls that read are answered while those that change hang.
+// Where too many calls wait the rest is refused, and the service goes on; reads
+// are answered while changes hang.
 func TestTooManyCalls(t *testing.T) {
 	r := newRig(t)
 	release := make(chan struct{})
@@ -121,7 +121,7 @@ func TestTooManyCalls(t *testing.T) {
 	const n = 300
 	done := make(chan *godbus.Call, n)
 	// The bus refuses a connection's calls beyond 128; these want no answer,
-	// so that only our own bound holds.
+	// so that only the service's own limit holds.
 	for range n {
 		must(t, r.object(ManagerPath).Call(managerInterface+".Reload", godbus.FlagNoReplyExpected).Err)
 	}
@@ -172,7 +172,7 @@ func TestPoolBounds(t *testing.T) {
 	})
 }
 
-// The service is told when the time for a call is over.
+// The context that the service gets ends when the time for a call is over.
 func TestCallsHaveATimeLimit(t *testing.T) {
 	r := newRig(t)
 	r.api.setFault(func(ctx context.Context) error {

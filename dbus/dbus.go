@@ -1,8 +1,8 @@
 // Package dbus puts the service on the message bus: it exports the objects of
-// the contract, decides which calls are let through to the service, turns the
-// service's events into signals and its errors into error names. It holds no
-// state of its own; every answer is read from the service when it is asked
-// for. It does not judge what a network may be: that is the service's work.
+// the contract, authorises calls to the service, and turns the service's events
+// into signals and its errors into error names. It holds no state of its own;
+// every answer is read from the service when it is asked for. It does not
+// validate networks: that is the service's work.
 package dbus
 
 import "time"
@@ -11,7 +11,7 @@ import "time"
 const (
 	// BusName is the well-known name that the service owns.
 	BusName = "org.virtfirewall.NetworkFirewall1"
-	// ManagerPath is the object that speaks for the service as a whole.
+	// ManagerPath is the object of the service as a whole.
 	ManagerPath = "/org/virtfirewall/NetworkFirewall1"
 
 	networksPath = ManagerPath + "/network"
@@ -32,12 +32,12 @@ const (
 	// callTimeout lets the answer come within the 25 seconds that D-Bus
 	// clients wait unless told otherwise.
 	callTimeout = 20 * time.Second
-	// authTimeout is as long as a person may need to type a password. It ends
-	// before the three minutes that virtfirewallctl waits.
+	// authTimeout is how long a person may take to type a password. It is less
+	// than the three minutes that virtfirewallctl waits.
 	authTimeout = 150 * time.Second
-	// busTimeout bounds what the bus daemon itself is asked for.
+	// busTimeout limits calls to the bus daemon itself.
 	busTimeout = 5 * time.Second
-	// writeTimeout is how long the bus may refuse to read before it counts as
-	// dead. The daemon then ends, and systemd starts it anew.
+	// writeTimeout is how long the bus may not read before it counts as dead.
+	// The daemon then ends, and systemd restarts it.
 	writeTimeout = 30 * time.Second
 )

@@ -9,14 +9,14 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// handler is what godbus asks for objects. It gives one target for all of
-// them, so that every call passes the same gate whatever it is for.
+// handler is where godbus looks objects up. It returns the same target for all
+// of them, so that all calls pass the same checks.
 type handler struct{ server atomic.Pointer[Server] }
 
-// LookupObject is part of godbus.Handler.
+// LookupObject implements godbus.Handler.
 func (h *handler) LookupObject(godbus.ObjectPath) (godbus.ServerObject, bool) { return target{h}, true }
 
-// target plays object, interface and method for godbus, all at once.
+// target is object, interface and method for godbus, all at once.
 type target struct{ h *handler }
 
 func (t target) LookupInterface(string) (godbus.Interface, bool) { return t, true }
@@ -26,16 +26,16 @@ func (t target) NumReturns() int                                 { return 0 }
 func (t target) ArgumentValue(int) any                           { return nil }
 func (t target) ReturnValue(int) any                             { return nil }
 
-// DecodeArguments takes the whole message for the argument.
+// DecodeArguments returns the whole message as the only argument.
 func (t target) DecodeArguments(conn *godbus.Conn, sender string, msg *godbus.Message, _ []any) ([]any, error) {
 	c := newCall(conn, sender, msg)
-	// The answer is ours to send, in order with the signals and with error
-	// names as they should be. This keeps godbus from sending one as well.
+	// The server itself sends the reply, in order with the signals and with the
+	// contract's error names. This keeps godbus from sending one as well.
 	msg.Flags |= godbus.FlagNoReplyExpected
 	return []any{c}, nil
 }
 
-// Call serves the call; it has sent the answer when it returns.
+// Call serves the call. The reply has been sent when it returns.
 func (t target) Call(args ...any) ([]any, error) {
 	c := args[0].(*call)
 	s := t.h.server.Load()
@@ -83,25 +83,25 @@ func newCall(conn *godbus.Conn, sender string, msg *godbus.Message) *call {
 
 // method is how one method of the contract is served.
 type method struct {
-	// action is what the caller needs the right to; "" for none. A call may
-	// need more, which its work says then.
+	// action is what the caller needs authorisation for; "" for none. A call may
+	// need more, see work.requests.
 	action string
-	// alone has one place, where only one such call may run at a time.
-	alone chan struct{}
-	// state says that the answer shows what signals announce: see Server.order.
+	// exclusive has room for one call, where only one may run at a time; else nil.
+	exclusive chan struct{}
+	// state means that the reply shows what signals announce: see Server.order.
 	state bool
-	// prepare looks at the arguments only. What it finds wrong reveals nothing
-	// about the host, so that it may come before the authorisation.
+	// prepare checks the arguments only. Its errors reveal nothing about the
+	// host, so that they may come before the authorisation.
 	prepare func(*call) (work, error)
 
 	in  string // the arguments' signature, from the introspection data
 	out godbus.Signature
 }
 
-// work is a call that is understood.
+// work is a call whose arguments are checked.
 type work struct {
-	asks []ask // for the Authorizer; nil for the method's action alone
-	do   func(context.Context) ([]any, error)
+	requests []authzRequest // for the Authorizer; nil for the method's action alone
+	do       func(context.Context) ([]any, error)
 }
 
 // changes reports whether the method does more than read.
@@ -120,13 +120,13 @@ func (s *Server) serve(c *call) {
 		c.fail(err)
 		return
 	}
-	p, who, err := s.admit(c, m)
+	p, caller, err := s.admit(c, m)
 	if err != nil {
 		c.fail(err)
 		return
 	}
-	defer p.leave(who)
-	w, err := s.understand(c, m, p)
+	defer p.leave(caller)
+	w, err := s.prepare(c, m, p)
 	if err == nil {
 		err = s.authorise(c, m, w)
 	}
@@ -137,29 +137,29 @@ func (s *Server) serve(c *call) {
 	s.run(c, m, w, p)
 }
 
-// admit finds the pool that a call waits and runs in, and gives it a place there
-// under the name who. Root's calls have pools of their own, which nobody else
-// can fill; and the bound on other users holds for all connections of one.
-func (s *Server) admit(c *call, m method) (p *pool, who string, err error) {
+// admit enters the call into the pool that it waits and runs in, counted for
+// caller. Root's calls have pools of their own, which nobody else can fill; the
+// limit for another user holds for all connections of that user together.
+func (s *Server) admit(c *call, m method) (p *pool, caller string, err error) {
 	ctx, cancel := context.WithTimeout(s.base, busTimeout)
 	defer cancel()
 	if c.user, err = s.auth.User(ctx, c.sender); err != nil {
 		return nil, "", refuse(errAccessDenied, "%s", err)
 	}
-	side, who := s.root, c.sender
+	own, caller := s.root, c.sender
 	if c.user != 0 {
-		side, who = s.others, fmt.Sprint("user ", c.user)
+		own, caller = s.others, fmt.Sprint("user ", c.user)
 	}
-	p = side.reads
+	p = own.reads
 	if m.changes() {
-		p = side.changes
+		p = own.changes
 	}
-	return p, who, p.enter(who)
+	return p, caller, p.enter(caller)
 }
 
-// understand takes a place among the running calls as well, since a document
-// can be large; but nobody keeps one while a person types a password.
-func (s *Server) understand(c *call, m method, p *pool) (work, error) {
+// prepare takes a slot among the running calls, since a document can be large,
+// but releases it again: no call may hold one while a person types a password.
+func (s *Server) prepare(c *call, m method, p *pool) (work, error) {
 	ctx, cancel := context.WithTimeout(s.base, callTimeout)
 	defer cancel()
 	if err := p.start(ctx); err != nil {
@@ -173,24 +173,24 @@ func (s *Server) authorise(c *call, m method, w work) error {
 	if m.action == "" {
 		return nil
 	}
-	asks := w.asks
-	if asks == nil {
-		asks = []ask{{action: m.action, details: map[string]string{}}}
+	requests := w.requests
+	if requests == nil {
+		requests = []authzRequest{{action: m.action, details: map[string]string{}}}
 	}
 	ctx, cancel := context.WithTimeout(s.base, authTimeout)
 	defer cancel()
-	err := s.auth.Check(ctx, c.sender, c.interactive, asks)
+	err := s.auth.Check(ctx, c.sender, c.interactive, requests)
 	if err != nil && errorName(err) != errInteractive {
-		// Whatever went wrong in the asking, the answer is no.
+		// A check that fails for any reason is a denial.
 		err = refuse(errAccessDenied, "%s", err)
 	}
 	if err != nil {
-		s.denials.note(c, asks[0].details, err)
+		s.denials.write(c, requests[0].details, err)
 	}
 	return err
 }
 
-// run does the work and answers.
+// run does the work and replies.
 func (s *Server) run(c *call, m method, w work, p *pool) {
 	ctx, cancel := context.WithTimeout(s.base, callTimeout)
 	defer cancel()
@@ -199,9 +199,9 @@ func (s *Server) run(c *call, m method, w work, p *pool) {
 		return
 	}
 	defer p.stop()
-	if m.alone != nil {
+	if m.exclusive != nil {
 		select {
-		case m.alone <- struct{}{}:
+		case m.exclusive <- struct{}{}:
 		default:
 			c.fail(refuse(errLimitsExceeded, "another call of this kind is under way, and there is one at a time: try again when it has ended"))
 			return
@@ -212,11 +212,11 @@ func (s *Server) run(c *call, m method, w work, p *pool) {
 		defer s.order.Unlock()
 	}
 	body, err := w.do(ctx)
-	if m.alone != nil {
-		<-m.alone // before the answer: who has that may call again
+	if m.exclusive != nil {
+		<-m.exclusive // before the reply: a caller that has that may call again
 	}
 	if m.changes() {
-		// Who gets the answer has got the signals of the change before it.
+		// The signals of a change come before the reply to it.
 		s.events.flush(ctx)
 	}
 	if err != nil {
@@ -259,7 +259,7 @@ func (m method) check(c *call) error {
 	return nil
 }
 
-// encoded is a body that has the whole message written already.
+// encoded is a whole message instead of a body, already encoded.
 type encoded []byte
 
 func (s *Server) reply(c *call, out godbus.Signature, body []any) {
@@ -268,7 +268,7 @@ func (s *Server) reply(c *call, out godbus.Signature, body []any) {
 	}
 	if len(body) == 1 {
 		if raw, ok := body[0].(encoded); ok {
-			_, _ = s.bus.link.Write(raw) // a failure ends the connection
+			_, _ = s.bus.socket.Write(raw) // a failure ends the connection
 			return
 		}
 	}
@@ -279,7 +279,7 @@ func (s *Server) reply(c *call, out godbus.Signature, body []any) {
 	c.conn.Send(msg, nil)
 }
 
-// fail answers with an error.
+// fail replies with an error.
 func (c *call) fail(err error) {
 	if !c.wantsReply {
 		return
@@ -298,8 +298,8 @@ func (c *call) replyHeaders() map[godbus.HeaderField]godbus.Variant {
 	}
 }
 
-// argument gives the i-th argument. The signature is checked before, so that
-// a wrong type is a fault of ours.
+// argument returns the i-th argument. The signature was checked before, so that
+// a wrong type is a bug.
 func argument[T any](c *call, i int) T {
 	v, ok := c.args[i].(T)
 	if !ok {

@@ -13,8 +13,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// Standard error names. godbus has some of them built in, but under names of
-// its own making.
+// Standard error names. godbus defines some of them, but with names of its own.
 const (
 	errUnknownObject    = "org.freedesktop.DBus.Error.UnknownObject"
 	errUnknownInterface = "org.freedesktop.DBus.Error.UnknownInterface"
@@ -30,10 +29,10 @@ const (
 	errInteractive      = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
 )
 
-// maxErrorText keeps what callers sent us from coming back in full.
+// maxErrorText limits how much of what a caller sent its error can contain.
 const maxErrorText = 4096
 
-// busError is a failure that has a name of its own on the bus.
+// busError is an error with a D-Bus error name of its own.
 type busError struct{ name, text string }
 
 func (e *busError) Error() string { return e.text }
@@ -42,13 +41,13 @@ func refuse(name, format string, args ...any) error {
 	return &busError{name: name, text: fmt.Sprintf(format, args...)}
 }
 
-// invalid is a failure of the contract's own kinds.
+// invalid returns an error of one of the contract's own kinds.
 func invalid(kind service.Kind, format string, args ...any) error {
 	return &service.Error{Kind: kind, Err: fmt.Errorf(format, args...)}
 }
 
-// errorName is the one table from errors to names on the bus. The first row
-// that fits decides.
+// errorName is the only mapping from errors to D-Bus error names. The first case
+// that matches decides.
 func errorName(err error) string {
 	var own *busError
 	var svc *service.Error
@@ -88,8 +87,8 @@ func toBusError(err error) *godbus.Error {
 	return godbus.NewError(errorName(err), []any{clean(text)})
 }
 
-// clean makes a string that D-Bus can carry: one that is not UTF-8 or holds a
-// NUL would not be sent at all, and the caller would wait for ever.
+// clean returns s as a string that D-Bus can carry: one that is not UTF-8 or
+// contains a NUL would not be sent at all, and the caller would wait for ever.
 func clean(s string) string {
 	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
 		return s

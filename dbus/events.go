@@ -5,12 +5,13 @@ import (
 	"sync"
 )
 
-// maxQueued events mean that the bus has not read for a long time.
+// maxQueued limits the queued events: at so many, the bus has not read for a
+// long time.
 const maxQueued = 1 << 16
 
-// queue holds events in order between those who report them, who never wait,
-// and the one goroutine that emits them. Beside events it carries marks, which
-// tell a waiter that all before them is emitted.
+// queue holds events in order, from the goroutines that add them, which never
+// wait, to the one that emits them. It also holds marks, which notify a waiter
+// that all events before them are emitted.
 type queue[T any] struct {
 	mu      sync.Mutex
 	items   []item[T]
@@ -27,7 +28,7 @@ func newQueue[T any]() *queue[T] {
 	return &queue[T]{trigger: make(chan struct{}, 1)}
 }
 
-// add puts an item last. It is false when the queue is full or closed.
+// add appends an item. It returns false when the queue is full or closed.
 func (q *queue[T]) add(i item[T]) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -58,7 +59,7 @@ func (q *queue[T]) flush(ctx context.Context) {
 	}
 }
 
-// close lets take end once the queue is empty.
+// close makes each return once the queue is empty.
 func (q *queue[T]) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -66,8 +67,8 @@ func (q *queue[T]) close() {
 	q.signal()
 }
 
-// each gives the events to emit, one after the other, until the queue is
-// closed and empty.
+// each calls emit for one event after the other, until the queue is closed and
+// empty.
 func (q *queue[T]) each(emit func(T)) {
 	for range q.trigger {
 		q.mu.Lock()

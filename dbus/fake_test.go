@@ -187,7 +187,8 @@ func (f *fakeAPI) UnbindInterface(ctx context.Context, iface string, _ service.E
 	return f.change(ctx, "UnbindInterface "+iface, func() error { return nil })
 }
 
-// logBuffer keeps what the server logs; a test that expects something says so.
+// logBuffer keeps what the server logs; a test that expects log lines calls
+// expect.
 type logBuffer struct {
 	mu       sync.Mutex
 	text     bytes.Buffer

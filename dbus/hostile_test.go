@@ -42,7 +42,7 @@ type randomValues struct {
 
 const basicTypes = "ybnqiuxtdsogh"
 
-// signature is that of one random complete type.
+// signature returns that of one random complete type.
 func (r *randomValues) signature(depth int) string {
 	if depth > 5 {
 		return string(basicTypes[r.IntN(len(basicTypes))])
@@ -76,7 +76,7 @@ func alignmentOf(t byte) int {
 	return 4
 }
 
-// value writes a value of the first type of sig and gives the rest of sig.
+// value writes a value of the first type of sig and returns the rest of sig.
 func (r *randomValues) value(sig string, depth int) string {
 	r.w.align(alignmentOf(sig[0]))
 	switch sig[0] {
@@ -126,14 +126,14 @@ func (r *randomValues) list(sig string, depth int) string {
 	return rest
 }
 
-// Whatever a message carries that the bus lets through, it must not cost the
-// service its connection: any local user can send it.
+// No message that the bus lets through may end the service's connection: any
+// local user can send it.
 func TestNoMessageEndsTheConnection(t *testing.T) {
 	r := newRig(t)
 	attacker := r.bus.connect(t)
 	send := func(what string, msg []byte) {
 		t.Helper()
-		if _, err := attacker.link.Write(msg); err != nil {
+		if _, err := attacker.socket.Write(msg); err != nil {
 			t.Fatalf("%s: sending: %v", what, err)
 		}
 		if err := attacker.Conn().BusObject().Call("org.freedesktop.DBus.GetId", 0).Err; err != nil {
@@ -170,7 +170,7 @@ func TestNoMessageEndsTheConnection(t *testing.T) {
 	}
 }
 
-// A message that godbus cannot read is answered, since its sender waits.
+// A message that godbus cannot decode gets a reply, since its sender waits.
 func TestUnreadableCallIsAnswered(t *testing.T) {
 	r := newRig(t)
 	for _, c := range []struct {
@@ -212,14 +212,14 @@ func emptyArraysOfStructs() []byte {
 	return w.b
 }
 
-// sendRaw sends a call of our own making and gives the error that answers it.
+// sendRaw sends a hand-made call and returns the error in its reply.
 func (r *rig) sendRaw(t *testing.T, signature string, body []byte) error {
 	t.Helper()
 	c := r.bus.connect(t)
 	serial := c.serials.GetSerial()
 	answers := make(chan *godbus.Message, 16)
 	c.Conn().Eavesdrop(answers)
-	if _, err := c.link.Write(rawCall(serial, 0, signature, body)); err != nil {
+	if _, err := c.socket.Write(rawCall(serial, 0, signature, body)); err != nil {
 		t.Fatal(err)
 	}
 	for {
@@ -276,25 +276,25 @@ func TestPanicIsContained(t *testing.T) {
 	}
 }
 
-// FuzzLink feeds the guard with what no bus would send.
-func FuzzLink(f *testing.F) {
+// FuzzFilteredSocket feeds the filter with what no bus would send.
+func FuzzFilteredSocket(f *testing.F) {
 	f.Add(rawCall(7, 0, "v", nestedVariants(3)))
 	f.Add(rawCall(7, 0xff, "a{sa(tt)}", emptyArraysOfStructs()))
 	f.Add([]byte("B\x01\x00\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x08\x07\x01s\x00\xff\xff\xff\xf0"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		l := &link{in: bufio.NewReader(bytes.NewReader(data)), sock: discard{}, framed: true}
-		for l.next() == nil {
-			if len(l.rest) == 0 {
+		s := &filteredSocket{in: bufio.NewReader(bytes.NewReader(data)), conn: discard{}, framed: true}
+		for s.next() == nil {
+			if len(s.rest) == 0 {
 				continue
 			}
-			if err := decodes(l.rest); err != nil {
+			if err := tryDecode(s.rest); err != nil {
 				t.Fatalf("let through what cannot be decoded: %v", err)
 			}
 		}
 	})
 }
 
-// discard is a socket that takes everything.
+// discard is a socket that drops what is written.
 type discard struct{ net.Conn }
 
 func (discard) Write(p []byte) (int, error)      { return len(p), nil }

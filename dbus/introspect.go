@@ -11,7 +11,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// InterfaceXML is the documented introspection data, as it is installed.
+// InterfaceXML is the introspection data with its documentation, as installed.
 //
 //go:embed org.virtfirewall.NetworkFirewall1.xml
 var InterfaceXML string
@@ -60,7 +60,7 @@ type (
 	}
 )
 
-// signature is that of the arguments of one direction, "in" or "out".
+// signature returns that of the arguments of one direction, "in" or "out".
 func (m memberXML) signature(direction string) string {
 	var b strings.Builder
 	for _, a := range m.Args {
@@ -86,8 +86,8 @@ func parseInterfaces(doc string) (interfaces, error) {
 	return m, nil
 }
 
-// introspect is the answer to Introspect: the same data without its comments,
-// and the object's children.
+// introspect returns the reply to Introspect: InterfaceXML's data of the object
+// without its comments, and the object's children.
 func (s *Server) introspect(path godbus.ObjectPath, o object) (string, error) {
 	var n nodeXML
 	for _, name := range o.kind.interfaces() {
@@ -103,7 +103,7 @@ func (s *Server) introspect(path godbus.ObjectPath, o object) (string, error) {
 	return introspectHeader + string(text) + "\n", nil
 }
 
-// children are the last parts of the paths right below path.
+// children returns the last elements of the paths directly below path.
 func (s *Server) children(path string) []string {
 	if path == networksPath {
 		all := s.api.AllNetworks()

@@ -143,7 +143,7 @@ func TestPropertiesAreThoseDescribed(t *testing.T) {
 	}
 }
 
-// What a network shows as its settings is what would make the same network.
+// The settings that a network shows make the same network.
 func TestSettingsRoundTrip(t *testing.T) {
 	for _, doc := range []string{defaultXML,
 		`<network><name>n</name><forward mode='nat' dev='eth0'><nat ipv6='yes'><address start='192.0.2.1' end='192.0.2.9'/><port start='5000' end='6000'/></nat></forward>
@@ -169,10 +169,10 @@ func TestSettingsRoundTrip(t *testing.T) {
 	}
 }
 
-func TestBindRefusesWhatDoesNotMatch(t *testing.T) {
+func TestWithSignaturesRefusesWhatDoesNotMatch(t *testing.T) {
 	spec := readInterfaces(t, InterfaceXML)
 	s := &Server{}
-	if _, err := bind(s.handlers(), spec); err != nil {
+	if _, err := withSignatures(s.handlers(), spec); err != nil {
 		t.Fatal(err)
 	}
 	missing := s.handlers()
@@ -185,14 +185,14 @@ func TestBindRefusesWhatDoesNotMatch(t *testing.T) {
 	unknown := s.handlers()
 	unknown["org.example.Other"] = map[string]method{}
 	for what, h := range map[string]map[string]map[string]method{"missing": missing, "surplus": surplus, "renamed": renamed, "unknown": unknown} {
-		if _, err := bind(h, spec); err == nil {
+		if _, err := withSignatures(h, spec); err == nil {
 			t.Errorf("%s: accepted", what)
 		}
 	}
 }
 
-// An answer in order with the signals waits for the lock that a change, in
-// the end, waits for as well.
+// A reply in order with the signals waits for the lock that a change, in the
+// end, waits for as well.
 func TestNoMethodBothReadsInOrderAndChanges(t *testing.T) {
 	for iface, methods := range (&Server{}).handlers() {
 		for name, m := range methods {

@@ -44,14 +44,14 @@ func (s *Server) addNetworkFromXML(c *call) (work, error) {
 }
 
 func (s *Server) add(c *call, n network.Network, o service.ChangeOptions) work {
-	x := change{before: s.before(n.Name), asks: func(before *service.Status) []ask {
+	x := change{before: s.before(n.Name), requests: func(before *service.Status) []authzRequest {
 		if !o.Replace {
-			before = nil // the service refuses where there is one
+			before = nil // the service refuses if the network exists
 		}
-		return networkAsks(n.Name, before, &n)
+		return networkRequests(n.Name, before, &n)
 	}}
 	o.Expect = x.expect(c)
-	return work{asks: x.asks(x.before), do: func(ctx context.Context) ([]any, error) {
+	return work{requests: x.requests(x.before), do: func(ctx context.Context) ([]any, error) {
 		if err := s.api.AddNetwork(ctx, n, o); err != nil {
 			return nil, err
 		}
@@ -76,9 +76,9 @@ func (s *Server) removeNetwork(c *call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	x := change{before: s.before(name), asks: func(before *service.Status) []ask { return networkAsks(name, before, nil) }}
+	x := change{before: s.before(name), requests: func(before *service.Status) []authzRequest { return networkRequests(name, before, nil) }}
 	o.Expect = x.expect(c)
-	return work{asks: x.asks(x.before), do: func(ctx context.Context) ([]any, error) {
+	return work{requests: x.requests(x.before), do: func(ctx context.Context) ([]any, error) {
 		return nil, s.api.RemoveNetwork(ctx, name, o)
 	}}, nil
 }
@@ -153,7 +153,7 @@ func (s *Server) setBackend(c *call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	return work{asks: []ask{{ActionChooseBackend, map[string]string{"backend": backend}}}, do: func(ctx context.Context) ([]any, error) {
+	return work{requests: []authzRequest{{ActionChooseBackend, map[string]string{"backend": backend}}}, do: func(ctx context.Context) ([]any, error) {
 		return nil, s.api.SetBackend(ctx, backend, o)
 	}}, nil
 }

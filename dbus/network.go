@@ -19,15 +19,17 @@ func (s *Server) update(c *call) (work, error) {
 		return work{}, err
 	}
 	name := c.object.name
-	x := change{before: s.before(name), asks: func(before *service.Status) []ask { return networkAsks(name, before, updated(before, settings)) }}
+	x := change{before: s.before(name), requests: func(before *service.Status) []authzRequest {
+		return networkRequests(name, before, updated(before, settings))
+	}}
 	o.Expect = x.expect(c)
-	return work{asks: x.asks(x.before), do: func(ctx context.Context) ([]any, error) {
+	return work{requests: x.requests(x.before), do: func(ctx context.Context) ([]any, error) {
 		return nil, s.api.UpdateNetwork(ctx, name, settings, o)
 	}}, nil
 }
 
-// updated is what an update would make of a network; nil where it cannot be
-// made, which the service says after the authorisation.
+// updated returns the network after an update; nil for one that is not possible,
+// which the service reports after the authorisation.
 func updated(before *service.Status, settings map[string]any) *network.Network {
 	if before == nil {
 		return nil

@@ -8,7 +8,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// object is what a path stands for.
+// object is what a path refers to.
 type object struct {
 	kind objectKind
 	name string // of the network
@@ -17,17 +17,18 @@ type object struct {
 type objectKind int
 
 const (
-	parentObject  objectKind = iota // exists to be walked through
-	managerObject                   //
-	networkObject                   // may or may not exist just now
+	parentObject  objectKind = iota // only has children
+	managerObject                   // the service as a whole
+	networkObject                   // the network may or may not exist
 )
 
-// NetworkPath is the object path of the network of that name.
+// NetworkPath returns the object path of the network of that name.
 func NetworkPath(name string) godbus.ObjectPath {
 	return godbus.ObjectPath(networksPath + "/" + network.Escape(name))
 }
 
-// parsePath says what stands at a path; it is false where nothing ever can.
+// parsePath returns the object at a path, and false for a path that no object
+// can have.
 func parsePath(p godbus.ObjectPath) (object, bool) {
 	path := string(p)
 	if path == ManagerPath {
@@ -44,7 +45,7 @@ func parsePath(p godbus.ObjectPath) (object, bool) {
 	return object{kind: networkObject, name: name}, ok
 }
 
-// interfaces are those of an object, the ones of its own first.
+// interfaces returns an object's interfaces, its own first.
 func (k objectKind) interfaces() []string {
 	switch k {
 	case managerObject:
@@ -55,8 +56,8 @@ func (k objectKind) interfaces() []string {
 	return []string{introspectableInterface, peerInterface}
 }
 
-// own is the interface whose properties the object has; "" for none.
-func (k objectKind) own() string {
+// ownInterface returns the interface with the object's properties; "" for none.
+func (k objectKind) ownInterface() string {
 	switch k {
 	case managerObject:
 		return managerInterface

@@ -30,7 +30,7 @@ func TestParsePath(t *testing.T) {
 	}
 }
 
-// FuzzParsePath: every path that stands for a network is that network's only one.
+// FuzzParsePath checks that every path of a network is that network's only one.
 func FuzzParsePath(f *testing.F) {
 	for _, s := range []string{"/", ManagerPath, networksPath + "/default", networksPath + "/a_20b", networksPath + "/_zz", "/org//x"} {
 		f.Add(s)

@@ -9,17 +9,16 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service"
 )
 
-// property is one property with its value, of the Go type that godbus and
-// wire.go encode as the contract has it.
+// property is one property with its value, which has the Go type that godbus and
+// wire.go encode with the contract's signature.
 type property struct {
 	name  string
 	value any
 }
 
-// networkProperties are those of a Network object: what the service knows of
-// it, and its settings. The settings are written out here rather than taken
-// from Network.Settings, which takes five times as long, since
-// GetManagedObjects asks for those of all networks.
+// networkProperties returns those of a Network object: its status, and its
+// settings. The settings are written out here: Network.Settings takes five times
+// as long, and GetManagedObjects needs those of all networks.
 func networkProperties(st service.Status) []property {
 	n := st.Network
 	return []property{
@@ -50,7 +49,7 @@ func networkProperties(st service.Status) []property {
 	}
 }
 
-// managerProperties are those of the manager object.
+// managerProperties returns those of the manager object.
 func managerProperties(h service.Host) []property {
 	return []property{
 		{"Version", clean(h.Version)},
@@ -64,8 +63,8 @@ func managerProperties(h service.Host) []property {
 	}
 }
 
-// changed are the properties of now that differ from those of old. Both come
-// from the same function, so that they stand in the same order.
+// changed returns the properties of now that differ from those of old. Both must
+// come from the same function, which puts them in the same order.
 func changed(old, now []property) map[string]godbus.Variant {
 	m := make(map[string]godbus.Variant)
 	for i, p := range now {

@@ -12,8 +12,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service"
 )
 
-// closeGrace is how long Close lets calls end by themselves. After as long
-// again the bus counts as stuck.
+// closeGrace is how long Close waits before it cancels the running calls. After
+// as long again it takes the bus for stuck.
 const closeGrace = 2 * time.Second
 
 // Server serves the contract's objects on a bus.
@@ -27,14 +27,14 @@ type Server struct {
 	methods map[string]map[string]method // by interface, by name
 
 	root, others pools
-	denials      *denials
+	denials      *denialLog
 	events       *queue[service.Event]
 	overflow     sync.Once
 
-	// order is held while signals of one event are sent, and while an answer
-	// that shows the same state is made and sent: an answer that arrives after
-	// a signal is never older than it, so that a client which replaces what it
-	// knows by the answer loses nothing.
+	// order is held while signals of one event are sent, and while a reply that
+	// shows the same state is made and sent: a reply that arrives after a signal
+	// is never older than it, so that a client which replaces its state by the
+	// reply loses nothing.
 	order sync.Mutex
 
 	mu      sync.Mutex
@@ -53,20 +53,20 @@ func New(bus *Bus, api service.API, auth Authorizer, log *slog.Logger) (*Server,
 	}
 	s := &Server{
 		bus: bus, api: api, auth: auth, log: log, spec: spec,
-		root: rootPools(), others: otherPools(), denials: newDenials(log),
+		root: rootPools(), others: otherPools(), denials: newDenialLog(log),
 		events:  newQueue[service.Event](),
 		emitter: make(chan struct{}),
 	}
-	if s.methods, err = bind(s.handlers(), spec); err != nil {
+	if s.methods, err = withSignatures(s.handlers(), spec); err != nil {
 		return nil, err
 	}
 	s.base, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
 
-// Start serves the objects, and only then asks for the name: a client that is
-// waiting for the name finds everything there. ctx bounds the asking. After a
-// failure the server is of no further use.
+// Start serves the objects, and only then requests the name: a client that waits
+// for the name finds all objects. ctx limits the request. After a failure the
+// server cannot be started again.
 func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	s.up = true
@@ -95,7 +95,7 @@ func (s *Server) requestName(ctx context.Context) error {
 	return nil
 }
 
-// ownerOfName is a remark on who has the name, for an error message.
+// ownerOfName returns the name's owner for an error message; "" if unknown.
 func (s *Server) ownerOfName(ctx context.Context) string {
 	var pid uint32
 	err := s.bus.conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.GetConnectionUnixProcessID", 0, BusName).Store(&pid)
@@ -105,8 +105,8 @@ func (s *Server) ownerOfName(ctx context.Context) string {
 	return fmt.Sprintf(" (process %d)", pid)
 }
 
-// Notify takes note of an event, in order with the others, and never blocks.
-// What happens before Start is not told: there is nobody to tell it to.
+// Notify queues an event after the others, and never blocks. It drops events
+// before Start: the service does not have its name yet, so no client needs them.
 func (s *Server) Notify(e service.Event) {
 	s.mu.Lock()
 	up := s.up
@@ -116,12 +116,12 @@ func (s *Server) Notify(e service.Event) {
 	}
 	s.overflow.Do(func() {
 		s.log.Error("the bus does not take signals any more; closing the connection", "waiting", maxQueued)
-		_ = s.bus.link.Close()
+		_ = s.bus.socket.Close()
 	})
 }
 
-// Close gives the name back, lets the calls that are under way end, emits what
-// is left to emit, and returns when no goroutine of the server is left. The
+// Close releases the name, waits for the running calls, emits the events that
+// are queued, and returns when no goroutine of the server is left. The
 // connection stays open, unless the bus has stopped reading from it.
 func (s *Server) Close() {
 	s.mu.Lock()
@@ -132,7 +132,7 @@ func (s *Server) Close() {
 		return
 	}
 	defer time.AfterFunc(closeGrace, s.cancel).Stop()
-	defer time.AfterFunc(2*closeGrace, func() { _ = s.bus.link.Close() }).Stop()
+	defer time.AfterFunc(2*closeGrace, func() { _ = s.bus.socket.Close() }).Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
 	defer cancel()
 	// It does not matter whether this succeeds: the name goes with the connection.
@@ -143,7 +143,7 @@ func (s *Server) Close() {
 	<-s.emitter
 }
 
-// begin counts a call in, unless the server is closing.
+// begin counts a call as running and returns true, unless the server is not up.
 func (s *Server) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service"
 )
 
-// signals tells the bus of one event.
+// signals emits the signals of one event.
 func (s *Server) signals(e service.Event) {
 	switch e := e.(type) {
 	case service.NetworkAdded:
@@ -47,8 +47,8 @@ func (s *Server) removed(st service.Status) {
 }
 
 func (s *Server) networkChanged(old, now service.Status) {
-	// The UUID is announced as constant, so a network with another one that
-	// took the name's place is another object.
+	// The UUID is announced as constant, so a network of the same name with
+	// another one is another object.
 	if old.Network.UUID != now.Network.UUID {
 		s.removed(old)
 		s.added(now)
@@ -66,7 +66,7 @@ func (s *Server) propertiesChanged(path godbus.ObjectPath, iface string, values 
 
 func (s *Server) send(path godbus.ObjectPath, iface, member string, values ...any) {
 	err := s.bus.conn.Emit(path, iface+"."+member, values...)
-	// The first failure ends the connection and is worth a line, not those after it.
+	// The first failure ends the connection; only that one is logged.
 	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, godbus.ErrClosed) {
 		s.log.Error("emitting a signal", "signal", member, "path", path, "err", err)
 	}

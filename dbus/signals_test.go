@@ -16,7 +16,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// eventually waits for what no message tells.
+// eventually waits for what no signal announces.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(time.Millisecond) {
@@ -26,7 +26,7 @@ func eventually(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// listen gives a connection's signals from the service, in order.
+// listen returns a connection's signals from the service, in order.
 func (r *rig) listen(t testing.TB, c *Bus) <-chan *godbus.Signal {
 	t.Helper()
 	ch := make(chan *godbus.Signal, 1<<14)
@@ -77,7 +77,7 @@ func TestSignals(t *testing.T) {
 	wantSignal(t, ch, path, propertiesInterface+".PropertiesChanged",
 		networkInterface, options("DNS", false, "TFTP", true), []string{})
 
-	// Nothing changes, so nothing is said; what comes next is of the call after it.
+	// Nothing changes, so there is no signal; the next one is of the next call.
 	must(t, r.callAt(path, networkInterface+".Update", options("DNS", false), noOptions()).Err)
 	must(t, r.call("SetBackend", "iptables", noOptions()).Err)
 	wantSignal(t, ch, ManagerPath, propertiesInterface+".PropertiesChanged",
@@ -109,7 +109,7 @@ func TestReplacementWithAnotherUUIDIsAnotherObject(t *testing.T) {
 	wantSignal(t, ch, ManagerPath, managerInterface+".NetworkAdded", "default", path)
 }
 
-// Who gets the answer to a change has got its signals already.
+// The signals of a change arrive before the reply to it.
 func TestSignalsComeBeforeTheAnswer(t *testing.T) {
 	r := newRig(t)
 	ch := r.listen(t, r.client)
@@ -124,9 +124,9 @@ func TestSignalsComeBeforeTheAnswer(t *testing.T) {
 	}
 }
 
-// A client that replaces what it knows by each answer, and applies the signals
-// in between, would lose a network if an answer could be older than a signal
-// that came before it.
+// A client that replaces its state by each reply, and applies the signals in
+// between, would lose a network if a reply could be older than a signal that
+// arrived before it.
 func TestAnswersAreNeverOlderThanSignals(t *testing.T) {
 	r := newRig(t)
 	ch := r.listen(t, r.client)
@@ -220,7 +220,7 @@ func TestSignalsKeepTheirOrder(t *testing.T) {
 	}
 }
 
-// A queue that nobody empties ends the connection rather than the memory.
+// A full queue ends the connection, so that it cannot fill the memory.
 func TestFullQueueEndsTheConnection(t *testing.T) {
 	r := newRig(t)
 	r.logs.expect()

@@ -11,16 +11,17 @@ import (
 
 const managedObjectsSignature = "a{oa{sa{sv}}}"
 
-// maxMessageBytes keeps below the 32 MiB at which the system bus would cut us off.
+// maxMessageBytes is below the 32 MiB above which the system bus disconnects the
+// sender.
 const maxMessageBytes = 31 << 20
 
-// wire writes D-Bus's wire format, little-endian. It exists for the answer to
+// wire writes D-Bus's wire format, little-endian. It exists for the reply to
 // GetManagedObjects: godbus needs 35 ms and half a million allocations to write
-// that for 1,000 networks (it encodes twice, by reflection), and holds up every
+// that for 1,000 networks (it encodes twice, by reflection), and blocks every
 // other message meanwhile.
 type wire struct{ b []byte }
 
-// managedObjectsReply is the whole message that answers a GetManagedObjects.
+// managedObjectsReply returns the whole message that replies to GetManagedObjects.
 func managedObjectsReply(serial, replyTo uint32, dest string, all []service.Status) ([]byte, error) {
 	w := &wire{b: make([]byte, 0, 1024*(len(all)+1))}
 	w.head(godbus.TypeMethodReply, serial, replyTo, dest, managedObjectsSignature, "")
@@ -35,7 +36,7 @@ func managedObjectsReply(serial, replyTo uint32, dest string, all []service.Stat
 	return w.b, nil
 }
 
-// head starts the answer to a call; errorName is "" for a reply.
+// head writes the header of a reply to a call; errorName is "" for a success.
 func (w *wire) head(kind godbus.Type, serial, replyTo uint32, dest, signature, errorName string) {
 	w.b = append(w.b, 'l', byte(kind), 0, 1)
 	w.u32(0) // the body's length, see bodyFrom
@@ -51,7 +52,7 @@ func (w *wire) head(kind godbus.Type, serial, replyTo uint32, dest, signature, e
 	w.align(8)
 }
 
-// bodyFrom writes into the header how long the body is that starts at start.
+// bodyFrom sets the length in the header of a body that begins at start.
 func (w *wire) bodyFrom(start int) {
 	binary.LittleEndian.PutUint32(w.b[4:], uint32(len(w.b)-start))
 }
@@ -135,18 +136,18 @@ func (w *wire) field(code godbus.HeaderField, sig string, value func()) {
 	value()
 }
 
-// open is an array whose length is not known yet.
-type open struct{ length, first int }
+// openArray is an array whose length is not known yet.
+type openArray struct{ length, first int }
 
-// array starts an array of elements of the given alignment; the padding before
-// the first is there also in an empty array, and not part of its length.
-func (w *wire) array(alignment int) open {
+// array starts an array of elements of the given alignment. The padding before
+// the first exists also in an empty array, and is not part of the length.
+func (w *wire) array(alignment int) openArray {
 	w.u32(0)
 	at := len(w.b) - 4
 	w.align(alignment)
-	return open{length: at, first: len(w.b)}
+	return openArray{length: at, first: len(w.b)}
 }
 
-func (w *wire) end(o open) {
-	binary.LittleEndian.PutUint32(w.b[o.length:], uint32(len(w.b)-o.first))
+func (w *wire) end(a openArray) {
+	binary.LittleEndian.PutUint32(w.b[a.length:], uint32(len(w.b)-a.first))
 }

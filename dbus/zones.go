@@ -41,7 +41,7 @@ func (s *Server) bindInterface(c *call) (work, error) {
 		return work{}, err
 	}
 	x := s.zoneChange(bridge, zone)
-	return work{asks: x.asks(x.before), do: func(ctx context.Context) ([]any, error) {
+	return work{requests: x.requests(x.before), do: func(ctx context.Context) ([]any, error) {
 		bound, err := s.api.BindInterface(ctx, bridge, zone, x.expect(c))
 		return []any{clean(bound)}, err
 	}}, nil
@@ -53,14 +53,14 @@ func (s *Server) unbindInterface(c *call) (work, error) {
 		return work{}, err
 	}
 	x := s.zoneChange(bridge, "")
-	return work{asks: x.asks(x.before), do: func(ctx context.Context) ([]any, error) {
+	return work{requests: x.requests(x.before), do: func(ctx context.Context) ([]any, error) {
 		return nil, s.api.UnbindInterface(ctx, bridge, x.expect(c))
 	}}, nil
 }
 
-// zoneChange is a bridge's move to a zone by hand.
+// zoneChange returns the change that moves a bridge to a zone by a call.
 func (s *Server) zoneChange(bridge, zone string) change {
-	x := change{asks: func(before *service.Status) []ask { return zoneAsks(bridge, zone, before) }}
+	x := change{requests: func(before *service.Status) []authzRequest { return zoneRequests(bridge, zone, before) }}
 	if st, ok := s.byBridge(bridge); ok {
 		x.before = &st
 	}

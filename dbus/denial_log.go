@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A user's denied calls take this many lines of the log at once, and one more
-// after each pause.
+// A user's denied calls may write this many lines into the log at once, and one
+// more after each pause.
 const (
 	denialLines = 10
 	denialPause = 10 * time.Second
@@ -15,34 +15,34 @@ const (
 	denialUsers = 1024
 )
 
-// denials writes who was denied what into the log, no more than a log can bear.
-type denials struct {
+// denialLog logs who was denied what, rate-limited per user.
+type denialLog struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
 	users map[uint32]*allowance
 }
 
-// allowance is how many lines a user has left, and how many went unwritten.
+// allowance is how many lines a user has left, and how many were skipped.
 type allowance struct {
 	lines   int
 	since   time.Time
 	skipped int
 }
 
-func newDenials(log *slog.Logger) *denials {
-	return &denials{log: log, users: make(map[uint32]*allowance)}
+func newDenialLog(log *slog.Logger) *denialLog {
+	return &denialLog{log: log, users: make(map[uint32]*allowance)}
 }
 
-func (d *denials) note(c *call, details map[string]string, err error) {
-	skipped, ok := d.take(c.user, time.Now())
+func (d *denialLog) write(c *call, details map[string]string, err error) {
+	skipped, ok := d.allow(c.user, time.Now())
 	if !ok {
 		return
 	}
 	args := []any{"method", c.member, "user", c.user, "caller", c.sender, "error", err}
 	for _, k := range []string{"network", "bridge", "zone"} {
 		if v := details[k]; v != "" {
-			args = append(args, k, cut(v))
+			args = append(args, k, truncate(v))
 		}
 	}
 	if skipped > 0 {
@@ -51,8 +51,8 @@ func (d *denials) note(c *call, details map[string]string, err error) {
 	d.log.Info("denied a call", args...)
 }
 
-// cut keeps what a caller made up from filling the log.
-func cut(s string) string {
+// truncate keeps a caller's text from filling the log.
+func truncate(s string) string {
 	const most = 128
 	if len(s) > most {
 		return clean(s[:most]) + "..."
@@ -60,15 +60,15 @@ func cut(s string) string {
 	return s
 }
 
-// take reports whether a line may be written about a user, and how many were not
-// since the last.
-func (d *denials) take(user uint32, now time.Time) (skipped int, ok bool) {
+// allow reports whether a line about a user may be written, and how many were
+// skipped since the last one.
+func (d *denialLog) allow(user uint32, now time.Time) (skipped int, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	a := d.users[user]
 	if a == nil {
 		if len(d.users) >= denialUsers {
-			user = 0 // root is never denied, so this place is free
+			user = 0 // root is never denied, so its entry is free
 			a = d.users[user]
 		}
 		if a == nil {

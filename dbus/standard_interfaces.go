@@ -35,8 +35,8 @@ func (s *Server) getAllProperties(c *call) (work, error) {
 	}}, nil
 }
 
-// setProperty serves org.freedesktop.DBus.Properties.Set: everything that can
-// change is changed by methods.
+// setProperty serves org.freedesktop.DBus.Properties.Set, and always refuses:
+// everything that can change is changed by methods.
 func (s *Server) setProperty(c *call) (work, error) {
 	iface, name := argument[string](c, 0), argument[string](c, 1)
 	return work{do: func(context.Context) ([]any, error) {
@@ -57,10 +57,10 @@ func unknownProperty(c *call, name string) error {
 	return refuse(errUnknownProperty, "%s has no property %.128s", c.path, name)
 }
 
-// properties are those of one interface of the object called; "" means any,
-// as the specification has it.
+// properties returns those of one interface of the object called; "" means any,
+// as in the specification.
 func (s *Server) properties(c *call, iface string) ([]property, error) {
-	if iface != "" && iface != c.object.kind.own() {
+	if iface != "" && iface != c.object.kind.ownInterface() {
 		for _, known := range c.object.kind.interfaces() {
 			if iface == known {
 				return nil, nil
@@ -102,7 +102,7 @@ func getMachineID(*call) (work, error) {
 	return work{do: func(context.Context) ([]any, error) {
 		id, err := os.ReadFile("/etc/machine-id")
 		if err != nil {
-			// Where systemd never ran, the bus has one of its own.
+			// On a host where systemd never ran, the bus has one of its own.
 			id, err = os.ReadFile("/var/lib/dbus/machine-id")
 		}
 		if err != nil {

@@ -12,52 +12,52 @@ import (
 )
 
 const (
-	// quietTimeout is how long an authority may think that asks nobody. It
-	// leaves time for the work within the 25 seconds that clients wait, and
-	// polkit the 15 that it gives a rule. Those it may take for any rule: the
-	// end of one is signalled without the lock that its waiter looks under
-	// (polkit 122, runaway_killer_common), and may be missed.
+	// quietTimeout is how long the authority may take for a check that asks
+	// nobody. It leaves time for the work within the 25 seconds that clients
+	// wait, and leaves polkit the 15 that it allows a rule. It can take those for
+	// any rule: the end of one is signalled without the lock under which its
+	// waiter checks (polkit 122, runaway_killer_common), and may be missed.
 	quietTimeout = 18 * time.Second
-	// readingLasts is how long the right to read is taken for granted: a client
-	// reads many properties in a row, and each question takes polkit 2.6 ms.
-	readingLasts = time.Second
-	// How many questions are with the authority at once, in all and of each
-	// user: with those to people, well below the 128 that the bus allows.
-	maxQuiet, maxQuietEach   = 32, 1
-	maxPeople, maxPeopleEach = 64, 2
+	// readTTL is how long authorisation to read is cached: a client reads many
+	// properties in a row, and each check takes polkit 2.6 ms.
+	readTTL = time.Second
+	// Limits of concurrent checks, in all and per user: quiet and interactive
+	// ones together are well below the 128 calls that the bus allows.
+	maxQuiet, maxQuietEach             = 32, 1
+	maxInteractive, maxInteractiveEach = 64, 2
 )
 
-// Authority is asked about everybody but user 0.
+// Authority decides about all users but user 0.
 type Authority interface {
 	Check(ctx context.Context, r polkit.Request) (polkit.Answer, error)
 }
 
 // Gate is the Authorizer of a host: user 0 may do everything, also where no
-// authority runs, and the authority decides about all others. Where it cannot,
-// they may do nothing.
+// authority runs, and the authority decides about all others. Where it cannot
+// decide, they may do nothing.
 type Gate struct {
 	conn      *godbus.Conn
 	authority Authority
-	users     *memory[uint32]
-	readers   *memory[polkit.Answer]
+	users     *cache[uint32]
+	readers   *cache[polkit.Answer]
 
-	quiet, people *turns
+	quiet, interactive *userLimiter
 }
 
 // NewGate makes a Gate. It asks the bus behind conn who callers are, and
-// whether they are still there. conn is better not the one that serves: what an
-// authority that hangs leaves unanswered counts against the connection that
-// asked, for as long as the authority hangs.
+// whether they are still connected. conn should not be the one that serves: what
+// an authority that hangs leaves unanswered counts against the connection that
+// called, for as long as the authority hangs.
 func NewGate(conn *godbus.Conn, a Authority) *Gate {
 	return &Gate{
 		conn: conn, authority: a,
-		users: newMemory[uint32](0), readers: newMemory[polkit.Answer](readingLasts),
-		quiet: newTurns(maxQuiet, maxQuietEach), people: newTurns(maxPeople, maxPeopleEach),
+		users: newCache[uint32](0), readers: newCache[polkit.Answer](readTTL),
+		quiet: newUserLimiter(maxQuiet, maxQuietEach), interactive: newUserLimiter(maxInteractive, maxInteractiveEach),
 	}
 }
 
-// User is part of Authorizer. The bus has the answer from the kernel, since the
-// caller connected, so that it stays true.
+// User implements Authorizer. The bus has had the answer from the kernel since
+// the caller connected, so that it never changes.
 func (g *Gate) User(ctx context.Context, sender string) (uint32, error) {
 	return g.users.get(ctx, sender, func() (uid uint32, err error) {
 		ctx, cancel := context.WithTimeout(ctx, busTimeout)
@@ -70,66 +70,66 @@ func (g *Gate) User(ctx context.Context, sender string) (uint32, error) {
 	})
 }
 
-// Check is part of Authorizer. All is asked quietly first, so that nobody is
-// bothered for what will be refused, and an authority that hangs is noticed in
-// seconds although a person may take minutes.
-func (g *Gate) Check(ctx context.Context, sender string, interactive bool, asks []ask) error {
+// Check implements Authorizer. It makes all checks without interaction first, so
+// that nobody has to authenticate for what will be refused, and an authority
+// that hangs is noticed in seconds although a person may take minutes.
+func (g *Gate) Check(ctx context.Context, sender string, interactive bool, requests []authzRequest) error {
 	uid, err := g.User(ctx, sender)
 	if err != nil || uid == 0 {
 		return err
 	}
-	var open []polkit.Request
-	for _, a := range asks {
+	var challenged []polkit.Request
+	for _, a := range requests {
 		r := polkit.Request{Caller: sender, Action: a.action, Details: a.details}
-		answer, err := g.quietly(ctx, uid, r)
+		answer, err := g.checkQuietly(ctx, uid, r)
 		if err == nil && answer == polkit.Challenge {
-			open = append(open, r)
+			challenged = append(challenged, r)
 			continue
 		}
 		if err = verdict(r, uid, answer, err); err != nil {
 			return err
 		}
 	}
-	if len(open) == 0 {
+	if len(challenged) == 0 {
 		return nil
 	}
 	if !interactive {
 		return fmt.Errorf("%w: an administrator has to authenticate for %s, and the call does not allow asking: allow interactive authorisation, or use sudo",
-			ErrInteractionRequired, open[0].Action)
+			ErrInteractionRequired, challenged[0].Action)
 	}
-	return g.withPeople(ctx, uid, open)
+	return g.checkInteractively(ctx, uid, challenged)
 }
 
-func (g *Gate) quietly(ctx context.Context, uid uint32, r polkit.Request) (polkit.Answer, error) {
+func (g *Gate) checkQuietly(ctx context.Context, uid uint32, r polkit.Request) (polkit.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, quietTimeout)
 	defer cancel()
-	ask := func() (polkit.Answer, error) { return g.inTurn(ctx, g.quiet, uid, r) }
+	check := func() (polkit.Answer, error) { return g.checkLimited(ctx, g.quiet, uid, r) }
 	if r.Action == ActionRead {
-		return g.readers.get(ctx, r.Caller, ask)
+		return g.readers.get(ctx, r.Caller, check)
 	}
-	return ask()
+	return check()
 }
 
-func (g *Gate) inTurn(ctx context.Context, t *turns, uid uint32, r polkit.Request) (polkit.Answer, error) {
-	done, err := t.take(ctx, uid)
+func (g *Gate) checkLimited(ctx context.Context, l *userLimiter, uid uint32, r polkit.Request) (polkit.Answer, error) {
+	release, err := l.acquire(ctx, uid)
 	if err != nil {
 		return polkit.Denied, fmt.Errorf("waiting for the answers to earlier questions of user %d to polkit: %w; see whether polkitd hangs", uid, err)
 	}
-	defer done()
+	defer release()
 	return g.authority.Check(ctx, r)
 }
 
-// withPeople asks again what needs somebody's password, for as long as the
-// caller is there.
-func (g *Gate) withPeople(ctx context.Context, uid uint32, open []polkit.Request) error {
-	ctx, stop, err := g.whileThere(ctx, open[0].Caller)
+// checkInteractively repeats the checks that need somebody's password, for as
+// long as the caller is connected.
+func (g *Gate) checkInteractively(ctx context.Context, uid uint32, challenged []polkit.Request) error {
+	ctx, stop, err := g.whileConnected(ctx, challenged[0].Caller)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	for _, r := range open {
+	for _, r := range challenged {
 		r.Interactive = true
-		answer, err := g.inTurn(ctx, g.people, uid, r)
+		answer, err := g.checkLimited(ctx, g.interactive, uid, r)
 		if cause := context.Cause(ctx); errors.Is(cause, errCallerGone) {
 			return cause
 		}
@@ -140,7 +140,7 @@ func (g *Gate) withPeople(ctx context.Context, uid uint32, open []polkit.Request
 	return nil
 }
 
-// verdict makes an error of everything but a yes.
+// verdict returns nil for Allowed, and an error for everything else.
 func verdict(r polkit.Request, uid uint32, answer polkit.Answer, err error) error {
 	switch {
 	case err != nil:
@@ -158,9 +158,9 @@ func verdict(r polkit.Request, uid uint32, answer polkit.Answer, err error) erro
 
 var errCallerGone = fmt.Errorf("%w: the caller has left the bus", ErrAccessDenied)
 
-// whileThere gives a context that ends when the caller leaves the bus. stop
-// must be called, and leaves nothing running.
-func (g *Gate) whileThere(ctx context.Context, caller string) (context.Context, func(), error) {
+// whileConnected returns a context that ends when the caller leaves the bus, and
+// the function that stops watching for that, which must be called.
+func (g *Gate) whileConnected(ctx context.Context, caller string) (context.Context, func(), error) {
 	match := []godbus.MatchOption{
 		godbus.WithMatchSender(busDriver), godbus.WithMatchInterface(busDriver),
 		godbus.WithMatchMember("NameOwnerChanged"), godbus.WithMatchArg(0, caller),
@@ -168,13 +168,13 @@ func (g *Gate) whileThere(ctx context.Context, caller string) (context.Context, 
 	if err := g.onBus(ctx, func(ctx context.Context) error { return g.conn.AddMatchSignalContext(ctx, match...) }); err != nil {
 		return nil, nil, fmt.Errorf("%w: watching the caller: %w", ErrAccessDenied, err)
 	}
-	there, cancel := context.WithCancelCause(ctx)
+	connected, cancel := context.WithCancelCause(ctx)
 	signals := make(chan *godbus.Signal, 16)
 	g.conn.Signal(signals)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		awaitGone(there, signals, caller, cancel)
+		awaitDisconnect(connected, signals, caller, cancel)
 	}()
 	stop := func() {
 		cancel(nil)
@@ -190,7 +190,7 @@ func (g *Gate) whileThere(ctx context.Context, caller string) (context.Context, 
 		stop()
 		return nil, nil, errors.Join(errCallerGone, err)
 	}
-	return there, stop, nil
+	return connected, stop, nil
 }
 
 func (g *Gate) onBus(ctx context.Context, do func(context.Context) error) error {
@@ -199,17 +199,17 @@ func (g *Gate) onBus(ctx context.Context, do func(context.Context) error) error 
 	return do(ctx)
 }
 
-func awaitGone(ctx context.Context, signals <-chan *godbus.Signal, caller string, gone context.CancelCauseFunc) {
+func awaitDisconnect(ctx context.Context, signals <-chan *godbus.Signal, caller string, cancel context.CancelCauseFunc) {
 	for {
 		select {
 		case s, ok := <-signals:
 			if !ok {
-				gone(errCallerGone) // the bus is gone, and the caller with it
+				cancel(errCallerGone) // the bus is gone, and the caller with it
 				return
 			}
-			// The bus alone may call itself by this name.
+			// Only the bus itself can have this name as sender.
 			if s.Sender == busDriver && s.Name == busDriver+".NameOwnerChanged" && len(s.Body) == 3 && s.Body[0] == caller && s.Body[2] == "" {
-				gone(errCallerGone)
+				cancel(errCallerGone)
 				return
 			}
 		case <-ctx.Done():

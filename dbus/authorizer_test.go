@@ -70,7 +70,7 @@ func TestOthersMayChangeNothing(t *testing.T) {
 			}
 		}
 	}
-	// busctl has its own words for the error; others show ours.
+	// busctl has its own text for the error; other clients show the service's.
 	out, err := r.nobody(t, "gdbus", "call", "--system", "--dest", BusName, "--object-path", ManagerPath, "--method", managerInterface+".Reload")
 	if err == nil || !strings.Contains(out, "user 65534 do") {
 		t.Errorf("gdbus shows: %s (%v)", out, err)
@@ -118,20 +118,20 @@ func (readersOnly) Check(_ context.Context, r polkit.Request) (polkit.Answer, er
 	return polkit.Denied, nil
 }
 
-// asker notes what it is asked and answers as told.
-type asker struct {
+// fakeAuthorizer records its requests and returns what say sets.
+type fakeAuthorizer struct {
 	mu     sync.Mutex
 	asked  []string
 	answer error
 }
 
-func (a *asker) User(context.Context, string) (uint32, error) { return 1000, nil }
+func (a *fakeAuthorizer) User(context.Context, string) (uint32, error) { return 1000, nil }
 
-func (a *asker) Check(_ context.Context, sender string, interactive bool, asks []ask) error {
+func (a *fakeAuthorizer) Check(_ context.Context, sender string, interactive bool, requests []authzRequest) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	text := fmt.Sprintf("%v %v", sender != "", interactive)
-	for _, q := range asks {
+	for _, q := range requests {
 		text += " " + strings.TrimPrefix(q.action, actionPrefix) + "("
 		var d []string
 		for _, k := range slices.Sorted(maps.Keys(q.details)) {
@@ -143,26 +143,26 @@ func (a *asker) Check(_ context.Context, sender string, interactive bool, asks [
 	return a.answer
 }
 
-func (a *asker) say(answer error) {
+func (a *fakeAuthorizer) say(answer error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.answer = answer
 }
 
-func (a *asker) last() string {
+func (a *fakeAuthorizer) last() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.asked[len(a.asked)-1]
 }
 
-// aside is one side of a change, as the test expects it.
-type aside struct{ bridge, mode, zone, subnets, devices, natAddresses, natPorts string }
+// detailTexts are the expected details of a network before or after a change.
+type detailTexts struct{ bridge, mode, zone, subnets, devices, natAddresses, natPorts string }
 
-// manage is how an asker writes down one question: a network as it would be, and
-// where there is one, as it was.
-func manage(what, name string, is aside, was ...aside) string {
+// manage returns how a fakeAuthorizer records one request: a network as it would
+// be, and where there is one, as it was.
+func manage(what, name string, is detailTexts, was ...detailTexts) string {
 	d := []string{"network=" + name}
-	add := func(prefix string, x aside) {
+	add := func(prefix string, x detailTexts) {
 		d = append(d, prefix+"bridge="+x.bridge, prefix+"forward_mode="+x.mode, prefix+"zone="+x.zone, prefix+"subnets="+x.subnets,
 			prefix+"devices="+x.devices, prefix+"nat_addresses="+x.natAddresses, prefix+"nat_ports="+x.natPorts)
 	}
@@ -175,13 +175,13 @@ func manage(what, name string, is aside, was ...aside) string {
 }
 
 func TestWhatTheAuthorizerIsAsked(t *testing.T) {
-	a := &asker{}
+	a := &fakeAuthorizer{}
 	r := newRigWith(t, a)
 	path := r.add(t, "lab")
 	a.say(ErrAccessDenied)
-	lab := aside{bridge: bridgeOf("lab"), mode: "nat", subnets: "192.168.150.0/24"}
-	def := aside{bridge: "virbr0", mode: "nat", subnets: "192.168.122.0/24"}
-	trusted := aside{bridge: "virbr1", mode: "nat", zone: "trusted", subnets: def.subnets}
+	lab := detailTexts{bridge: bridgeOf("lab"), mode: "nat", subnets: "192.168.150.0/24"}
+	def := detailTexts{bridge: "virbr0", mode: "nat", subnets: "192.168.122.0/24"}
+	trusted := detailTexts{bridge: "virbr1", mode: "nat", zone: "trusted", subnets: def.subnets}
 	bound, routed, moved := lab, lab, lab
 	bound.zone, routed.mode, moved.subnets = "trusted", "route", "10.1.0.0/16 10.9.0.0/24 fd00:9::/64"
 	narrowed := lab
@@ -199,10 +199,10 @@ func TestWhatTheAuthorizerIsAsked(t *testing.T) {
 			" " + manage("networks", "lab", lab, lab)},
 		{"AddNetwork", []any{"lab", plainSettings("lab"), replace}, manage("networks", "lab", lab, lab)},
 		{"RemoveNetwork", []any{"lab", noOptions()}, manage("networks", "lab", lab)},
-		{"RemoveNetwork", []any{"none\nat all", noOptions()}, manage("networks", "none\uFFFDat all", aside{})},
+		{"RemoveNetwork", []any{"none\nat all", noOptions()}, manage("networks", "none\uFFFDat all", detailTexts{})},
 		{"BindInterface", []any{bridgeOf("lab"), "trusted"}, manage("zones", "lab", bound, lab) + " " + manage("zones", "lab", lab, lab)},
 		{"UnbindInterface", []any{bridgeOf("lab")}, manage("zones", "lab", lab, lab)},
-		{"UnbindInterface", []any{"br9"}, manage("zones", "", aside{bridge: "br9"})},
+		{"UnbindInterface", []any{"br9"}, manage("zones", "", detailTexts{bridge: "br9"})},
 		{"SetBackend", []any{"auto", noOptions()}, "choose-backend(backend=auto)"},
 		{"Reload", nil, "reload()"},
 		{"Diagnose", nil, "diagnose()"},
@@ -238,8 +238,8 @@ func TestWhatTheAuthorizerIsAsked(t *testing.T) {
 	}
 }
 
-// Whoever takes a bridge out of a zone of the host's own needs the right to
-// manage zones, also where the zone was chosen by hand.
+// A caller that takes a bridge out of a zone of the host's own needs the right
+// to manage zones, also where the zone was chosen by a call.
 func TestLeavingAZoneIsAskedFor(t *testing.T) {
 	n := namedNetwork(t, "lab")
 	zoned := n
@@ -257,7 +257,7 @@ func TestLeavingAZoneIsAskedFor(t *testing.T) {
 		{service.Status{Network: zoned, BoundZone: ""}, &zoned, "manage-networks:dmz manage-zones:dmz"},
 	} {
 		var got []string
-		for _, a := range networkAsks("lab", &c.before, c.after) {
+		for _, a := range networkRequests("lab", &c.before, c.after) {
 			got = append(got, strings.TrimPrefix(a.action, actionPrefix)+":"+a.details["zone"])
 		}
 		if strings.Join(got, " ") != c.want {
@@ -266,12 +266,12 @@ func TestLeavingAZoneIsAskedFor(t *testing.T) {
 	}
 }
 
-// What was approved is of these subnets, devices and ranges, and of no others.
+// An approval holds for the subnets, devices and ranges it was asked with only.
 func TestApprovalIsOfWhatWasThere(t *testing.T) {
 	n := namedNetwork(t, "lab")
 	after, err := n.With(map[string]any{"TFTP": true})
 	must(t, err)
-	approved := change{before: &service.Status{Network: n}, asks: func(before *service.Status) []ask { return networkAsks("lab", before, &after) }}
+	approved := change{before: &service.Status{Network: n}, requests: func(before *service.Status) []authzRequest { return networkRequests("lab", before, &after) }}
 	allows := approved.expect(&call{user: 1000})
 	must(t, allows(&service.Status{Network: n}))
 	for key, value := range map[string]any{
@@ -288,7 +288,7 @@ func TestApprovalIsOfWhatWasThere(t *testing.T) {
 }
 
 func TestAuthorizerAnswers(t *testing.T) {
-	a := &asker{}
+	a := &fakeAuthorizer{}
 	r := newRigWith(t, a)
 	for _, c := range []struct {
 		answer error
@@ -304,7 +304,7 @@ func TestAuthorizerAnswers(t *testing.T) {
 		a.say(c.answer)
 		wantError(t, r.call("Reload").Err, c.name, "")
 	}
-	// The flag that a caller will wait for a person is passed on.
+	// The flag that allows interaction is passed on.
 	out, err := exec.Command("busctl", "--address="+r.bus.Address, "--allow-interactive-authorization=yes",
 		"call", BusName, ManagerPath, managerInterface, "Reload").CombinedOutput()
 	if err != nil {
@@ -315,18 +315,18 @@ func TestAuthorizerAnswers(t *testing.T) {
 	}
 }
 
-func TestGateKnowsFewCallers(t *testing.T) {
+func TestGateLimitsItsCache(t *testing.T) {
 	r := newRig(t)
 	g := r.server.auth.(*Gate)
-	for i := range maxRemembered {
+	for i := range maxCached {
 		_, err := g.users.get(t.Context(), fmt.Sprint("gone", i), func() (uint32, error) { return 1, nil })
 		must(t, err)
 	}
 	must(t, r.call("Reload").Err)
-	if len(g.users.answers) > maxRemembered {
-		t.Errorf("%d callers are remembered", len(g.users.answers))
+	if len(g.users.entries) > maxCached {
+		t.Errorf("%d callers are cached", len(g.users.entries))
 	}
-	if err := g.Check(t.Context(), ":1.9999", false, []ask{{action: "x"}}); !errors.Is(err, ErrAccessDenied) {
+	if err := g.Check(t.Context(), ":1.9999", false, []authzRequest{{action: "x"}}); !errors.Is(err, ErrAccessDenied) {
 		t.Errorf("a caller that is gone: %v", err)
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// The actions that a caller needs the right to.
+// The actions that need authorisation.
 const (
 	actionPrefix = "org.virtfirewall.networkfirewall1."
 
@@ -18,8 +18,8 @@ const (
 	ActionDiagnose           = actionPrefix + "diagnose"
 )
 
-// The two ways in which an Authorizer says no. Any other error of it is a no
-// as well.
+// The two ways in which an Authorizer denies. Any other error of it counts as a
+// denial as well.
 var (
 	ErrAccessDenied        = errors.New("access denied")
 	ErrInteractionRequired = errors.New("interactive authorisation required")
@@ -28,17 +28,17 @@ var (
 // Authorizer decides whether the owner of a unique bus name may do something.
 // It is asked before anything is done.
 type Authorizer interface {
-	// User is the user that the name's owner connected as.
+	// User returns the user that the name's owner connected as.
 	User(ctx context.Context, sender string) (uid uint32, err error)
-	// Check reports whether the owner may do all of asks. interactive says that
-	// the caller is ready to wait while a person is asked.
-	Check(ctx context.Context, sender string, interactive bool, asks []ask) error
+	// Check returns nil if the owner may do all that is requested. interactive
+	// means that the caller is ready to wait while a person is asked.
+	Check(ctx context.Context, sender string, interactive bool, requests []authzRequest) error
 }
 
-// ask is one thing that a caller needs the right to.
-type ask struct {
+// authzRequest is one action that a caller needs authorisation for.
+type authzRequest struct {
 	action string
-	// details are what is known of the object: "network", "bridge", "subnets"
-	// and so on, and more where a change has two sides.
+	// details describe the object: "network", "bridge", "subnets" and so on,
+	// and for a change also what it starts from, as "old_bridge" and so on.
 	details map[string]string
 }

@@ -14,15 +14,15 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/polkit"
 )
 
-// thinker is an authority that answers as told, and can hang.
-type thinker struct {
+// fakeAuthority returns the answers that a test sets, and can hang.
+type fakeAuthority struct {
 	mu       sync.Mutex
 	answers  map[string]polkit.Answer // by action, "!" before it when people are asked
 	requests []string
 	hang     bool
 }
 
-func (a *thinker) Check(ctx context.Context, r polkit.Request) (polkit.Answer, error) {
+func (a *fakeAuthority) Check(ctx context.Context, r polkit.Request) (polkit.Answer, error) {
 	a.mu.Lock()
 	key := r.Action
 	if r.Interactive {
@@ -38,7 +38,7 @@ func (a *thinker) Check(ctx context.Context, r polkit.Request) (polkit.Answer, e
 	return answer, nil
 }
 
-func (a *thinker) asked() string {
+func (a *fakeAuthority) asked() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := strings.Join(a.requests, " ")
@@ -57,12 +57,12 @@ func gateOf(r *rig, t *testing.T, a Authority, callers ...string) *Gate {
 	return g
 }
 
-// All is asked quietly first; people are asked only where nothing else denies,
-// and only where the caller allows it.
+// All checks run without interaction first; a person is asked only where nothing
+// is denied, and only where the caller allows it.
 func TestGateAsksInOrder(t *testing.T) {
 	r := newRig(t)
 	caller := r.served.Conn().Names()[0]
-	a := &thinker{}
+	a := &fakeAuthority{}
 	g := gateOf(r, t, a, caller)
 	for _, c := range []struct {
 		answers     map[string]polkit.Answer
@@ -80,7 +80,7 @@ func TestGateAsksInOrder(t *testing.T) {
 		{map[string]polkit.Answer{"x": polkit.Challenge, "y": polkit.Allowed, "!x": polkit.Challenge}, true, ErrAccessDenied, "x y !x"},
 	} {
 		a.answers = c.answers
-		err := g.Check(t.Context(), caller, c.interactive, []ask{{action: "x"}, {action: "y"}})
+		err := g.Check(t.Context(), caller, c.interactive, []authzRequest{{action: "x"}, {action: "y"}})
 		if !errors.Is(err, c.want) || (c.want == nil && err != nil) {
 			t.Errorf("%v: %v, want %v", c.answers, err, c.want)
 		}
@@ -90,24 +90,24 @@ func TestGateAsksInOrder(t *testing.T) {
 	}
 }
 
-// The right to read is asked for once in a while, and others never wait for a
-// user whose questions hang.
-func TestGateRemembersReaders(t *testing.T) {
+// The answer about reading is cached for readTTL, and other users never wait for
+// one whose checks hang.
+func TestGateCachesReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := &thinker{answers: map[string]polkit.Answer{ActionRead: polkit.Allowed}}
+		a := &fakeAuthority{answers: map[string]polkit.Answer{ActionRead: polkit.Allowed}}
 		g := NewGate(nil, a)
 		for i := range 40 {
 			_, err := g.users.get(t.Context(), fmt.Sprint(i), func() (uint32, error) { return uint32(1000 + i), nil })
 			must(t, err)
 		}
-		read := []ask{{action: ActionRead}}
+		read := []authzRequest{{action: ActionRead}}
 		for range 5 {
 			must(t, g.Check(t.Context(), "1", false, read))
 		}
 		if got := a.asked(); got != ActionRead {
 			t.Errorf("asked %q", got)
 		}
-		time.Sleep(readingLasts)
+		time.Sleep(readTTL)
 		a.answers = nil
 		for range 2 {
 			if err := g.Check(t.Context(), "1", false, read); !errors.Is(err, ErrAccessDenied) {
@@ -119,56 +119,56 @@ func TestGateRemembersReaders(t *testing.T) {
 		start := time.Now()
 		for i := range 40 {
 			wg.Go(func() {
-				err := g.Check(t.Context(), fmt.Sprint(i), false, []ask{{action: "x"}})
+				err := g.Check(t.Context(), fmt.Sprint(i), false, []authzRequest{{action: "x"}})
 				if !errors.Is(err, ErrAccessDenied) || time.Since(start) != quietTimeout {
 					t.Errorf("a hanging check ended after %v with %v", time.Since(start), err)
 				}
 			})
 		}
 		wg.Wait()
-		if len(g.quiet.users) != 0 || len(g.quiet.all) != 0 {
-			t.Errorf("%d users keep a place", len(g.quiet.users))
+		if len(g.quiet.queues) != 0 || len(g.quiet.all) != 0 {
+			t.Errorf("%d users have a queue", len(g.quiet.queues))
 		}
 	})
 }
 
-// A user's questions are asked one after the other, whatever others do.
-func TestTurns(t *testing.T) {
+// A user's checks run one after the other, whatever others do.
+func TestUserLimiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		turns := newTurns(2, 1)
-		first, err := turns.take(t.Context(), 1)
+		limiter := newUserLimiter(2, 1)
+		first, err := limiter.acquire(t.Context(), 1)
 		must(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := turns.take(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := limiter.acquire(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a second question of one user: %v", err)
 		}
-		second, err := turns.take(t.Context(), 2)
+		second, err := limiter.acquire(t.Context(), 2)
 		must(t, err)
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := turns.take(ctx, 3); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := limiter.acquire(ctx, 3); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a third question: %v", err)
 		}
 		first()
-		third, err := turns.take(t.Context(), 3)
+		third, err := limiter.acquire(t.Context(), 3)
 		must(t, err)
 		second()
 		third()
-		if len(turns.users) != 0 || len(turns.all) != 0 {
-			t.Errorf("%d users keep a place", len(turns.users))
+		if len(limiter.queues) != 0 || len(limiter.all) != 0 {
+			t.Errorf("%d users have a queue", len(limiter.queues))
 		}
 	})
 }
 
-// A user fills no more than a few lines of the log, and what was left out is
+// A user's denials fill no more than a few lines of the log, and skipped ones are
 // counted.
-func TestDenialsAreFew(t *testing.T) {
-	d := newDenials(slog.New(slog.DiscardHandler))
+func TestDenialLogIsLimited(t *testing.T) {
+	d := newDenialLog(slog.New(slog.DiscardHandler))
 	now := time.Now()
 	written := func(user uint32, times int) (lines, skipped int) {
 		for range times {
-			if n, ok := d.take(user, now); ok {
+			if n, ok := d.allow(user, now); ok {
 				lines++
 				skipped += n
 			}
@@ -190,7 +190,7 @@ func TestDenialsAreFew(t *testing.T) {
 		t.Errorf("%d lines much later", lines)
 	}
 	for user := range uint32(2 * denialUsers) {
-		d.take(user, now)
+		d.allow(user, now)
 	}
 	if len(d.users) > denialUsers+1 {
 		t.Errorf("%d users are remembered", len(d.users))

@@ -7,8 +7,8 @@ import (
 	godbus "github.com/godbus/dbus/v5"
 )
 
-// handlers are the methods that are served, by interface and name. Which
-// arguments they have is the introspection data's to say.
+// handlers returns the methods that are served, by interface and name. Their
+// arguments are in the introspection data.
 func (s *Server) handlers() map[string]map[string]method {
 	return map[string]map[string]method{
 		managerInterface: {
@@ -26,14 +26,14 @@ func (s *Server) handlers() map[string]map[string]method {
 			"RemoveZones":        {action: ActionManageZones, prepare: s.removeZones},
 			"BindInterface":      {action: ActionManageZones, prepare: s.bindInterface},
 			"UnbindInterface":    {action: ActionManageZones, prepare: s.unbindInterface},
-			"Diagnose":           {action: ActionDiagnose, alone: make(chan struct{}, 1), prepare: s.diagnose},
+			"Diagnose":           {action: ActionDiagnose, exclusive: make(chan struct{}, 1), prepare: s.diagnose},
 		},
 		networkInterface: {
 			"Update":            {action: ActionManageNetworks, prepare: s.update},
 			"GetRuleset":        {action: ActionRead, prepare: s.getRuleset},
 			"GetCounters":       {action: ActionRead, prepare: s.getCounters},
-			"AddPortForward":    {action: ActionManagePortForwards, prepare: s.notYet("AddPortForward")},
-			"RemovePortForward": {action: ActionManagePortForwards, prepare: s.notYet("RemovePortForward")},
+			"AddPortForward":    {action: ActionManagePortForwards, prepare: s.notImplemented("AddPortForward")},
+			"RemovePortForward": {action: ActionManagePortForwards, prepare: s.notImplemented("RemovePortForward")},
 		},
 		propertiesInterface: {
 			"Get":    {action: ActionRead, state: true, prepare: s.getProperty},
@@ -53,9 +53,9 @@ func (s *Server) handlers() map[string]map[string]method {
 	}
 }
 
-// bind gives each handler the signatures of its method. Handlers and
-// introspection data must name the same methods.
-func bind(handlers map[string]map[string]method, spec interfaces) (map[string]map[string]method, error) {
+// withSignatures returns the handlers with their methods' signatures. Handlers
+// and introspection data must name the same methods.
+func withSignatures(handlers map[string]map[string]method, spec interfaces) (map[string]map[string]method, error) {
 	bound := make(map[string]map[string]method, len(spec))
 	for name, iface := range spec {
 		bound[name] = make(map[string]method, len(iface.Methods))
@@ -81,23 +81,23 @@ func bind(handlers map[string]map[string]method, spec interfaces) (map[string]ma
 	return bound, nil
 }
 
-// notYet serves a method of the contract that this version does not have.
-func (s *Server) notYet(name string) func(*call) (work, error) {
+// notImplemented serves a method of the contract that this version does not have.
+func (s *Server) notImplemented(name string) func(*call) (work, error) {
 	return func(c *call) (work, error) {
 		w := work{do: func(context.Context) ([]any, error) {
 			return nil, refuse(errNotSupported, "%s is not part of this version of the service yet: use a later one", name)
 		}}
 		if c.object.kind == networkObject {
-			w.asks = []ask{{ActionManagePortForwards, s.detailsOf(c.object.name)}}
+			w.requests = []authzRequest{{ActionManagePortForwards, s.networkDetails(c.object.name)}}
 		}
 		return w, nil
 	}
 }
 
-// detailsOf are what is told of a network that a call does not change itself.
-func (s *Server) detailsOf(name string) map[string]string {
+// networkDetails describes a network that a call does not change itself.
+func (s *Server) networkDetails(name string) map[string]string {
 	if before := s.before(name); before != nil {
-		return sideOf(before.Network).details(nil)
+		return detailsOf(before.Network).toMap(nil)
 	}
-	return side{name: name}.details(nil)
+	return details{name: name}.toMap(nil)
 }
