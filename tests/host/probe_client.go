@@ -34,6 +34,13 @@ func sendProbe(p Probe, token string) (Result, error) {
 	if err := unix.Connect(fd, sockaddr(p.To, p.Proto)); err != nil && err != unix.EINPROGRESS {
 		return outcome(fd, fmt.Errorf("connecting: %w", err))
 	}
+	if p.Proto == ICMP {
+		// Before it is connected, a raw socket that asks for errors gets those of all
+		// echo requests of its network namespace.
+		if err := reportErrors(fd, p); err != nil {
+			return Result{}, err
+		}
+	}
 	switch p.Proto {
 	case TCP:
 		return outcome(fd, exchangeTCP(fd, p, token))
@@ -47,12 +54,12 @@ func sendProbe(p Probe, token string) (Result, error) {
 
 func probeSocket(p Probe) (int, error) {
 	kind := map[Proto]int{TCP: unix.SOCK_STREAM, UDP: unix.SOCK_DGRAM, ICMP: unix.SOCK_RAW}[p.Proto]
-	family, proto, level, option := unix.AF_INET, 0, unix.SOL_IP, unix.IP_RECVERR
+	family, proto := unix.AF_INET, 0
 	if p.Proto == ICMP {
 		proto = unix.IPPROTO_ICMP
 	}
 	if p.To.Addr().Is6() {
-		family, level, option = unix.AF_INET6, unix.SOL_IPV6, unix.IPV6_RECVERR
+		family = unix.AF_INET6
 		if p.Proto == ICMP {
 			proto = unix.IPPROTO_ICMPV6
 		}
@@ -61,15 +68,23 @@ func probeSocket(p Probe) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("opening a socket: %w", err)
 	}
-	err = errors.Join(
-		unix.SetsockoptInt(fd, level, option, 1),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-		bindSource(fd, p))
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), bindSource(fd, p))
+	if err == nil && p.Proto != ICMP {
+		err = reportErrors(fd, p)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
+}
+
+// reportErrors has the kernel keep ICMP errors for the socket.
+func reportErrors(fd int, p Probe) error {
+	if p.To.Addr().Is6() {
+		return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVERR, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVERR, 1)
 }
 
 func bindSource(fd int, p Probe) error {

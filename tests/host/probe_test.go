@@ -3,6 +3,7 @@ package host_test
 import (
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -90,6 +91,38 @@ func TestProbeTellsDropFromRefusal(t *testing.T) {
 				t.Errorf("the server saw %v", r.Seen)
 			}
 		})
+	}
+}
+
+// TestProbesAtOnceAreKeptApart: the refusal of one echo request is not taken for
+// that of another, which is sent from the same network namespace at that time.
+func TestProbesAtOnceAreKeptApart(t *testing.T) {
+	h, guest, internet := network(t)
+	h.Must("nft", "add table inet t { chain f { type filter hook forward priority 0; meta l4proto { icmp, icmpv6 } reject; }; }")
+	h.Must("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+	for _, to := range []struct{ refused, passes string }{{"203.0.113.1:0", "192.168.122.1:0"}, {"[2001:db8:ffff::1]:0", "[fd00:122::1]:0"}} {
+		var probes sync.WaitGroup
+		over := make(chan struct{})
+		for range 4 {
+			probes.Go(func() {
+				for {
+					select {
+					case <-over:
+						return
+					default:
+						host.Try(guest, internet, host.Probe{Proto: host.ICMP, To: addrPort(to.refused)})
+					}
+				}
+			})
+		}
+		for range 200 {
+			if r := host.Try(guest, h, host.Probe{Proto: host.ICMP, To: addrPort(to.passes)}); !r.Reached {
+				t.Errorf("to %s: %v", to.passes, r)
+				break
+			}
+		}
+		close(over)
+		probes.Wait()
 	}
 }
 
