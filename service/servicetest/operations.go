@@ -17,25 +17,26 @@ type Operation struct {
 	Do      func(ctx context.Context, w *World) error
 }
 
-// NetXML is a network's document: with a forward mode (nat, nat6, route, open,
-// isolated) and addresses in CIDR notation.
+// NetXML returns a network's document with a forward mode (nat, nat6 for both
+// families, route, open, isolated) and addresses in CIDR notation.
 func NetXML(name, bridge, mode string, cidrs ...string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "<network><name>%s</name><bridge name='%s' stp='off'/>", name, bridge)
+	fmt.Fprintf(&b, "<network><name>%s</name>", name)
 	switch mode {
+	case "isolated":
 	case "nat6":
 		b.WriteString("<forward mode='nat'><nat ipv6='yes'/></forward>")
-	case "isolated":
 	default:
 		fmt.Fprintf(&b, "<forward mode='%s'/>", mode)
 	}
+	fmt.Fprintf(&b, "<bridge name='%s'/>", bridge)
 	for _, cidr := range cidrs {
 		address, bits, _ := strings.Cut(cidr, "/")
-		family := ""
+		family := "ipv4"
 		if strings.Contains(address, ":") {
-			family = " family='ipv6'"
+			family = "ipv6"
 		}
-		fmt.Fprintf(&b, "<ip%s address='%s' prefix='%s'/>", family, address, bits)
+		fmt.Fprintf(&b, "<ip family='%s' address='%s' prefix='%s'/>", family, address, bits)
 	}
 	b.WriteString("</network>")
 	return b.String()

@@ -3,9 +3,9 @@ package rig
 import (
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 
+	"github.com/virtfirewalld/virtfirewalld/service/servicetest"
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
@@ -25,29 +25,9 @@ func WithNAT(t testing.TB) (r *Rig, guest, internet *host.Peer) {
 	return r, r.Guest("virbr0", "guest", "192.168.122.10/24"), r.Internet()
 }
 
-// NetXML returns a network's document as libvirt writes it; ips are
-// "192.168.122.1/24", and mode nat6 is nat for both families.
-func NetXML(name, bridge, mode string, ips ...string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "<network><name>%s</name>", name)
-	switch mode {
-	case "isolated":
-	case "nat6":
-		b.WriteString("<forward mode='nat'><nat ipv6='yes'/></forward>")
-	default:
-		fmt.Fprintf(&b, "<forward mode='%s'/>", mode)
-	}
-	fmt.Fprintf(&b, "<bridge name='%s'/>", bridge)
-	for _, ip := range ips {
-		addr, bits, _ := strings.Cut(ip, "/")
-		family := "ipv4"
-		if strings.Contains(addr, ":") {
-			family = "ipv6"
-		}
-		fmt.Fprintf(&b, "<ip family='%s' address='%s' prefix='%s'/>", family, addr, bits)
-	}
-	b.WriteString("</network>")
-	return b.String()
+// NetXML is servicetest.NetXML.
+func NetXML(name, bridge, mode string, cidrs ...string) string {
+	return servicetest.NetXML(name, bridge, mode, cidrs...)
 }
 
 // NatXML returns the document of the network "default" on virbr0, of both
