@@ -1,8 +1,8 @@
-// Package iptables puts libvirt's own rules into the kernel with the iptables
-// programs: the same chains, the same rules in the same order, so that what an
-// administrator knows of libvirt's networks still holds. Compile and Text are
-// pure; Backend applies. What is the service's cannot be told from what libvirt
-// made for the same network: it is remembered, and found again by what it says.
+// Package iptables installs libvirt's own rules with the iptables programs: the
+// same chains, the same rules in the same order, so that what an administrator
+// knows of libvirt's networks still holds. Compile and Text are pure; Backend
+// applies. The service's rules look like those that libvirt makes for the same
+// network, so they are recorded, and recognised by their content.
 package iptables
 
 import (
@@ -24,30 +24,30 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// Config says how a Backend works.
+// Config configures a Backend.
 type Config struct {
-	// Record is a folder in which the backend notes what it puts into the
-	// kernel, a file for each network, so that the next process finds it also
-	// where the network is gone by then. It should not outlive a reboot, as the
-	// rules do not; "" for none.
+	// Record is a folder in which the backend records the rules that it
+	// installs, a file per network, so that the next process finds them even if
+	// the network is gone by then. It should not outlive a reboot, as the rules
+	// do not; "" for none.
 	Record string
-	// StartValues are what a network's counters begin at when its rules are
-	// made, so that totals never go back; nil for zero. It must not call the
+	// StartValues returns what a network's counters begin at when its rules are
+	// made, so that totals never go back; nil means zero. It must not call the
 	// backend.
 	StartValues func(network string) ruleset.Counters
-	// Started remembers the processes that change the kernel's rules; nil for
-	// nobody.
+	// Started records the processes that change the kernel's rules; nil for
+	// none.
 	Started *program.Started
-	// Libvirt is what libvirt's network driver has; nil for a host without
+	// Libvirt returns what libvirt's network driver has; nil for a host without
 	// libvirt. It must not call the backend.
 	Libvirt func() libvirt.State
-	// Log takes what an administrator may want to know; nil for silence.
+	// Log receives what an administrator may want to know; nil discards it.
 	Log *slog.Logger
 }
 
-// Backend is what the service holds in iptables. All methods may be called from
-// any goroutine; they run one after the other. It runs programs on the calling
-// thread, whose network namespace they work on.
+// Backend manages the service's rules in iptables. It is safe for concurrent
+// use; calls run one after the other. It runs programs on the calling thread,
+// whose network namespace they work on.
 type Backend struct {
 	config Config
 	log    *slog.Logger
@@ -56,15 +56,15 @@ type Backend struct {
 	families  []family      // once probed
 	noFill    bool          // there is no CHECKSUM target
 	synced    bool          // what an earlier process left is known
-	settled   bool          // the kernel holds what is remembered, as far as is known
+	inSync    bool          // the kernel holds what is installed, as far as is known
 	installed []entry       // in the order in which they were started
-	strangers map[Rule]bool // rules in our chains that nobody here wanted, when last looked at
+	unmanaged map[Rule]bool // rules in our chains that are not ours, when last listed
 	recorded  map[string][]Rule
 	base      map[string]ruleset.Counters // what no rule's counter holds
-	last      map[string]ruleset.Counters // totals as last seen
+	last      map[string]ruleset.Counters // totals as last read
 }
 
-// Open prepares a backend. It runs nothing: Probe does, and Sync should be the
+// Open returns a backend. It runs no program: Probe does, and Sync should be the
 // first call that changes anything, since an earlier process may have left its
 // rules.
 func Open(cfg Config) (*Backend, error) {
@@ -85,16 +85,16 @@ func Open(cfg Config) (*Backend, error) {
 	return b, err
 }
 
-// Name is the contract's name of the backend.
+// Name returns the contract's name of the backend.
 func (*Backend) Name() string { return choice.IPTables }
 
 var errNotSynced = errors.New("rules may be there from earlier: they have to be synchronised before they are changed")
 
-// Apply puts networks in, or changes their rules, and takes others out: all of
-// it or nothing. It touches only what the change touches. A new network's rules
-// go above those of the others, as with libvirt. With the first network the
-// chains are made, with the last they go. A network whose bridge another one has
-// goes as well.
+// Apply installs or changes the rules of networks, and removes others: all or
+// nothing. It touches only what the change touches. A new network's rules go
+// above those of the others, as with libvirt. The chains are created with the
+// first network and deleted with the last. A network whose bridge belongs to
+// another one is removed as well.
 func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -109,26 +109,26 @@ func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	if err != nil {
 		return err
 	}
-	if err := b.note(entries); err != nil {
+	if err := b.recordEntries(entries); err != nil {
 		return err
 	}
 	next := b.change(entries, removed(c))
-	if b.settled && next.simple(b.strangers) {
-		if err = b.quick(ctx, next); err == nil {
-			b.remember(next.want, nil)
+	if b.inSync && next.needsNoListing(b.unmanaged) {
+		if err = b.applyUnlisted(ctx, next); err == nil {
+			b.setInstalled(next.want, nil)
 			return nil
 		}
 		b.log.Warn("rules are not as they were left, and are looked through", "error", err)
 	}
 	if _, err := b.converge(ctx, next.want, ""); err != nil {
-		return errors.Join(err, b.goBack(ctx))
+		return errors.Join(err, b.rollBack(ctx))
 	}
 	return nil
 }
 
-// Sync makes the kernel hold exactly these networks' rules, whatever is there,
-// and names the networks whose rules were not as they should be. The networks
-// are given in the order in which they were started.
+// Sync makes the kernel hold exactly these networks' rules, whatever it holds,
+// and returns the networks whose rules were wrong. The networks are in the order
+// in which they were started.
 func (b *Backend) Sync(ctx context.Context, all []backend.Member) (damaged []string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -140,19 +140,19 @@ func (b *Backend) Sync(ctx context.Context, all []backend.Member) (damaged []str
 		return nil, err
 	}
 	want = slices.DeleteFunc(want, func(n entry) bool { return len(n.rules) == 0 })
-	if err := b.note(want); err != nil {
+	if err := b.recordEntries(want); err != nil {
 		return nil, err
 	}
-	moved := b.moved(want)
+	movedChains := b.movedChains(want)
 	if damaged, err = b.converge(ctx, want, ""); err != nil {
-		b.doubt()
+		b.forgetProbe()
 		return damaged, err
 	}
 	b.synced = true
-	return slices.DeleteFunc(damaged, func(name string) bool { return moved[name] }), nil
+	return slices.DeleteFunc(damaged, func(name string) bool { return movedChains[name] }), nil
 }
 
-// Verify names the networks whose rules are not in force as they should be. It
+// Verify returns the networks whose rules are not in force as they should be. It
 // changes nothing.
 func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 	b.mu.Lock()
@@ -160,20 +160,20 @@ func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 	if err := b.ready(ctx); err != nil {
 		return nil, err
 	}
-	l, err := b.look(ctx)
+	l, err := b.list(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return makePlan(l, b.goal(b.installed, "")).damagedNames(), nil
 }
 
-// RemoveAll takes out everything that is the service's, also what an earlier
-// process recorded. Chains that hold others' rules stay. Where nothing was ever
-// recorded nothing is run: on a host without iptables that is no error.
+// RemoveAll removes everything that is the service's, also what an earlier
+// process recorded. Chains that hold others' rules stay. If nothing was ever
+// recorded it runs no program: on a host without iptables that is no error.
 func (b *Backend) RemoveAll(ctx context.Context) error {
 	if b.config.Record != "" {
-		notes, err := os.ReadDir(b.config.Record)
-		if errors.Is(err, fs.ErrNotExist) || (err == nil && len(notes) == 0) {
+		records, err := os.ReadDir(b.config.Record)
+		if errors.Is(err, fs.ErrNotExist) || (err == nil && len(records) == 0) {
 			return nil
 		}
 		if err != nil {
@@ -194,8 +194,8 @@ func (b *Backend) ready(ctx context.Context) error {
 	return nil
 }
 
-// compile returns the rules of networks, by the names that their bridges have
-// now. One whose bridge another network has is left out.
+// compile returns the rules of networks, for the names that their bridges have
+// now. It leaves out a network whose bridge belongs to another one.
 func (b *Backend) compile(members []backend.Member) ([]entry, error) {
 	var out []entry
 	state := b.state()
@@ -217,7 +217,7 @@ func (b *Backend) compile(members []backend.Member) ([]entry, error) {
 	return out, nil
 }
 
-func (b *Backend) look(ctx context.Context) (listing, error) {
+func (b *Backend) list(ctx context.Context) (listing, error) {
 	var l listing
 	for _, f := range b.families {
 		if err := f.list(ctx, &l); err != nil {
@@ -227,55 +227,55 @@ func (b *Backend) look(ctx context.Context) (listing, error) {
 	return l, nil
 }
 
-func (b *Backend) goal(want []entry, anew string) goal {
+func (b *Backend) goal(want []entry, reset string) goal {
 	g := newGoal(want, b.recorded)
-	g.anew, g.totals, g.keep = anew, b.total, !b.state().Idle()
+	g.reset, g.totals, g.libvirtActive = reset, b.total, !b.state().Idle()
 	return g
 }
 
-// total is what a network's counters are to say, given what its rules say.
+// total returns a network's totals, given the counts of its rules.
 func (b *Backend) total(network string, seen ruleset.Counters) ruleset.Counters {
-	total := highest(sum(b.base[network], seen), b.last[network])
+	total := maxCounters(sumCounters(b.base[network], seen), b.last[network])
 	if b.config.StartValues != nil {
-		total = highest(total, b.config.StartValues(network))
+		total = maxCounters(total, b.config.StartValues(network))
 	}
 	return total
 }
 
-// converge looks at what the kernel holds and makes of it what is wanted.
-func (b *Backend) converge(ctx context.Context, want []entry, anew string) (damaged []string, err error) {
-	l, err := b.look(ctx)
+// converge lists what the kernel holds and changes it to what is wanted.
+func (b *Backend) converge(ctx context.Context, want []entry, reset string) (damaged []string, err error) {
+	l, err := b.list(ctx)
 	if err != nil {
 		return nil, err
 	}
-	g := b.goal(want, anew)
+	g := b.goal(want, reset)
 	p := makePlan(l, g)
-	b.settled = false
-	if err := b.carryOut(ctx, p); err != nil {
+	b.inSync = false
+	if err := b.execute(ctx, p); err != nil {
 		return nil, err
 	}
-	b.strangers = l.strangers(g)
-	b.remember(want, p.base)
+	b.unmanaged = l.unmanaged(g)
+	b.setInstalled(want, p.base)
 	return p.damagedNames(), nil
 }
 
-func (b *Backend) carryOut(ctx context.Context, p plan) error {
+func (b *Backend) execute(ctx context.Context, p plan) error {
 	v4, v6 := p.scripts()
 	for i, s := range []script{v4, v6} {
-		if err := b.families[i].do(ctx, s.text()); err != nil {
+		if err := b.families[i].restore(ctx, s.text()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// quick puts in new networks and takes out old ones without a look at what is
-// there. It fails where that is not what it was.
-func (b *Backend) quick(ctx context.Context, c change) error {
+// applyUnlisted installs new networks and removes old ones without listing what
+// the kernel holds. It fails if that is no longer what is installed.
+func (b *Backend) applyUnlisted(ctx context.Context, c change) error {
 	p := plan{start: make(map[Rule]count)}
 	edits := make(map[Chain]*edit)
 	for _, chain := range allChains() {
-		edits[chain] = &edit{chain: chain, blind: true}
+		edits[chain] = &edit{chain: chain, headOnly: true}
 	}
 	for _, n := range c.gone {
 		for _, r := range n.rules {
@@ -288,19 +288,19 @@ func (b *Backend) quick(ctx context.Context, c change) error {
 		for chain, rules := range byChain(n.rules) {
 			edits[chain].inserts = append(edits[chain].inserts, insert{n.network, rules, -1})
 		}
-		b.base[n.network] = p.place(b.total(n.network, ruleset.Counters{}), ruleset.Counters{}, n.rules)
+		b.base[n.network] = p.assignCounts(b.total(n.network, ruleset.Counters{}), ruleset.Counters{}, n.rules)
 	}
 	for _, chain := range allChains() {
 		p.edits = append(p.edits, *edits[chain])
 	}
-	b.settled = false
-	return b.carryOut(ctx, p)
+	b.inSync = false
+	return b.execute(ctx, p)
 }
 
-// remember is called when the kernel holds what is wanted; base is nil where
-// the counters of networks that were there are as they were.
-func (b *Backend) remember(want []entry, base map[string]ruleset.Counters) {
-	b.installed, b.settled = want, true
+// setInstalled records that the kernel holds what is wanted; base is nil if the
+// counters of earlier networks are unchanged.
+func (b *Backend) setInstalled(want []entry, base map[string]ruleset.Counters) {
+	b.installed, b.inSync = want, true
 	if base != nil {
 		b.base = base
 	}
@@ -311,15 +311,15 @@ func (b *Backend) remember(want []entry, base map[string]ruleset.Counters) {
 	gone := func(name string, _ ruleset.Counters) bool { return !is[name] }
 	maps.DeleteFunc(b.last, gone)
 	maps.DeleteFunc(b.base, gone)
-	b.settleRecords(want)
+	b.trimRecords(want)
 }
 
-const goBackTimeout = 20 * time.Second
+const rollBackTimeout = 20 * time.Second
 
-// goBack brings the kernel back to what it held before a change that failed
-// half-way, also where the change failed because its time was over.
-func (b *Backend) goBack(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goBackTimeout)
+// rollBack restores what the kernel held before a change that failed half-way,
+// also if it failed because its deadline had passed.
+func (b *Backend) rollBack(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollBackTimeout)
 	defer cancel()
 	if _, err := b.converge(ctx, b.installed, ""); err != nil {
 		return fmt.Errorf("taking back what was done: %w", err)

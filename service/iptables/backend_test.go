@@ -38,7 +38,7 @@ func newBed(t testing.TB, variant string, cfg Config) *bed {
 	return b
 }
 
-// open begins anew, as after a restart.
+// open replaces the backend, as after a restart.
 func (b *bed) open(cfg Config) {
 	b.t.Helper()
 	if cfg.Log == nil {
@@ -52,7 +52,7 @@ func (b *bed) open(cfg Config) {
 	}
 }
 
-// failing makes every log line a failure.
+// failing fails the test at every log line.
 type failing struct{ t testing.TB }
 
 func (f failing) Write(line []byte) (int, error) {
@@ -67,7 +67,7 @@ func (b *bed) try(set []network.Network, remove ...string) error {
 	})
 }
 
-// members are networks whose bridges have the names that the networks say.
+// members returns networks whose bridges have the names in their definitions.
 func members(nets ...network.Network) (all []backend.Member) {
 	for _, n := range nets {
 		all = append(all, backend.Member{Network: n, Iface: n.Bridge})
@@ -94,7 +94,7 @@ func (b *bed) sync(nets ...network.Network) (damaged []string) {
 	return damaged
 }
 
-// saved is all rules, each line with its program and table in front, without
+// saved returns all rules, each line with its program and table in front, without
 // what changes by itself.
 func (b *bed) saved() string {
 	b.t.Helper()
@@ -128,7 +128,7 @@ func (b *bed) same(what, before string) {
 	}
 }
 
-// nat is a NAT network of both families.
+// nat returns a NAT network of both families.
 func nat(i int) network.Network {
 	return network.Network{
 		Name: fmt.Sprintf("net%d", i), Bridge: fmt.Sprintf("virbr%d", i), Mode: network.ModeNAT, DHCP: true,
@@ -140,7 +140,7 @@ func nat(i int) network.Network {
 	}
 }
 
-// libvirtsOwn puts in what libvirt makes for a network that is not ours, and
+// libvirtsOwn inserts what libvirt makes for a network that is not ours, and
 // others' rules around it.
 func (b *bed) libvirtsOwn() {
 	b.t.Helper()
@@ -323,8 +323,8 @@ func TestRepairKeepsPlaces(t *testing.T) {
 	})
 }
 
-// TestNamesOfBridges: rules go by the name that a bridge has now, and a network
-// whose bridge another one has got has none.
+// TestNamesOfBridges: rules use the name that a bridge has now, and a network whose
+// bridge belongs to another one has none.
 func TestNamesOfBridges(t *testing.T) {
 	b := newBed(t, "nft", Config{})
 	set := func(iface string) {
@@ -344,7 +344,7 @@ func TestNamesOfBridges(t *testing.T) {
 	b.same("another network has the bridge", before)
 }
 
-// TestRemoveAllWithoutRecord: nothing was ever put in, and no program is run.
+// TestRemoveAllWithoutRecord: nothing was ever installed, and no program is run.
 func TestRemoveAllWithoutRecord(t *testing.T) {
 	t.Setenv("PATH", "")
 	b, err := Open(Config{Record: filepath.Join(t.TempDir(), "none")})

@@ -9,7 +9,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// BenchmarkApply is one network that comes, is changed and goes beside others.
+// BenchmarkApply adds, changes and removes one network beside others.
 func BenchmarkApply(b *testing.B) {
 	for _, variant := range variants {
 		for _, others := range []int{0, 100, 1000} {
@@ -66,7 +66,7 @@ func benchmarkApply(b *testing.B, variant string, others int) {
 	}
 }
 
-// lean is a NAT network as libvirt's default one.
+// lean returns a NAT network like libvirt's default one.
 func lean(i int) network.Network {
 	n := nat(i)
 	n.Addresses, n.NATIPv6 = n.Addresses[:1], false

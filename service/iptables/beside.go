@@ -9,14 +9,14 @@ import (
 )
 
 // A network's rules are in libvirt's own chains, or, while libvirt has the
-// network as well, in chains beside them: libvirt deletes its rules by what they
-// say, which would take ours instead, and what is libvirt's is to stay as it is.
+// network as well, in chains beside them: libvirt deletes its rules by their
+// content, which would delete ours instead, and libvirt's rules must not change.
 const (
 	libvirtPrefix = "LIBVIRT_"
 	besidePrefix  = "VIRTFW_"
 )
 
-// beside is the chain that stands beside one of libvirt's.
+// beside returns the service's chain that corresponds to one of libvirt's.
 func (c Chain) beside() Chain {
 	c.Name = besidePrefix + strings.TrimPrefix(c.Name, libvirtPrefix)
 	return c
@@ -25,7 +25,7 @@ func (c Chain) beside() Chain {
 // isBeside reports whether a chain is one of those beside libvirt's.
 func (c Chain) isBeside() bool { return strings.HasPrefix(c.Name, besidePrefix) }
 
-// purpose is the name of libvirt's chain that a chain is, or stands beside.
+// purpose returns the name of libvirt's chain that a chain is, or is beside.
 func (c Chain) purpose() string {
 	if rest, ok := strings.CutPrefix(c.Name, besidePrefix); ok {
 		return libvirtPrefix + rest
@@ -33,7 +33,7 @@ func (c Chain) purpose() string {
 	return c.Name
 }
 
-// besideAll are rules as they are in the chains beside libvirt's.
+// besideAll returns the rules, moved to the chains beside libvirt's.
 func besideAll(rules []Rule) []Rule {
 	out := slices.Clone(rules)
 	for i := range out {
@@ -42,11 +42,11 @@ func besideAll(rules []Rule) []Rule {
 	return out
 }
 
-// inTurn is the order of all jumps of a parent from its head. Each chain beside
-// one of libvirt's comes before it, for libvirt's refuses what it does not know.
-// What leaves guests is let out behind libvirt's own chain of what enters them,
-// for there a guests' network that the packet goes to may refuse it.
-func inTurn(beside, libvirts []Rule) []Rule {
+// interleave returns all jumps of a parent, from its head. Each chain beside one
+// of libvirt's comes before it, as libvirt's refuses unknown traffic. Traffic from
+// guests is accepted only after libvirt's chain of traffic to guests, as the
+// network that the packet goes to may refuse it there.
+func interleave(beside, libvirts []Rule) []Rule {
 	if len(beside) < 2 || len(libvirts) < 2 {
 		return slices.Concat(beside, libvirts)
 	}
@@ -54,7 +54,7 @@ func inTurn(beside, libvirts []Rule) []Rule {
 	return slices.Concat(beside[:at], libvirts[:at], beside[at:], libvirts[at:])
 }
 
-// state is what libvirt has.
+// state returns what libvirt has.
 func (b *Backend) state() libvirt.State {
 	if b.config.Libvirt == nil {
 		return libvirt.State{}
@@ -62,7 +62,7 @@ func (b *Backend) state() libvirt.State {
 	return b.config.Libvirt()
 }
 
-// withoutFill leaves out what the kernel cannot do.
+// withoutFill returns the rules without the CHECKSUM target if the kernel lacks it.
 func (b *Backend) withoutFill(rules []Rule) []Rule {
 	if b.noFill {
 		// libvirt goes on without it, too.
@@ -71,8 +71,8 @@ func (b *Backend) withoutFill(rules []Rule) []Rule {
 	return rules
 }
 
-// libvirtsRules are those that libvirt makes for a network of ours that it has
-// too, without our differences from it (D3, D10); never nil.
+// libvirtsRules returns the rules that libvirt makes for a network of ours that
+// it has too, without our differences from it (D3, D10); never nil.
 func (b *Backend) libvirtsRules(ours network.Network, theirs libvirt.Network) []Rule {
 	n := ours
 	if theirs.Understood {
@@ -81,7 +81,7 @@ func (b *Backend) libvirtsRules(ours network.Network, theirs libvirt.Network) []
 	return append([]Rule{}, b.withoutFill(Libvirts(n))...)
 }
 
-// Libvirts are the rules that libvirt itself makes for a network.
+// Libvirts returns the rules that libvirt itself makes for a network.
 func Libvirts(n network.Network) []Rule {
 	n.Routes = nil
 	if len(n.Devices) > 1 {
@@ -95,15 +95,15 @@ func (r Rule) Forwards() bool {
 	return slices.Contains([]string{ChainCross, ChainForwardIn, ChainForwardOut}, r.purpose())
 }
 
-// Translates reports whether a rule translates addresses, or spares packets that.
+// Translates reports whether a rule translates addresses, or exempts packets.
 func (r Rule) Translates() bool { return r.Table == tableNAT }
 
 // Serves reports whether a rule opens a service of the host's.
 func (r Rule) Serves() bool { return r.purpose() == ChainInput || r.purpose() == ChainOutput }
 
-// moved are the networks whose rules change their chains, since libvirt has got
-// them or given them up: nobody has damaged them.
-func (b *Backend) moved(want []entry) map[string]bool {
+// movedChains returns the networks whose rules change their chains because libvirt
+// has started or stopped having them: these are not damaged.
+func (b *Backend) movedChains(want []entry) map[string]bool {
 	was := make(map[string]entry, len(b.installed))
 	for _, n := range b.installed {
 		was[n.network] = n

@@ -90,8 +90,8 @@ func (p *peer) deletes(n network.Network) {
 	}
 }
 
-// part is the lines of what is saved that name chains of a prefix, but for the
-// order of jumps.
+// part returns the saved lines that name chains of a prefix, without the order of
+// jumps.
 func part(saved, prefix string) string {
 	var lines []string
 	for line := range strings.Lines(saved) {
@@ -110,7 +110,7 @@ func (p *peer) has(what, prefix, want string) {
 	}
 }
 
-// alone is what libvirt's chains hold for networks on a host without us.
+// alone returns what libvirt's chains hold for networks on a host without us.
 func alone(t *testing.T, variant string, nets ...network.Network) string {
 	p := newPeer(t, variant)
 	for _, n := range nets {
@@ -228,9 +228,9 @@ func TestLibvirtKeepsWhatWasTakenOver(t *testing.T) {
 	})
 }
 
-// TestJumpsInTurn: no chain of ours lets out what one of libvirt's refuses to
-// let into another network, in whatever order jumps come.
-func TestJumpsInTurn(t *testing.T) {
+// TestJumpsAreInterleaved: no chain of ours accepts what one of libvirt's refuses
+// to let into another network, in whatever order jumps come.
+func TestJumpsAreInterleaved(t *testing.T) {
 	each(t, func(t *testing.T, variant string) {
 		p := newPeer(t, variant)
 		one, two := nat(1), nat(2)

@@ -2,14 +2,13 @@ package iptables
 
 import "slices"
 
-// hook is where one of libvirt's chains hangs.
+// hook is a built-in chain and the chain of libvirt's that it jumps to.
 type hook struct {
 	table, parent, chain string
 }
 
 // hooks are those of one family, in libvirt's order from the head of each
-// parent: what stays within a bridge is let through before the refusal of
-// what enters it.
+// parent: traffic within a bridge is accepted before traffic to it is refused.
 var hooks = [...]hook{
 	{tableNAT, "POSTROUTING", ChainPostrouting},
 	{tableMangle, "POSTROUTING", ChainPostrouting},
@@ -22,12 +21,12 @@ var hooks = [...]hook{
 
 func (h hook) of(ipv6 bool) Chain { return Chain{IPv6: ipv6, Table: h.table, Name: h.chain} }
 
-// jump is the rule that leads from a hook to the chain.
+// jump returns the rule that jumps to the chain.
 func (h hook) jump(ipv6 bool) Rule {
 	return Rule{Chain: Chain{IPv6: ipv6, Table: h.table, Name: h.parent}, Target: h.chain}
 }
 
-// allChains are libvirt's chains and those beside them, of both families.
+// allChains returns libvirt's chains and those beside them, of both families.
 func allChains() []Chain {
 	var out []Chain
 	for _, ipv6 := range []bool{false, true} {
@@ -41,8 +40,8 @@ func allChains() []Chain {
 	return out
 }
 
-// jumpsOf are the rules that lead from a parent to libvirt's chains, or to those
-// beside them, in their order.
+// jumpsOf returns a parent's jumps to libvirt's chains, or to those beside them,
+// in their order.
 func jumpsOf(parent Chain, beside bool) []Rule {
 	var out []Rule
 	for _, h := range hooks {
@@ -58,7 +57,7 @@ func jumpsOf(parent Chain, beside bool) []Rule {
 	return out
 }
 
-// parents are the chains that lead to libvirt's and those beside them.
+// parents returns the chains that jump to libvirt's and those beside them.
 func parents() []Chain {
 	var out []Chain
 	for _, ipv6 := range []bool{false, true} {
@@ -73,7 +72,7 @@ func parents() []Chain {
 
 // used reports whether one of libvirt's chains, or of those beside them, has
 // rules, or is jumped to from elsewhere than its hook. Then all of them stay: a
-// running libvirt makes its chains once only and could start no network if one
+// running libvirt creates its chains only once and could start no network if one
 // of them were gone.
 func (l listing) used(beside bool) bool {
 	ours := func(c Chain) bool { return slices.Contains(allChains(), c) && c.isBeside() == beside }

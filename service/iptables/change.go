@@ -6,8 +6,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
 )
 
-// removed names the networks that have no rules after a change: those that go,
-// and those whose bridge another network has.
+// removed returns the networks that have no rules after a change: those that are
+// removed, and those whose bridge belongs to another network.
 func removed(c backend.Change) []string {
 	names := slices.Clone(c.Remove)
 	for _, m := range c.Set {
@@ -18,10 +18,10 @@ func removed(c backend.Change) []string {
 	return names
 }
 
-// change is what a call of Apply comes to.
+// change is what a call of Apply amounts to.
 type change struct {
 	want, fresh, gone []entry
-	altered           bool // rules of a network that stays are others
+	altered           bool // a network that stays has other rules
 }
 
 func (b *Backend) change(set []entry, remove []string) change {
@@ -51,11 +51,11 @@ func (b *Backend) change(set []entry, remove []string) change {
 	return c
 }
 
-// simple reports whether a change needs no look at the kernel: the chains are
-// there and stay, and whole networks come or go. Two networks of one subnet
-// have rules in common, whose order only a look can keep; and what libvirt left
-// for a network is not to be there twice.
-func (c change) simple(strangers map[Rule]bool) bool {
+// needsNoListing reports whether a change can be made without listing the rules:
+// the chains exist and stay, and whole networks come or go. Two networks of one
+// subnet share rules, whose order only a listing can preserve; and rules that
+// libvirt left for a network must not be duplicated.
+func (c change) needsNoListing(unmanaged map[Rule]bool) bool {
 	stay := c.want[:len(c.want)-len(c.fresh)]
 	if c.altered || len(stay)+len(c.gone) == 0 || len(c.want) == 0 {
 		return false
@@ -71,7 +71,7 @@ func (c change) simple(strangers map[Rule]bool) bool {
 		}
 	}
 	for _, n := range c.fresh {
-		if slices.ContainsFunc(n.rules, func(r Rule) bool { return going[r] || strangers[r] }) {
+		if slices.ContainsFunc(n.rules, func(r Rule) bool { return going[r] || unmanaged[r] }) {
 			return false
 		}
 	}

@@ -7,10 +7,11 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// Source ports of translated TCP and UDP where the network does not say.
+// defaultPorts are the source ports of translated TCP and UDP if the network sets
+// none.
 var defaultPorts = network.PortRange{First: 1024, Last: 65535}
 
-// What libvirt never translates: multicast does not leave its link, and DHCP
+// libvirt never translates these: multicast does not leave its link, and DHCP
 // clients refuse answers whose source port was changed.
 var (
 	multicast4 = netip.MustParsePrefix("224.0.0.0/24")
@@ -18,11 +19,10 @@ var (
 	multicast6 = netip.MustParsePrefix("ff02::/16")
 )
 
-// Compile computes the rules of one network in the order in which the kernel
-// is to have them, chain by chain, IPv4 first. They are libvirt's, with two
-// differences: subnets of static routes pass like the network's own (D3), and
-// each of several forward devices does (D10). A network of libvirt's open mode
-// has none.
+// Compile returns the rules of one network in the kernel's order, chain by chain,
+// IPv4 first. They are libvirt's, with two differences: subnets of static routes
+// are accepted like the network's own (D3), and so is each of several forward
+// devices (D10). A network of libvirt's open mode has none.
 func Compile(n network.Network) []Rule {
 	if n.Mode == network.ModeOpen {
 		return nil
@@ -48,8 +48,8 @@ func (c compiler) chain(table, name string) Rule {
 	return Rule{Chain: Chain{IPv6: c.ipv6, Table: table, Name: name}}
 }
 
-// subnets are those of the family, the last first: libvirt puts each address'
-// rules above those of the one before.
+// subnets returns those of the family, the last first: libvirt inserts each
+// address' rules above those of the one before.
 func (c compiler) subnets() []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range slices.Backward(c.net.Subnets()) {
@@ -65,7 +65,7 @@ func (c compiler) hasAddress() bool {
 	return slices.ContainsFunc(c.net.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() == c.ipv6 })
 }
 
-// devices are the forward devices, or one "" for any.
+// devices returns the forward devices, or one "" for any.
 func (c compiler) devices() []string {
 	if len(c.net.Devices) == 0 {
 		return []string{""}
@@ -85,7 +85,7 @@ type service struct {
 	port     uint16
 }
 
-// services are those that libvirt opens whether or not it provides them.
+// services returns those that libvirt opens whether or not it provides them.
 func (c compiler) services(dhcp4, dhcp6 uint16) []service {
 	if c.ipv6 {
 		if !c.hasAddress() {
@@ -175,8 +175,8 @@ func (c compiler) nat() []Rule {
 	}
 	var rules []Rule
 	for _, p := range c.subnets() {
-		// What is of one link is never forwarded, and these rules know networks by
-		// their subnets alone: two networks with fe80::/64 would have the same ones.
+		// Link-local traffic is never forwarded, and these rules match by subnet
+		// alone: two networks with fe80::/64 would have the same ones.
 		if network.OfOneLink(p) {
 			continue
 		}
@@ -202,8 +202,8 @@ func (c compiler) behindGuests(p netip.Prefix) []Rule {
 	return rules
 }
 
-// translate is the translation of one subnet out of one device. Ports apply to
-// TCP and UDP alone.
+// translate returns the translation of one subnet out of one device. Ports apply
+// to TCP and UDP alone.
 func (c compiler) translate(p netip.Prefix, dev string) []Rule {
 	rule := func(dest netip.Prefix, target string) Rule {
 		r := c.chain(tableNAT, ChainPostrouting)

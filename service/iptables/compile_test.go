@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// corpus gives the networks that the parser of documents is tested with.
+// corpus returns the networks that the parser of documents is tested with.
 func corpus(t testing.TB) map[string]network.Network {
 	t.Helper()
 	files, err := filepath.Glob("../network/testdata/*.xml")
@@ -59,8 +59,8 @@ func TestText(t *testing.T) {
 	}
 }
 
-// What Text prints is read back as the same rules: that is how they are found
-// in the kernel.
+// What Text prints is parsed as the same rules: that is how they are recognised in
+// the kernel.
 func TestRulesAreReadBack(t *testing.T) {
 	for name, n := range corpus(t) {
 		for _, want := range Compile(n) {

@@ -16,7 +16,7 @@ func counted(c Chain) bool {
 }
 
 // class is which of a network's totals a rule counts towards. libvirt's
-// destination chain speaks first, so that what it accepts never reaches the
+// destination chain comes first, so that what it accepts never reaches the
 // source's: traffic between two networks counts for the destination alone.
 type class int
 
@@ -73,21 +73,21 @@ func add(c *ruleset.Counters, k class, n count) {
 	}
 }
 
-func sum(a, b ruleset.Counters) ruleset.Counters {
+func sumCounters(a, b ruleset.Counters) ruleset.Counters {
 	for _, k := range classes {
 		add(&a, k, get(b, k))
 	}
 	return a
 }
 
-func less(a, b uint64) uint64 {
+func excess(a, b uint64) uint64 {
 	if a > b {
 		return a - b
 	}
 	return 0
 }
 
-func highest(a, b ruleset.Counters) ruleset.Counters {
+func maxCounters(a, b ruleset.Counters) ruleset.Counters {
 	return ruleset.Counters{
 		FromGuestPackets: max(a.FromGuestPackets, b.FromGuestPackets), FromGuestBytes: max(a.FromGuestBytes, b.FromGuestBytes),
 		ToGuestPackets: max(a.ToGuestPackets, b.ToGuestPackets), ToGuestBytes: max(a.ToGuestBytes, b.ToGuestBytes),
@@ -96,10 +96,10 @@ func highest(a, b ruleset.Counters) ruleset.Counters {
 	}
 }
 
-// carry gives rules that are put in the counts that are lost with those that
-// go, so that totals never go back. What finds no rule of its class, as in a
-// network that has become isolated, is remembered beside.
-func (p *plan) carry(edits map[Chain]*edit, g goal) {
+// carryCounts transfers the counts of deleted rules to inserted ones, so that
+// totals never go back. A count without a rule of its class, as in a network that
+// has become isolated, is kept in base.
+func (p *plan) carryCounts(edits map[Chain]*edit, g goal) {
 	p.start = make(map[Rule]count)
 	p.base = make(map[string]ruleset.Counters)
 	seen, kept := g.seen(edits)
@@ -111,15 +111,15 @@ func (p *plan) carry(edits map[Chain]*edit, g goal) {
 	}
 	for _, n := range g.entries {
 		var total ruleset.Counters
-		if n.network != g.anew {
+		if n.network != g.reset {
 			total = g.totals(n.network, seen[n.network])
 		}
-		p.base[n.network] = p.place(total, kept[n.network], inserted[n.network])
+		p.base[n.network] = p.assignCounts(total, kept[n.network], inserted[n.network])
 	}
 }
 
-// seen sums up each network's rules as the kernel has them, all and those that
-// stay.
+// seen returns the counts of each network's rules in the kernel: of all, and of
+// those that stay.
 func (g goal) seen(edits map[Chain]*edit) (seen, kept map[string]ruleset.Counters) {
 	seen, kept = make(map[string]ruleset.Counters), make(map[string]ruleset.Counters)
 	for c, e := range edits {
@@ -148,12 +148,12 @@ func (g goal) seen(edits map[Chain]*edit) (seen, kept map[string]ruleset.Counter
 	return seen, kept
 }
 
-// place puts what is missing from a total into the first new rule of each
-// class, and returns what is left.
-func (p *plan) place(total, kept ruleset.Counters, inserted []Rule) (left ruleset.Counters) {
+// assignCounts assigns what is missing from a total to the first new rule of each
+// class, and returns the rest.
+func (p *plan) assignCounts(total, kept ruleset.Counters, inserted []Rule) (left ruleset.Counters) {
 	for _, k := range classes {
 		want, have := get(total, k), get(kept, k)
-		missing := count{less(want.packets, have.packets), less(want.bytes, have.bytes)}
+		missing := count{excess(want.packets, have.packets), excess(want.bytes, have.bytes)}
 		if missing == (count{}) {
 			continue
 		}
@@ -171,7 +171,7 @@ func (p *plan) place(total, kept ruleset.Counters, inserted []Rule) (left rulese
 	return left
 }
 
-// Counters reads the totals of all networks at once: iptables takes as long for
+// Counters returns the totals of all networks at once: iptables takes as long for
 // one as for all.
 func (b *Backend) Counters(ctx context.Context) (map[string]ruleset.Counters, error) {
 	b.mu.Lock()
@@ -201,9 +201,9 @@ func (b *Backend) Counters(ctx context.Context) (map[string]ruleset.Counters, er
 		}
 	}
 	for _, n := range b.installed {
-		// Somebody who deletes rules takes their counts away, until a look
-		// puts both back.
-		out[n.network] = highest(sum(b.base[n.network], seen[n.network]), b.last[n.network])
+		// If another program deletes rules, their counts are missing until a
+		// repair restores both.
+		out[n.network] = maxCounters(sumCounters(b.base[n.network], seen[n.network]), b.last[n.network])
 		b.last[n.network] = out[n.network]
 	}
 	return out, nil

@@ -26,7 +26,7 @@ func (b *bed) counters() (all map[string]ruleset.Counters) {
 }
 
 // traffic makes each of a network's totals count: a ping out and its answer, a
-// forged source, and a stranger from outside.
+// forged source, and an unrelated packet from outside.
 func (b *bed) traffic(guest, outside *host.Peer) {
 	b.t.Helper()
 	for _, to := range []string{"203.0.113.1", "2001:db8:ffff::1"} {
@@ -61,7 +61,7 @@ func TestCountersNeverGoBack(t *testing.T) {
 			t.Helper()
 			do()
 			now := b.counters()
-			if highest(now[n.Name], last[n.Name]) != now[n.Name] {
+			if maxCounters(now[n.Name], last[n.Name]) != now[n.Name] {
 				t.Errorf("%s: went back from %+v to %+v", what, last[n.Name], now[n.Name])
 			}
 			if diff := cmp.Diff(last[n.Name], now[n.Name]); diff != "" {

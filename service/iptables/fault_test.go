@@ -13,10 +13,10 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// quiet is for tests in which the backend has something to complain of.
+// quiet is for tests in which the backend logs warnings.
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// wrap puts a script in the place of a program, which it finds as $real.
+// wrap replaces a program by a script, which finds the program as $real.
 func (b *bed) wrap(program, script string) {
 	b.t.Helper()
 	b.Must("sh", "-c", fmt.Sprintf(`mkdir -p /usr/local/sbin; printf '%%s\n' '#!/bin/sh' 'real=/usr/sbin/%s' '%s' > /usr/local/sbin/%s; chmod 755 /usr/local/sbin/%s`,
@@ -122,8 +122,8 @@ func TestProbe(t *testing.T) {
 	})
 }
 
-// TestProbeTriesOnce: what was tried in one process is believed by the next,
-// for as long as the programs are the same and do what they are asked for.
+// TestProbeTriesOnce: a process relies on an earlier one's probe as long as the
+// programs are the same and work.
 func TestProbeTriesOnce(t *testing.T) {
 	t.Setenv("PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
 	each(t, func(t *testing.T, variant string) {

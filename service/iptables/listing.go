@@ -6,10 +6,10 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// line is one rule of the kernel's.
+// line is one rule in the kernel.
 type line struct {
 	rule           Rule
-	known          bool // rule says all that the line does
+	known          bool // rule describes the line completely
 	target         string
 	packets, bytes uint64
 }
@@ -19,8 +19,8 @@ type listing struct {
 	chains map[Chain][]line // also the empty ones
 }
 
-// add adds tables of one family. It refuses one that iptables-nft leaves out of
-// what it prints, as it would look empty.
+// add adds tables of one family. It refuses a table that iptables-nft cannot
+// print, as it would look empty.
 func (l *listing) add(tables []xtables.Table, ipv6 bool) error {
 	if l.chains == nil {
 		l.chains = make(map[Chain][]line)
@@ -41,7 +41,7 @@ func (l *listing) add(tables []xtables.Table, ipv6 bool) error {
 	return nil
 }
 
-// lineOf returns a rule of a chain as far as it is understood.
+// lineOf parses a rule of a chain as far as possible.
 func lineOf(r xtables.Rule, c Chain) line {
 	words := xtables.SplitWords(r.Spec())
 	l := line{packets: r.Packets, bytes: r.Bytes}
@@ -60,9 +60,9 @@ func (l listing) has(c Chain) bool {
 	return ok
 }
 
-// strangers are the rules in our chains that a goal says nothing of, and that
-// another goal may.
-func (l listing) strangers(g goal) map[Rule]bool {
+// unmanaged returns the rules in our chains that are not in a goal, but could be in
+// another.
+func (l listing) unmanaged(g goal) map[Rule]bool {
 	out := make(map[Rule]bool)
 	for _, c := range allChains() {
 		for _, line := range l.chains[c] {

@@ -9,9 +9,9 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// ReadRule reads the words of a rule as iptables-save prints them, after -A and
-// the chain. ok is false for a rule that has anything which libvirt's rules have
-// not: it is somebody else's.
+// ReadRule parses the words of a rule as iptables-save prints them, after -A and
+// the chain. ok is false for a rule with anything that libvirt's rules lack: it is
+// another program's.
 func ReadRule(chain Chain, words []string) (r Rule, ok bool) {
 	r = Rule{Chain: chain}
 	p := ruleParser{words: words, rule: &r}
@@ -29,7 +29,7 @@ func parseRule(chain Chain, words []string) (r Rule, ok bool) {
 	return r, ok && r.complete()
 }
 
-// complete reports whether a rule is one that spec prints in full.
+// complete reports whether spec prints the rule in full.
 func (r Rule) complete() bool {
 	reject := r.Target == targetReject
 	snat := r.Target == targetSNAT
@@ -49,7 +49,7 @@ type ruleParser struct {
 	not   bool // a negation is waiting for its option
 }
 
-// next takes a word; "" if there is none, which is no argument of any option.
+// next returns the next word; "" if there is none, which no option accepts.
 func (p *ruleParser) next() string {
 	if len(p.words) == 0 {
 		return ""
@@ -59,7 +59,7 @@ func (p *ruleParser) next() string {
 	return word
 }
 
-// option takes one option and its arguments. Each option may come once only.
+// option parses one option and its arguments. Each option may occur only once.
 func (p *ruleParser) option() bool {
 	r, name := p.rule, p.next()
 	if p.not && name != "-d" {
@@ -135,7 +135,7 @@ func (p *ruleParser) prefix(into *netip.Prefix) bool {
 	return err == nil && prefix.Addr().Is6() == p.rule.IPv6
 }
 
-// toSource reads ADDRESS[-ADDRESS][:PORTS], where IPv6 is in brackets if there
+// toSource parses ADDRESS[-ADDRESS][:PORTS], where IPv6 is in brackets if there
 // are ports.
 func (p *ruleParser) toSource() bool {
 	r, text, ports, has := p.rule, p.next(), "", false

@@ -7,7 +7,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// A rule with anything more than libvirt's have is somebody else's.
+// A rule with anything more than libvirt's have is another program's.
 func TestForeignRules(t *testing.T) {
 	for _, spec := range []string{
 		"",
@@ -39,8 +39,7 @@ func TestForeignRules(t *testing.T) {
 	}
 }
 
-// What is read of a line is all that it says: printed and read again, it is
-// the same.
+// What is parsed of a line is all of it: printed and parsed again, it is the same.
 func FuzzParseLine(f *testing.F) {
 	for _, n := range corpus(f) {
 		for _, r := range Compile(n) {

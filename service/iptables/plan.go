@@ -6,25 +6,27 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// entry is one network as it is to be in the kernel.
+// entry is one network as it should be in the kernel.
 type entry struct {
 	network string
 	rules   []Rule
 	theirs  []Rule // what libvirt makes for it, where libvirt has it too
 }
 
-// goal is what the kernel is to hold.
+// goal is what the kernel should hold.
 type goal struct {
 	entries []entry         // in the order in which they were started
-	wanted  map[Rule]int    // the entry of each rule that is to be there
-	ours    map[Rule]string // the network of each rule that may be there because of us
+	wanted  map[Rule]int    // the entry of each rule that should be there
+	ours    map[Rule]string // the network of each rule that may be the service's
 	theirs  map[Rule]bool   // what libvirt makes for networks that it has
-	keep    bool            // libvirt may need its chains, and may just be adding or deleting rules
-	totals  func(network string, seen ruleset.Counters) ruleset.Counters
-	anew    string // a network whose counters begin anew
+	// libvirtActive: libvirt may need its chains, and may be adding or deleting
+	// rules right now.
+	libvirtActive bool
+	totals        func(network string, seen ruleset.Counters) ruleset.Counters
+	reset         string // a network whose counters restart at zero
 }
 
-// newGoal is a goal; recorded is what was put in earlier.
+// newGoal returns a goal; recorded is what was installed earlier.
 func newGoal(entries []entry, recorded map[string][]Rule) goal {
 	g := goal{entries: entries, wanted: make(map[Rule]int), ours: make(map[Rule]string), theirs: make(map[Rule]bool)}
 	for network, rules := range recorded {
@@ -43,8 +45,8 @@ func newGoal(entries []entry, recorded map[string][]Rule) goal {
 	return g
 }
 
-// needs reports which chains networks have rules in: libvirt's, and those beside
-// them.
+// needs reports whether networks have rules in libvirt's chains, and in those
+// beside them.
 func needs(entries []entry) (libvirts, beside bool) {
 	for _, n := range entries {
 		libvirts = libvirts || n.theirs == nil
@@ -66,26 +68,26 @@ type plan struct {
 	edits   []edit
 	create  []Chain
 	remove  []Chain
-	start   map[Rule]count // counters of rules that are put in
+	start   map[Rule]count // counters of inserted rules
 	base    map[string]ruleset.Counters
 	damaged map[string]bool
 }
 
 // edit is what happens to one chain.
 type edit struct {
-	chain   Chain
-	lines   []line
-	stale   []int // rules of ours that nobody wants any more, by place
-	drop    []int // rules that are put in again at another place
-	inserts []insert
-	blind   bool // lines are not all: what is put in goes to the head
+	chain    Chain
+	lines    []line
+	stale    []int // positions of rules of ours that are no longer wanted
+	drop     []int // positions of rules that are inserted again elsewhere
+	inserts  []insert
+	headOnly bool // the chain was not listed: insert at its head
 }
 
 // insert is a network's rules, or the jumps (for no network).
 type insert struct {
 	network string
 	rules   []Rule
-	after   int // place in lines behind which they go, -1 for the head
+	after   int // position in lines after which they go, -1 for the head
 }
 
 func makePlan(l listing, g goal) plan {
@@ -99,17 +101,17 @@ func makePlan(l listing, g goal) plan {
 		}
 	}
 	p.compare(edits, g)
-	p.carry(edits, g)
+	p.carryCounts(edits, g)
 	after := l.after(edits)
-	dropLibvirts := !libvirts && !g.keep && !after.used(false)
+	dropLibvirts := !libvirts && !g.libvirtActive && !after.used(false)
 	dropBeside := !beside && !after.used(true)
 	for _, parent := range parents() {
 		e := edit{chain: parent, lines: l.chains[parent]}
-		e.hang(libvirts, beside)
-		e.unhang(dropLibvirts, dropBeside)
+		e.ensureJumps(libvirts, beside)
+		e.removeJumps(dropLibvirts, dropBeside)
 		if len(e.inserts) > 0 {
 			theirs := jumpsOf(parent, false)
-			p.damage(g, !e.inOrder(e.placesOf(theirs), theirs))
+			p.markDamaged(g, !e.inOrder(e.positionsOf(theirs), theirs))
 		}
 		if !e.empty() {
 			p.edits = append(p.edits, e)
@@ -126,9 +128,9 @@ func makePlan(l listing, g goal) plan {
 	return p
 }
 
-// damage notes the networks whose jumps were not as they should be: those beside
-// libvirt's, and, if libvirt's jumps were not either, all.
-func (p *plan) damage(g goal, all bool) {
+// markDamaged records the networks whose jumps were wrong: those beside libvirt's,
+// or all if libvirt's jumps were wrong too.
+func (p *plan) markDamaged(g goal, all bool) {
 	for _, n := range g.entries {
 		if all || n.theirs != nil {
 			p.damaged[n.network] = true
@@ -138,18 +140,18 @@ func (p *plan) damage(g goal, all bool) {
 
 func (e edit) empty() bool { return len(e.stale) == 0 && len(e.drop) == 0 && len(e.inserts) == 0 }
 
-// compare finds, chain by chain, what is missing, misplaced, there twice or
-// no longer wanted.
+// compare finds, chain by chain, what is missing, misplaced, duplicate or no longer
+// wanted.
 func (p *plan) compare(edits map[Chain]*edit, g goal) {
-	places := make(map[Chain]map[int][]int, len(edits))
-	before := make(map[Chain]map[string]int, len(edits)) // where rules are that go
+	positions := make(map[Chain]map[int][]int, len(edits))
+	before := make(map[Chain]map[string]int, len(edits)) // positions of stale rules
 	for c, e := range edits {
-		places[c], before[c] = make(map[int][]int), make(map[string]int)
+		positions[c], before[c] = make(map[int][]int), make(map[string]int)
 		for at, l := range e.lines {
 			if i, wanted := g.wanted[l.rule]; l.known && wanted {
-				places[c][i] = append(places[c][i], at)
+				positions[c][i] = append(positions[c][i], at)
 			} else if network, ours := g.owner(l); ours {
-				if g.theirs[l.rule] && !e.copied(at) {
+				if g.theirs[l.rule] && !e.hasDuplicateBelow(at) {
 					continue // libvirt's by now, of which ours was a copy
 				}
 				e.stale = append(e.stale, at)
@@ -161,12 +163,12 @@ func (p *plan) compare(edits map[Chain]*edit, g goal) {
 	}
 	for i, n := range g.entries {
 		for c, rules := range byChain(n.rules) {
-			e, at := edits[c], places[c][i]
-			inOrder := e.inOrder(at, rules) || g.keep && e.hasInOrder(at, rules)
-			if inOrder && (n.network != g.anew || !counted(c)) {
+			e, at := edits[c], positions[c][i]
+			inOrder := e.inOrder(at, rules) || g.libvirtActive && e.hasInOrder(at, rules)
+			if inOrder && (n.network != g.reset || !counted(c)) {
 				continue
 			}
-			after := g.place(i, places[c])
+			after := g.insertionPoint(i, positions[c])
 			if old, is := before[c][n.network]; is {
 				after = old
 			}
@@ -176,13 +178,13 @@ func (p *plan) compare(edits map[Chain]*edit, g goal) {
 	}
 }
 
-// place is where a network's rules go if none of them is there: libvirt has
-// networks that were started later above earlier ones, and puts a new one at
+// insertionPoint returns where a network's rules go if none of them exists: libvirt
+// has networks that were started later above earlier ones, and puts a new one at
 // the head.
-func (g goal) place(i int, places map[int][]int) (after int) {
+func (g goal) insertionPoint(i int, positions map[int][]int) (after int) {
 	later := -1
-	for j := i + 1; j < len(g.entries) && len(places) > 0 && later < 0; j++ {
-		if at := places[j]; len(at) > 0 {
+	for j := i + 1; j < len(g.entries) && len(positions) > 0 && later < 0; j++ {
+		if at := positions[j]; len(at) > 0 {
 			later = slices.Max(at)
 		}
 	}
@@ -190,7 +192,7 @@ func (g goal) place(i int, places map[int][]int) (after int) {
 		return -1
 	}
 	for j := i - 1; j >= 0; j-- {
-		if at := places[j]; len(at) > 0 {
+		if at := positions[j]; len(at) > 0 {
 			return slices.Min(at) - 1
 		}
 	}
@@ -205,17 +207,17 @@ func byChain(rules []Rule) map[Chain][]Rule {
 	return out
 }
 
-// inOrder reports whether the lines at some places are exactly these rules. What
-// is between them is others'.
-func (e edit) inOrder(places []int, rules []Rule) bool {
-	return slices.EqualFunc(places, rules, func(at int, r Rule) bool { return e.lines[at].rule == r })
+// inOrder reports whether the lines at the positions are exactly these rules. Other
+// programs' rules may be between them.
+func (e edit) inOrder(positions []int, rules []Rule) bool {
+	return slices.EqualFunc(positions, rules, func(at int, r Rule) bool { return e.lines[at].rule == r })
 }
 
-// hasInOrder reports whether rules are among the lines at some places in their
-// order: a libvirt that starts a network puts its own, which say the same, above
-// them before it says that it has the network.
-func (e edit) hasInOrder(places []int, rules []Rule) bool {
-	for _, at := range places {
+// hasInOrder reports whether rules are among the lines at the positions in their
+// order: when libvirt starts a network it inserts its own, equal rules above them
+// before it reports the network.
+func (e edit) hasInOrder(positions []int, rules []Rule) bool {
+	for _, at := range positions {
 		if len(rules) > 0 && e.lines[at].rule == rules[0] {
 			rules = rules[1:]
 		}
@@ -223,53 +225,53 @@ func (e edit) hasInOrder(places []int, rules []Rule) bool {
 	return len(rules) == 0
 }
 
-// copied reports whether the rule of a line stands below it once more.
-func (e edit) copied(at int) bool {
+// hasDuplicateBelow reports whether the rule of a line occurs again below it.
+func (e edit) hasDuplicateBelow(at int) bool {
 	return slices.ContainsFunc(e.lines[at+1:], func(l line) bool { return l.known && l.rule == e.lines[at].rule })
 }
 
-// insert puts rules where the first of them was, so that what others have put
-// above them stays above; where there was none, behind a given place.
-func (e *edit) insert(network string, rules []Rule, places []int, after int) {
-	if len(places) > 0 {
-		after = places[0]
+// insert puts rules where the first of them was, so that others' rules above them
+// stay above; if there was none, after the given position.
+func (e *edit) insert(network string, rules []Rule, positions []int, after int) {
+	if len(positions) > 0 {
+		after = positions[0]
 	}
-	e.drop = append(e.drop, places...)
+	e.drop = append(e.drop, positions...)
 	e.inserts = append(e.inserts, insert{network, rules, after})
 }
 
-// hang makes sure of the jumps from a parent to the chains that are needed.
-// Where all of libvirt's networks are libvirt's, its jumps stay where they are.
-func (e *edit) hang(libvirts, beside bool) {
+// ensureJumps makes sure that a parent jumps to the chains that are needed. If no
+// network needs libvirt's chains, libvirt's jumps stay where they are.
+func (e *edit) ensureJumps(libvirts, beside bool) {
 	theirs, own := jumpsOf(e.chain, false), jumpsOf(e.chain, true)
 	switch {
 	case libvirts && beside:
-		e.hangAll(inTurn(own, theirs))
+		e.ensureAllJumps(interleave(own, theirs))
 	case libvirts:
-		e.hangAll(theirs)
+		e.ensureAllJumps(theirs)
 	case beside:
-		e.hangBeside(own, theirs)
+		e.ensureBesideJumps(own, theirs)
 	}
 }
 
-func (e *edit) hangAll(jumps []Rule) {
-	if places := e.placesOf(jumps); !e.inOrder(places, jumps) {
-		e.insert("", jumps, places, -1)
+func (e *edit) ensureAllJumps(jumps []Rule) {
+	if positions := e.positionsOf(jumps); !e.inOrder(positions, jumps) {
+		e.insert("", jumps, positions, -1)
 	}
 }
 
-// hangBeside puts jumps in their turn among libvirt's, which stay.
-func (e *edit) hangBeside(own, theirs []Rule) {
-	places, fixed := e.placesOf(own), e.placesOf(theirs)
-	if e.inOrder(places, own) && e.besideInTurn(places, theirs) {
+// ensureBesideJumps inserts jumps among libvirt's, which stay, as interleave does.
+func (e *edit) ensureBesideJumps(own, theirs []Rule) {
+	positions, fixed := e.positionsOf(own), e.positionsOf(theirs)
+	if e.inOrder(positions, own) && e.besideInterleaved(positions, theirs) {
 		return
 	}
-	e.drop = append(e.drop, places...)
+	e.drop = append(e.drop, positions...)
 	first := -1
 	if len(fixed) > 0 {
 		first = fixed[0] - 1
 	}
-	// Of what goes to one place, the later comes above.
+	// Of two inserts at one position, the later goes above.
 	head := len(own)
 	if refusing := e.refusing(theirs); len(refusing) > 0 {
 		head--
@@ -278,17 +280,17 @@ func (e *edit) hangBeside(own, theirs []Rule) {
 	e.inserts = append(e.inserts, insert{"", own[:head], first})
 }
 
-// besideInTurn reports whether jumps to the chains beside libvirt's, which are in
-// order, are where inTurn has them.
-func (e edit) besideInTurn(places []int, theirs []Rule) bool {
-	fixed, refusing := e.placesOf(theirs), e.refusing(theirs)
+// besideInterleaved reports whether jumps to the chains beside libvirt's, which are
+// in order, are where interleave has them.
+func (e edit) besideInterleaved(positions []int, theirs []Rule) bool {
+	fixed, refusing := e.positionsOf(theirs), e.refusing(theirs)
 	if len(fixed) == 0 {
 		return true
 	}
-	head, out := places, places[len(places)-1]
+	head, out := positions, positions[len(positions)-1]
 	if len(refusing) > 0 {
-		head = places[:len(places)-1]
-		last := e.placesOf(theirs[len(theirs)-1:])
+		head = positions[:len(positions)-1]
+		last := e.positionsOf(theirs[len(theirs)-1:])
 		late := slices.Max(refusing)
 		if out < late || len(last) > 0 && last[0] > late && out > last[0] {
 			return false
@@ -297,32 +299,32 @@ func (e edit) besideInTurn(places []int, theirs []Rule) bool {
 	return head[len(head)-1] < fixed[0]
 }
 
-// refusing are the places of the jumps to those of libvirt's chains that come
-// before what leaves guests is let out.
+// refusing returns the positions of the jumps to those of libvirt's chains that
+// come before traffic from guests is accepted.
 func (e edit) refusing(theirs []Rule) []int {
-	return e.placesOf(theirs[:len(theirs)-1])
+	return e.positionsOf(theirs[:len(theirs)-1])
 }
 
-// unhang takes out the jumps to chains that go.
-func (e *edit) unhang(libvirts, beside bool) {
+// removeJumps deletes the jumps to chains that are deleted.
+func (e *edit) removeJumps(libvirts, beside bool) {
 	for _, x := range []struct{ gone, beside bool }{{libvirts, false}, {beside, true}} {
 		if x.gone {
-			e.stale = append(e.stale, e.placesOf(jumpsOf(e.chain, x.beside))...)
+			e.stale = append(e.stale, e.positionsOf(jumpsOf(e.chain, x.beside))...)
 		}
 	}
 }
 
-func (e edit) placesOf(rules []Rule) []int {
-	var places []int
+func (e edit) positionsOf(rules []Rule) []int {
+	var positions []int
 	for at, l := range e.lines {
 		if l.known && slices.Contains(rules, l.rule) {
-			places = append(places, at)
+			positions = append(positions, at)
 		}
 	}
-	return places
+	return positions
 }
 
-// after is what the kernel holds, but for the rules that go.
+// after returns the listing in which chains that lose all their rules are empty.
 func (l listing) after(edits map[Chain]*edit) listing {
 	after := listing{chains: make(map[Chain][]line, len(l.chains))}
 	for c, lines := range l.chains {

@@ -12,22 +12,21 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// probeChain is where rules are tried. Nothing jumps there.
+// probeChain is the chain that rules are tried in. Nothing jumps to it.
 const probeChain = "VIRTFW_TRIAL"
 
-// Probe finds out whether the programs that are on PATH and the kernel can hold
-// the rules, by putting each kind of them into a chain of its own, which it
-// removes.
+// Probe tests whether the programs on PATH and the kernel can hold the rules, by
+// adding each kind of them to a chain of its own, which it removes.
 func (b *Backend) Probe(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.probe(ctx)
 }
 
-// What was tried before and worked is not tried again: it is a dozen commits,
-// which take 0.1 s on a host that has none of the tables.
+// probe is Probe for callers that hold mu. What worked before is not tried again:
+// it takes a dozen commits, 0.1 s on a host that has none of the tables.
 func (b *Backend) probe(ctx context.Context) error {
-	// One after the other: the thread decides whose network this is.
+	// Sequentially: the thread decides which network namespace is used.
 	var found [2]family
 	for i := range found {
 		var err error
@@ -37,13 +36,13 @@ func (b *Backend) probe(ctx context.Context) error {
 		found[i].Started = b.config.Started
 	}
 	noFill := false
-	if !b.tried(found) {
+	if !b.probed(found) {
 		var err error
 		if noFill, err = try(ctx, found); err != nil {
 			return err
 		}
 		if !noFill { // else it may come yet, with a kernel module
-			b.noteTried(found)
+			b.saveProbed(found)
 		}
 	}
 	if noFill && !b.noFill {
@@ -53,8 +52,8 @@ func (b *Backend) probe(ctx context.Context) error {
 	return nil
 }
 
-// try finds out whether both families can do what the rules need. noFill says
-// that there is no CHECKSUM target, which is no more than a help.
+// try tests whether both families can do what the rules need. noFill reports that
+// there is no CHECKSUM target, which is optional.
 func try(ctx context.Context, both [2]family) (noFill bool, err error) {
 	fill := Rule{Chain: Chain{Table: tableMangle}, Out: "lo", Protocol: "udp", Port: 68, Target: targetChecksum}
 	for _, f := range both {
@@ -72,7 +71,7 @@ func try(ctx context.Context, both [2]family) (noFill bool, err error) {
 	return noFill, nil
 }
 
-// Variants are those of the programs that the backend uses, VariantNone before
+// Variants returns those of the programs that the backend uses, VariantNone before
 // the first Probe.
 func (b *Backend) Variants() xtables.Variants {
 	b.mu.Lock()
@@ -83,7 +82,7 @@ func (b *Backend) Variants() xtables.Variants {
 	return xtables.Variants{IPv4: b.families[0].Variant, IPv6: b.families[1].Variant}
 }
 
-// probeRules are one of each kind, in all three tables.
+// probeRules returns one rule of each kind, in all three tables.
 func probeRules(ipv6 bool) []Rule {
 	net := netip.MustParsePrefix("192.0.2.0/24")
 	if ipv6 {
@@ -102,11 +101,10 @@ func probeRules(ipv6 bool) []Rule {
 	}
 }
 
-// try puts rules into the probe's chain of their tables, and removes it
-// whatever came of that. The removal is a commit of its own: the legacy variant
-// tells the kernel only what comes out at the end of one. All is one run, for
-// most of what it takes is the start of the program; where it fails, the tables
-// before the one that did have the chain.
+// try adds rules to the probe chain of their tables, and removes it in any case.
+// The removal is a commit of its own: the legacy variant sends the kernel only the
+// result of one. All is one run, as most of its time is the program's start; if it
+// fails, the tables before the failing one have the chain.
 func (f family) try(ctx context.Context, rules []Rule) error {
 	tables := map[string][]Rule{}
 	for _, r := range rules {
@@ -114,7 +112,7 @@ func (f family) try(ctx context.Context, rules []Rule) error {
 	}
 	var put, remove strings.Builder
 	for table, rules := range tables {
-		// It also empties a chain that somebody was killed over.
+		// It also empties a chain that a killed process left.
 		fmt.Fprintf(&put, "*%s\n:%s - [0:0]\n", table, probeChain)
 		for _, r := range rules {
 			fmt.Fprintf(&put, "-A %s %s\n", probeChain, r.spec())
@@ -122,14 +120,14 @@ func (f family) try(ctx context.Context, rules []Rule) error {
 		put.WriteString("COMMIT\n")
 		remove.WriteString(removal(table))
 	}
-	err := f.do(ctx, put.String()+remove.String())
+	err := f.restore(ctx, put.String()+remove.String())
 	if err == nil {
 		return nil
 	}
 	errs := []error{err}
 	for table := range tables {
 		if f.hasTrial(ctx, table) {
-			errs = append(errs, f.do(context.WithoutCancel(ctx), removal(table)))
+			errs = append(errs, f.restore(context.WithoutCancel(ctx), removal(table)))
 		}
 	}
 	return errors.Join(errs...)
@@ -139,7 +137,7 @@ func removal(table string) string {
 	return "*" + table + "\n-F " + probeChain + "\n-X " + probeChain + "\nCOMMIT\n"
 }
 
-// hasTrial reports whether the chain is there after a failure.
+// hasTrial reports whether the chain exists after a failure.
 func (f family) hasTrial(ctx context.Context, table string) bool {
 	tables, err := f.List(context.WithoutCancel(ctx))
 	return err == nil && slices.ContainsFunc(tables, func(t xtables.Table) bool {

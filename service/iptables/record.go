@@ -20,18 +20,18 @@ const (
 	brokenSuffix = ".broken"
 	triedFile    = "tried"
 	// mostRecordBytes is far more than the rules of the largest network.
-	mostRecordBytes = 64 << 20
+	maxRecordBytes = 64 << 20
 )
 
-// record is what a file says.
+// record is the content of a file.
 type record struct {
 	Network string
 	Rules   []Rule
 }
 
-// readRecords reads what earlier processes noted. A file that cannot be used is
-// moved out of the way and reported: what it noted stays in the kernel where it
-// is not a network's rule any more.
+// readRecords reads what earlier processes recorded. A file that cannot be used is
+// renamed and reported: rules that it recorded stay in the kernel if no network
+// has them any more.
 func readRecords(dir string) (recorded map[string][]Rule, broken []error, err error) {
 	recorded = make(map[string][]Rule)
 	if dir == "" {
@@ -63,16 +63,16 @@ func readRecords(dir string) (recorded map[string][]Rule, broken []error, err er
 }
 
 func readRecord(path string) (r record, err error) {
-	data, _, err := trusted.Read(path, mostRecordBytes)
+	data, _, err := trusted.Read(path, maxRecordBytes)
 	if err == nil {
 		err = json.Unmarshal(data, &r)
 	}
 	return r, err
 }
 
-// note records rules before they are put in, beside those that are there
-// already: until the change is made, both may be.
-func (b *Backend) note(entries []entry) error {
+// recordEntries records rules before they are installed, in addition to earlier
+// ones: until the change is made, the kernel may hold both.
+func (b *Backend) recordEntries(entries []entry) error {
 	for _, n := range entries {
 		old := b.recorded[n.network]
 		all := slices.Clone(old)
@@ -96,14 +96,14 @@ func (b *Backend) note(entries []entry) error {
 	return nil
 }
 
-// settleRecords leaves in the records what the kernel holds. A failure costs
-// nothing: what is noted and not there is not missed.
-func (b *Backend) settleRecords(want []entry) {
+// trimRecords reduces the records to what the kernel holds. A failure is harmless:
+// a recorded rule need not exist.
+func (b *Backend) trimRecords(want []entry) {
 	is := make(map[string]bool, len(want))
 	for _, n := range want {
 		is[n.network] = true
 		if old, noted := b.recorded[n.network]; noted && len(old) == len(n.rules) {
-			continue // note has made it so
+			continue // recordEntries wrote the same
 		}
 		if err := b.writeRecord(n.network, n.rules); err != nil {
 			b.log.Warn("the record of a network's rules has rules that are gone", "network", n.network, "error", err)
@@ -125,13 +125,13 @@ func (b *Backend) settleRecords(want []entry) {
 	}
 }
 
-// recordPath is a network's file. A name of the greatest length is too long for
-// a file's, once it is escaped.
+// recordPath returns the path of a network's file. It has a hash, as the longest
+// names, once escaped, are too long for a file's.
 func (b *Backend) recordPath(name string) string {
 	return filepath.Join(b.config.Record, fmt.Sprintf("%x", sha256.Sum256([]byte(name)))+recordSuffix)
 }
 
-// writeRecord replaces a network's file whole.
+// writeRecord replaces a network's file atomically.
 func (b *Backend) writeRecord(name string, rules []Rule) error {
 	if b.config.Record == "" {
 		return nil
@@ -146,7 +146,7 @@ func (b *Backend) writeRecord(name string, rules []Rule) error {
 	return nil
 }
 
-// write replaces a file whole.
+// write replaces a file atomically.
 func (b *Backend) write(path string, data []byte) error {
 	if err := os.MkdirAll(b.config.Record, 0o700); err != nil {
 		return err
@@ -161,34 +161,34 @@ func (b *Backend) write(path string, data []byte) error {
 	return err
 }
 
-// tried reports whether these programs have been seen to work since the host was
+// probed reports whether these programs were probed with success since the host was
 // booted, which the folder does not outlive.
-func (b *Backend) tried(both [2]family) bool {
+func (b *Backend) probed(both [2]family) bool {
 	if b.config.Record == "" {
 		return false
 	}
-	said, _, err := trusted.Read(filepath.Join(b.config.Record, triedFile), mostRecordBytes)
-	return err == nil && string(said) == programs(both)
+	saved, _, err := trusted.Read(filepath.Join(b.config.Record, triedFile), maxRecordBytes)
+	return err == nil && string(saved) == installation(both)
 }
 
-func (b *Backend) noteTried(both [2]family) {
+func (b *Backend) saveProbed(both [2]family) {
 	if b.config.Record == "" {
 		return
 	}
-	if err := b.write(filepath.Join(b.config.Record, triedFile), []byte(programs(both))); err != nil {
+	if err := b.write(filepath.Join(b.config.Record, triedFile), []byte(installation(both))); err != nil {
 		b.log.Warn("the next start tries again what iptables can do", "error", err)
 	}
 }
 
-// doubt has the next Probe try again.
-func (b *Backend) doubt() {
+// forgetProbe makes the next Probe try again.
+func (b *Backend) forgetProbe() {
 	if b.config.Record != "" {
 		_ = os.Remove(filepath.Join(b.config.Record, triedFile)) // not there, most often
 	}
 }
 
-// programs tells one installation of iptables from another.
-func programs(both [2]family) string {
+// installation returns a string that identifies the installed programs.
+func installation(both [2]family) string {
 	var text strings.Builder
 	for _, f := range both {
 		fmt.Fprintln(&text, f, f.Restore, f.Save)

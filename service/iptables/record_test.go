@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestRecordsThatCannotBeUsed are moved out of the way and reported; the others
-// count, and nothing waits.
+// TestRecordsThatCannotBeUsed: they are renamed and reported; the others are used,
+// and nothing waits.
 func TestRecordsThatCannotBeUsed(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {

@@ -9,8 +9,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// The tables that libvirt uses, in the order in which a change is made: what
-// is to be translated is so before it is let out.
+// The tables that libvirt uses, in the order in which a change is made: traffic
+// must be translated before it is accepted.
 const (
 	tableNAT    = "nat"
 	tableMangle = "mangle"
@@ -33,8 +33,8 @@ type Chain struct {
 	Table, Name string
 }
 
-// Rule is one rule of those that libvirt makes, as a value that can be
-// compared: what iptables prints of a rule differs between its versions.
+// Rule is one of the rules that libvirt makes, as a comparable value: what iptables
+// prints of a rule differs between its versions.
 type Rule struct {
 	Chain
 	In, Out   string       // interfaces, "" for any
@@ -59,8 +59,8 @@ const (
 	targetChecksum   = "CHECKSUM"
 )
 
-// spec is the rule in the words and the order of iptables-save, without -A and
-// chain.
+// spec returns the rule in the words and the order of iptables-save, without -A
+// and chain.
 func (r Rule) spec() string {
 	var b strings.Builder
 	word := func(words ...string) {
@@ -117,8 +117,8 @@ func (r Rule) targetOptions() []string {
 	return nil
 }
 
-// toSource is the argument of --to-source. Brackets keep the colons of IPv6
-// apart from that of the ports.
+// toSource returns the argument of --to-source. Brackets separate the colons of
+// IPv6 from that of the ports.
 func (r Rule) toSource() string {
 	text := r.ToAddress.First.String()
 	if r.ToAddress.Last != r.ToAddress.First {
@@ -140,8 +140,8 @@ func portRange(r network.PortRange) string {
 	return fmt.Sprintf("%d-%d", r.First, r.Last)
 }
 
-// quote makes a name harmless in text. Check refuses names that it changes, so
-// that they are printed at most.
+// quote makes a name harmless in text. Check refuses the names that it changes, so
+// that these are only printed.
 func quote(name string) string {
 	if xtables.IsPlain(name) {
 		return name
@@ -155,8 +155,8 @@ func quote(name string) string {
 	return `"` + harmless + `"`
 }
 
-// Check reports whether a network can be put into iptables at all. Its names must
-// be such that iptables reads them as they are.
+// Check returns an error if a network cannot be put into iptables: iptables must
+// read its interfaces' names unchanged.
 func Check(n network.Network) error {
 	for _, name := range append([]string{n.Bridge}, n.Devices...) {
 		if !xtables.IsPlain(name) {

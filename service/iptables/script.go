@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// script is what iptables-restore is given for one family. Each table's part
-// comes into force whole; nat has two parts, so that whatever is let out is
-// translated before it is and for as long as it is.
+// script is the input of iptables-restore for one family. Each table's part takes
+// effect atomically; nat has two parts, so that traffic is translated before it is
+// accepted and for as long as it is.
 type script struct {
 	early, mangle, filter, late []string
 }
 
-// section is the part for a chain's table.
+// section returns the part for a chain's table.
 func (s *script) section(c Chain, late bool) *[]string {
 	switch {
 	case c.Table == tableMangle:
@@ -31,8 +31,8 @@ func (s *script) add(c Chain, late bool, format string, args ...any) {
 	*section = append(*section, fmt.Sprintf(format, args...))
 }
 
-// text is the script as iptables-restore --noflush --counters reads it, "" for
-// nothing to do.
+// text returns the script as iptables-restore --noflush --counters reads it, "" if
+// there is nothing to do.
 func (s script) text() string {
 	var b strings.Builder
 	for _, part := range []struct {
@@ -50,7 +50,7 @@ func (s script) text() string {
 	return b.String()
 }
 
-// scripts turns a plan into what each family's iptables-restore does.
+// scripts returns a plan's script for each family.
 func (p plan) scripts() (v4, v6 script) {
 	of := func(c Chain) *script {
 		if c.IPv6 {
@@ -70,8 +70,8 @@ func (p plan) scripts() (v4, v6 script) {
 	return v4, v6
 }
 
-// write puts one chain's edit into a script. A rule is deleted by what it
-// says, never by its place, which another program may have moved.
+// write adds one chain's edit to a script. A rule is deleted by its content, never
+// by its position, which another program may have changed.
 func (e edit) write(s *script, start map[Rule]count) {
 	for _, at := range e.stale {
 		s.add(e.chain, true, "-D %s %s", e.chain.Name, e.lines[at].rule.spec())
@@ -79,18 +79,18 @@ func (e edit) write(s *script, start map[Rule]count) {
 	for _, at := range e.drop {
 		s.add(e.chain, false, "-D %s %s", e.chain.Name, e.lines[at].rule.spec())
 	}
-	if e.blind {
-		e.toHead(s, start)
+	if e.headOnly {
+		e.insertAtHead(s, start)
 		return
 	}
 	if len(e.lines) == len(e.drop)+len(e.stale) && (len(e.stale) == 0 || e.chain.Table != tableNAT) {
 		e.refill(s, start)
 		return
 	}
-	// Places are doubled, so that there is room between two of them.
+	// Positions are doubled, so that there is room between two of them.
 	rest := e.remaining()
 	for _, in := range e.inserts {
-		// Of two networks that go to the same place, the later comes above.
+		// Of two networks at the same position, the later goes above.
 		at, _ := slices.BinarySearch(rest, 2*in.after+1)
 		for i, r := range in.rules {
 			s.add(e.chain, false, "%s-I %s %d %s", counters(start[r]), e.chain.Name, at+i+1, r.spec())
@@ -99,8 +99,7 @@ func (e edit) write(s *script, start map[Rule]count) {
 	}
 }
 
-// remaining are the places of the lines that stay where they are while rules
-// are put in.
+// remaining returns the positions of the lines that stay while rules are inserted.
 func (e edit) remaining() []int {
 	gone := make(map[int]bool)
 	for _, at := range e.drop {
@@ -120,8 +119,8 @@ func (e edit) remaining() []int {
 	return rest
 }
 
-// refill fills an empty chain from the top, which takes iptables less time
-// than to put each rule above the others.
+// refill appends to an empty chain, which takes iptables less time than to insert
+// each rule above the others.
 func (e edit) refill(s *script, start map[Rule]count) {
 	for _, in := range slices.Backward(e.inserts) {
 		for _, r := range in.rules {
@@ -130,9 +129,9 @@ func (e edit) refill(s *script, start map[Rule]count) {
 	}
 }
 
-// toHead puts rules above all others. It names no place: for one, iptables-nft
-// would read the whole chain.
-func (e edit) toHead(s *script, start map[Rule]count) {
+// insertAtHead inserts rules above all others. It names no position: for one,
+// iptables-nft would read the whole chain.
+func (e edit) insertAtHead(s *script, start map[Rule]count) {
 	for _, in := range e.inserts {
 		for _, r := range slices.Backward(in.rules) {
 			s.add(e.chain, false, "%s-I %s %s", counters(start[r]), e.chain.Name, r.spec())
@@ -140,8 +139,8 @@ func (e edit) toHead(s *script, start map[Rule]count) {
 	}
 }
 
-// counters is what a rule's line begins with where its counters do not begin
-// at zero.
+// counters returns the prefix of a rule's line if its counters do not begin at
+// zero.
 func counters(n count) string {
 	if n == (count{}) {
 		return ""

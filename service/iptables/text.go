@@ -8,9 +8,9 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// Text is what iptables-restore --noflush and then ip6tables-restore --noflush
-// would be given on a host with no rules of libvirt's, for networks that are
-// started in this order.
+// Text returns the input of iptables-restore --noflush and then ip6tables-restore
+// --noflush on a host with no rules of libvirt's, for networks that are started in
+// this order.
 func Text(nets ...network.Network) string {
 	chains := make(map[Chain][]Rule)
 	for _, n := range nets {
@@ -63,7 +63,7 @@ func writeRules(b *strings.Builder, chains map[Chain][]Rule, ipv6 bool, table st
 	}
 }
 
-// Text is what the kernel holds of one network's rules, IPv4 then IPv6, "" for
+// Text returns what the kernel holds of one network's rules, IPv4 then IPv6, "" for
 // nothing.
 func (b *Backend) Text(ctx context.Context, name string) (string, error) {
 	b.mu.Lock()
@@ -71,7 +71,7 @@ func (b *Backend) Text(ctx context.Context, name string) (string, error) {
 	if err := b.ready(ctx); err != nil {
 		return "", err
 	}
-	l, err := b.look(ctx)
+	l, err := b.list(ctx)
 	if err != nil {
 		return "", err
 	}

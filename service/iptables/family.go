@@ -7,11 +7,10 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// family is the programs of one family.
+// family holds the programs of one family.
 type family struct{ xtables.Programs }
 
-// list reads all tables that exist. It makes none, as it would with a table's
-// name.
+// list reads all tables that exist. It names none, as that would create it.
 func (f family) list(ctx context.Context, into *listing) error {
 	tables, err := f.List(ctx, "-c")
 	if err == nil {
@@ -32,8 +31,8 @@ func (f family) listTable(ctx context.Context, table string, into *listing) erro
 	return into.add(tables, f.IPv6)
 }
 
-// do carries a script out; each part of it whole or not at all.
-func (f family) do(ctx context.Context, text string) error {
+// restore runs a script; each part of it takes effect atomically.
+func (f family) restore(ctx context.Context, text string) error {
 	if err := f.Do(ctx, text, "--counters"); err != nil {
 		return fmt.Errorf("changing the rules of %s: %w", f.Name(), err)
 	}
