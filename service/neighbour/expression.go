@@ -11,8 +11,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
-// decoder reads a rule of a kind that libvirt makes with nft. Matches load
-// something into a register, may mask it, and compare it.
+// decoder decodes a rule of a kind that libvirt makes with nft. Matches load a
+// value into a register, may mask it, and compare it.
 type decoder struct {
 	rule     rule
 	ipv6     bool
@@ -22,16 +22,16 @@ type decoder struct {
 
 // load is what is in the register.
 type load struct {
-	what     what
+	field    field
 	register uint32
 	length   int // bytes
 	mask     []byte
 }
 
-type what int
+type field int
 
 const (
-	loadedNothing what = iota
+	loadedNothing field = iota
 	loadedInIndex
 	loadedOutIndex
 	loadedInName
@@ -43,8 +43,8 @@ const (
 	loadedState
 )
 
-// decode reads the expressions of a rule; ok is false for any that libvirt
-// would not write.
+// decode decodes the expressions of a rule; ok is false if there is any that
+// libvirt would not write.
 func decode(expressions []byte, ipv6 bool, linkName func(uint32) string) (r rule, ok bool) {
 	d := &decoder{ipv6: ipv6, linkName: linkName}
 	for _, item := range nfnl.All(expressions) {
@@ -65,7 +65,7 @@ func (d *decoder) expression(name string, e nfnl.Attributes) bool {
 	case "payload":
 		return d.payload(e)
 	case "ct":
-		d.load = load{what: loadedState, register: e.Uint32(unix.NFTA_CT_DREG), length: 4}
+		d.load = load{field: loadedState, register: e.Uint32(unix.NFTA_CT_DREG), length: 4}
 		return e.Uint32(unix.NFTA_CT_KEY) == unix.NFT_CT_STATE && !e.Has(unix.NFTA_CT_SREG) && !e.Has(unix.NFTA_CT_DIRECTION)
 	case "bitwise":
 		return d.bitwise(e)
@@ -88,11 +88,11 @@ func (d *decoder) expression(name string, e nfnl.Attributes) bool {
 
 func (d *decoder) meta(e nfnl.Attributes) bool {
 	kinds := map[uint32]load{
-		unix.NFT_META_IIF:     {what: loadedInIndex, length: 4},
-		unix.NFT_META_OIF:     {what: loadedOutIndex, length: 4},
-		unix.NFT_META_IIFNAME: {what: loadedInName, length: unix.IFNAMSIZ},
-		unix.NFT_META_OIFNAME: {what: loadedOutName, length: unix.IFNAMSIZ},
-		unix.NFT_META_L4PROTO: {what: loadedProtocol, length: 1},
+		unix.NFT_META_IIF:     {field: loadedInIndex, length: 4},
+		unix.NFT_META_OIF:     {field: loadedOutIndex, length: 4},
+		unix.NFT_META_IIFNAME: {field: loadedInName, length: unix.IFNAMSIZ},
+		unix.NFT_META_OIFNAME: {field: loadedOutName, length: unix.IFNAMSIZ},
+		unix.NFT_META_L4PROTO: {field: loadedProtocol, length: 1},
 	}
 	found, ok := kinds[e.Uint32(unix.NFTA_META_KEY)]
 	found.register = e.Uint32(unix.NFTA_META_DREG)
@@ -102,32 +102,32 @@ func (d *decoder) meta(e nfnl.Attributes) bool {
 
 // payload loads a field of the packet, or writes the UDP checksum.
 func (d *decoder) payload(e nfnl.Attributes) bool {
-	type place struct{ base, offset uint32 }
-	at := place{e.Uint32(unix.NFTA_PAYLOAD_BASE), e.Uint32(unix.NFTA_PAYLOAD_OFFSET)}
+	type location struct{ base, offset uint32 }
+	at := location{e.Uint32(unix.NFTA_PAYLOAD_BASE), e.Uint32(unix.NFTA_PAYLOAD_OFFSET)}
 	length := int(e.Uint32(unix.NFTA_PAYLOAD_LEN))
 	if e.Has(unix.NFTA_PAYLOAD_SREG) {
 		d.rule.action = actionChecksum
-		return at == place{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 6} && length == 2
+		return at == location{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 6} && length == 2
 	}
-	source, destination := place{unix.NFT_PAYLOAD_NETWORK_HEADER, 12}, place{unix.NFT_PAYLOAD_NETWORK_HEADER, 16}
+	source, destination := location{unix.NFT_PAYLOAD_NETWORK_HEADER, 12}, location{unix.NFT_PAYLOAD_NETWORK_HEADER, 16}
 	if d.ipv6 {
 		source.offset, destination.offset = 8, 24
 	}
 	d.load = load{register: e.Uint32(unix.NFTA_PAYLOAD_DREG), length: length}
 	switch at {
 	case source:
-		d.load.what = loadedSource
+		d.load.field = loadedSource
 	case destination:
-		d.load.what = loadedDestination
-	case place{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2}:
-		d.load.what = loadedPort
+		d.load.field = loadedDestination
+	case location{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2}:
+		d.load.field = loadedPort
 		return length == 2
 	}
-	return d.load.what != loadedNothing && length > 0 && length <= len(d.zero())
+	return d.load.field != loadedNothing && length > 0 && length <= len(d.zeroAddress())
 }
 
-// zero is an address of the family with no bits set.
-func (d *decoder) zero() []byte {
+// zeroAddress returns an address of the family with no bits set.
+func (d *decoder) zeroAddress() []byte {
 	if d.ipv6 {
 		return make([]byte, 16)
 	}
@@ -136,14 +136,14 @@ func (d *decoder) zero() []byte {
 
 func (d *decoder) bitwise(e nfnl.Attributes) bool {
 	mask, xor := e.Get(unix.NFTA_BITWISE_MASK).Get(unix.NFTA_DATA_VALUE), e.Get(unix.NFTA_BITWISE_XOR).Get(unix.NFTA_DATA_VALUE)
-	ok := d.load.what != loadedNothing && d.load.mask == nil && e.Uint32(unix.NFTA_BITWISE_SREG) == d.load.register &&
+	ok := d.load.field != loadedNothing && d.load.mask == nil && e.Uint32(unix.NFTA_BITWISE_SREG) == d.load.register &&
 		len(mask) == d.load.length && bytes.Equal(xor, make([]byte, len(mask))) && len(mask) > 0
 	d.load.register, d.load.mask = e.Uint32(unix.NFTA_BITWISE_DREG), mask
 	return ok
 }
 
-// compare ends a match. A name that is compared with fewer bytes is the
-// beginning of many names.
+// compare ends a match. A name that is compared with fewer bytes is a prefix of
+// many names, and refused.
 func (d *decoder) compare(e nfnl.Attributes) bool {
 	l, value := d.load, e.Get(unix.NFTA_CMP_DATA).Get(unix.NFTA_DATA_VALUE)
 	d.load = load{}
@@ -151,7 +151,7 @@ func (d *decoder) compare(e nfnl.Attributes) bool {
 		return false
 	}
 	equal, unequal := e.Uint32(unix.NFTA_CMP_OP) == unix.NFT_CMP_EQ, e.Uint32(unix.NFTA_CMP_OP) == unix.NFT_CMP_NEQ
-	switch l.what {
+	switch l.field {
 	case loadedSource:
 		return equal && d.address(&d.rule.src, value, l.mask)
 	case loadedDestination:
@@ -161,16 +161,16 @@ func (d *decoder) compare(e nfnl.Attributes) bool {
 		d.rule.replies = true
 		return unequal && isReplies(l.mask) && binary.NativeEndian.Uint32(value) == 0
 	}
-	return equal && l.mask == nil && d.plain(l.what, value)
+	return equal && l.mask == nil && d.setField(l.field, value)
 }
 
-// isReplies reports whether a mask is of the states established and related.
+// isReplies reports whether a mask has the states established and related.
 func isReplies(mask []byte) bool {
 	const established, related = 2, 4 // NF_CT_STATE_BIT of enum ip_conntrack_info
 	return len(mask) == 4 && binary.NativeEndian.Uint32(mask) == established|related
 }
 
-func (d *decoder) plain(w what, value []byte) bool {
+func (d *decoder) setField(w field, value []byte) bool {
 	switch w {
 	case loadedInIndex:
 		return setOnce(&d.rule.in, d.linkName(binary.NativeEndian.Uint32(value)))
@@ -196,8 +196,8 @@ func setOnce[T comparable](into *T, value T) bool {
 	return ok
 }
 
-// address is a prefix from a value, which nft shortens to whole bytes, and a
-// mask that begins with ones, if any.
+// address sets a prefix from a value, which nft shortens to whole bytes, and a mask
+// of leading ones, if any.
 func (d *decoder) address(into *netip.Prefix, value, mask []byte) bool {
 	length := 8 * len(value)
 	if mask != nil {
@@ -210,14 +210,14 @@ func (d *decoder) address(into *netip.Prefix, value, mask []byte) bool {
 			length += ones
 		}
 	}
-	full := d.zero()
+	full := d.zeroAddress()
 	copy(full, value)
 	addr, _ := netip.AddrFromSlice(full)
 	p := netip.PrefixFrom(addr, length)
 	return p == p.Masked() && setOnce(into, p)
 }
 
-// immediate is a verdict, or a number for what follows.
+// immediate handles a verdict, or a number for what follows.
 func (d *decoder) immediate(e nfnl.Attributes) bool {
 	if e.Uint32(unix.NFTA_IMMEDIATE_DREG) != unix.NFT_REG_VERDICT {
 		return true
@@ -241,7 +241,7 @@ func verdictOf(immediate nfnl.Attributes) (code int32, chain string) {
 	return int32(v.Uint32(unix.NFTA_VERDICT_CODE)), v.Text(unix.NFTA_VERDICT_CHAIN)
 }
 
-// jump gives the chain that a rule leads to which does nothing else.
+// jump returns the chain that a rule jumps to if it does nothing else.
 func jump(expressions []byte) (chain string, ok bool) {
 	for _, item := range nfnl.All(expressions) {
 		e := nfnl.Attributes(item)

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// encoded are the expressions of a rule as the kernel gives them.
+// encoded returns the expressions of a rule as the kernel does.
 func encoded(t testing.TB, list ...expr.Any) []byte {
 	t.Helper()
 	var out []netlink.Attribute
@@ -86,8 +86,8 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// Whatever other programs put into the tables, reading it ends well, and a rule
-// that comes out has an action.
+// Whatever other programs put into the tables, decoding terminates, and a decoded
+// rule has an action.
 func FuzzDecode(f *testing.F) {
 	f.Add(encoded(f, append(inIndex(expr.CmpOpEq, 7), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})...), false)
 	f.Add(encoded(f, append(source([]byte{255, 255, 0, 0}, 10, 2, 0, 0), &expr.Masq{})...), false)
@@ -106,7 +106,7 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 		for in := roleNone; in <= roleMangle; in++ {
-			r.about(in)
+			r.madeFor(in)
 		}
 		if chain, ok := jump(data); ok && len(chain) > len(data) {
 			t.Errorf("a jump to %q", chain)

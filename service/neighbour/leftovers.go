@@ -1,6 +1,6 @@
-// Package neighbour deals with other programs' firewall rules that concern our
-// networks. Its first part takes out what libvirt itself left behind for
-// networks that are ours now.
+// Package neighbour handles other programs' firewall rules that concern our
+// networks. Leftovers removes what libvirt itself left behind for networks that
+// are ours now.
 //
 // It acts in the network namespace of the calling thread.
 package neighbour
@@ -22,33 +22,32 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// Leftovers is the rules that libvirt made for networks which are ours now, and
-// which it has no longer: in the LIBVIRT_ chains of iptables, of both variants,
+// Leftovers removes the rules that libvirt made for networks which are ours now, and
+// which it no longer has: in the LIBVIRT_ chains of iptables, of both variants,
 // and in its own nftables tables. Only rules of exactly the kinds that libvirt
-// makes, for the network's bridge and subnets, count: people and hooks put
+// makes, for the network's bridge and subnets, count: administrators and hooks put
 // theirs into the same chains.
 type Leftovers struct{ driver *libvirt.Driver }
 
-// NewLeftovers goes by what the driver has.
+// NewLeftovers returns Leftovers for what the driver no longer has.
 func NewLeftovers(driver *libvirt.Driver) *Leftovers { return &Leftovers{driver} }
 
 // Report is what Remove did.
 type Report struct {
-	Rules  map[string]int // how many rules went, by place: iptables-nft, table ip libvirt_network
-	Chains []string       // chains and tables that went since they held nothing else
+	Rules  map[string]int // removed rules by location: iptables-nft, table ip libvirt_network
+	Chains []string       // chains and tables that were removed as nothing else used them
 	// Kept are rules beside libvirt's that name a bridge or subnet of ours and
 	// that libvirt did not make, or not for this network. They stay.
 	Kept []string
-	// Again is after how long to look again, 0 if something has to happen first:
-	// of a network which libvirt may just be starting or stopping nothing is
-	// left behind yet.
+	// Again is when to retry, 0 if something has to happen first: a network that
+	// libvirt may just be starting or stopping has no leftovers yet.
 	Again time.Duration
 }
 
-// Empty says that nothing was there to remove.
+// Empty reports whether nothing was removed.
 func (r Report) Empty() bool { return len(r.Rules)+len(r.Chains) == 0 }
 
-// String is for the log.
+// String returns the report for the log.
 func (r Report) String() string {
 	var parts []string
 	for _, where := range slices.Sorted(maps.Keys(r.Rules)) {
@@ -77,13 +76,12 @@ func (r *Report) add(f finding) {
 	}
 }
 
-// Remove takes out libvirt's rules for those of these networks that it has no
-// longer, and chains and tables of libvirt's that nothing uses any more. The
-// latter stay while libvirt runs or has any network, for it makes them only once
-// and could start no network without them. ours are the variants of iptables
-// that hold the service's own rules, which look the same, and are left alone. Each
-// place changes whole or not at all; after an error in one the others are done
-// all the same.
+// Remove removes libvirt's rules for those of these networks that it no longer
+// has, and chains and tables of libvirt's that nothing uses any more. The latter
+// stay while libvirt runs or has any network, for it creates them only once and
+// could start no network without them. ours are the variants of iptables that hold
+// the service's own rules, which look the same, and are left alone. Each chain set
+// and libvirt's tables change atomically; an error in one does not stop the others.
 func (l *Leftovers) Remove(ctx context.Context, nets []network.Network, ours xtables.Variants) (Report, error) {
 	var report Report
 	state := l.driver.State()
@@ -99,7 +97,7 @@ func (l *Leftovers) Remove(ctx context.Context, nets []network.Network, ours xta
 			report.Again = again
 		}
 	}
-	t.spare(state.Networks())
+	t.exclude(state.Networks())
 	if len(t.bridges) == 0 {
 		return report, nil
 	}
@@ -108,9 +106,9 @@ func (l *Leftovers) Remove(ctx context.Context, nets []network.Network, ours xta
 	for _, v := range surveys {
 		report.add(v.finding)
 	}
-	places, err := places(surveys, ours)
+	sets, err := chainSets(surveys, ours)
 	errs = append(errs, err)
-	for _, x := range places {
+	for _, x := range sets {
 		f, err := x.remove(ctx, t, state.Idle())
 		report.add(f)
 		errs = append(errs, err)
@@ -118,12 +116,12 @@ func (l *Leftovers) Remove(ctx context.Context, nets []network.Network, ours xta
 	return report, errors.Join(errs...)
 }
 
-// Presence is what libvirt's rules are like in the kernel.
+// Presence is what the kernel has of libvirt's rules.
 type Presence struct {
 	// Tables and XTables are the numbers of rules for each network, by name: in
 	// libvirt's own nft tables, and in the one variant of iptables that has most.
 	Tables, XTables map[string]int
-	// Chains reports whether any of libvirt's chains or tables are there.
+	// Chains reports whether any of libvirt's chains or tables exist.
 	Chains bool
 }
 
@@ -138,10 +136,10 @@ func (l *Leftovers) Present(ctx context.Context, nets []network.Network) (Presen
 		addTo(out.Tables, v.finding)
 		out.Chains = out.Chains || v.table
 	}
-	places, err := places(surveys, xtables.Variants{})
+	sets, err := chainSets(surveys, xtables.Variants{})
 	errs = append(errs, err)
 	variants := map[xtables.Variant]map[string]int{xtables.VariantNFT: {}, xtables.VariantLegacy: {}}
-	for _, x := range places {
+	for _, x := range sets {
 		_, _, f, err := x.find(ctx, t, false)
 		addTo(variants[x.variant], f)
 		out.Chains = out.Chains || f.chains
@@ -161,9 +159,8 @@ func addTo(counts map[string]int, f finding) {
 	}
 }
 
-// Complete reports whether all rules are there that libvirt makes for a network,
-// with either of its backends. Help with checksums it goes without where there is
-// none.
+// Complete reports whether all rules exist that libvirt makes for a network, with
+// either of its backends. Checksum rules are optional, as for libvirt.
 func (p Presence) Complete(n network.Network) (found, want int, ok bool) {
 	tables, chains := 0, 0
 	for _, r := range iptables.Libvirts(n) {
@@ -183,9 +180,9 @@ func (p Presence) Complete(n network.Network) (found, want int, ok bool) {
 	return p.XTables[n.Name], chains, false
 }
 
-// removeTables empties libvirt's own tables, and looks again if anybody changed
-// anything meanwhile. On a host where that never ends, rules go unguarded after
-// a while, and a table that holds nothing more may stay.
+// removeTables removes the rules in libvirt's own tables, and retries if any
+// program changed anything meanwhile. On a host where that never ends, it removes
+// rules unguarded after a while, and a table that has become empty may stay.
 func removeTables(ctx context.Context, t targets, tables bool) (done [2]survey, err error) {
 	for attempt := range attempts {
 		var again bool
@@ -197,7 +194,7 @@ func removeTables(ctx context.Context, t targets, tables bool) (done [2]survey, 
 	return done, errors.Join(err, ctx.Err())
 }
 
-// removeOnce looks and removes. again is true if there may be an empty table.
+// removeOnce surveys and removes. again is true if there may be an empty table.
 func removeOnce(ctx context.Context, t targets, done *[2]survey, tables, guarded bool) (again bool, err error) {
 	found, generation, err := surveyAll(ctx, t)
 	if err != nil {
@@ -224,9 +221,8 @@ func rulesIn(surveys [2]survey) bool {
 	return len(surveys[0].handles)+len(surveys[1].handles) > 0
 }
 
-// places are the sets of iptables programs that have chains of libvirt's to
-// look into.
-func places(surveys [2]survey, ours xtables.Variants) ([]chainSet, error) {
+// chainSets returns the variants and families of iptables that may have leftovers.
+func chainSets(surveys [2]survey, ours xtables.Variants) ([]chainSet, error) {
 	var out []chainSet
 	for i, v := range surveys {
 		ipv6 := i == 1

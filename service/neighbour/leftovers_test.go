@@ -14,7 +14,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
-// hooks are rules that people's hooks put beside libvirt's, and others'. All
+// hooks are rules that administrators' hooks put beside libvirt's, and others'. All
 // have the word hook in a comment or in the address of a hooked guest.
 var hooks = map[string][]string{
 	"iptables": {
@@ -47,7 +47,7 @@ func TestRemoveOneOfLibvirts(t *testing.T) {
 			if found := present(t, h, one); found[one.Name] == 0 {
 				t.Errorf("libvirt's rules were not found: %v", found)
 			}
-			if report := remove(t, h, xtables.Variants{}, everybody()...); !report.Empty() {
+			if report := remove(t, h, xtables.Variants{}, allNetworks()...); !report.Empty() {
 				t.Errorf("of networks that libvirt has: %+v", report)
 			}
 			forget(h, one)
@@ -60,7 +60,7 @@ func TestRemoveOneOfLibvirts(t *testing.T) {
 			if len(report.Rules) != 2 || len(report.Kept) != 4 || len(report.Chains) != 0 {
 				t.Errorf("report: %+v", report)
 			}
-			if found := present(t, h, everybody()...); found[one.Name] > 0 || len(found) != len(village)-1 {
+			if found := present(t, h, allNetworks()...); found[one.Name] > 0 || len(found) != len(village)-1 {
 				t.Errorf("found afterwards: %v", found)
 			}
 			if again := remove(t, h, xtables.Variants{}, one); !again.Empty() {
@@ -82,17 +82,17 @@ func TestRemoveAllOfLibvirts(t *testing.T) {
 			h.Must("iptables", "-w", "-N", "MINE")
 			h.Must("iptables", "-w", "-A", "MINE", "-j", "LIBVIRT_FWX")
 			before := saves(h)
-			if report := remove(t, h, xtables.Variants{}, everybody()...); !report.Empty() {
+			if report := remove(t, h, xtables.Variants{}, allNetworks()...); !report.Empty() {
 				t.Errorf("of networks that libvirt has: %+v", report)
 			}
-			forget(h, everybody()...)
-			if report := remove(t, h, xtables.Variants{IPv4: variant, IPv6: variant}, everybody()...); !report.Empty() {
+			forget(h, allNetworks()...)
+			if report := remove(t, h, xtables.Variants{IPv4: variant, IPv6: variant}, allNetworks()...); !report.Empty() {
 				t.Errorf("of our own variant: %+v", report)
 			}
 			if diff := cmp.Diff(before, saves(h)); diff != "" {
 				t.Error(diff)
 			}
-			report := remove(t, h, xtables.Variants{}, everybody()...)
+			report := remove(t, h, xtables.Variants{}, allNetworks()...)
 			var left []string
 			for line := range strings.Lines(saves(h)) {
 				if strings.Contains(line, "LIBVIRT") {
@@ -111,7 +111,7 @@ func TestRemoveAllOfLibvirts(t *testing.T) {
 }
 
 // TestOwnRulesOfEachFamilyStay: the programs of the two families need not be of
-// one variant. Ours are left alone in each, and the same rules elsewhere go.
+// one variant. Ours are left alone in each; the same rules elsewhere are removed.
 func TestOwnRulesOfEachFamilyStay(t *testing.T) {
 	t.Parallel()
 	h := host.New(t)
@@ -148,7 +148,7 @@ func TestWhatLibvirtHasStays(t *testing.T) {
 	all := saves(h)
 	stays := func(what string) {
 		t.Helper()
-		if report := remove(t, h, xtables.Variants{}, everybody()...); !report.Empty() {
+		if report := remove(t, h, xtables.Variants{}, allNetworks()...); !report.Empty() {
 			t.Errorf("%s: %+v", what, report)
 		}
 	}
@@ -157,7 +157,7 @@ func TestWhatLibvirtHasStays(t *testing.T) {
 		t.Error(diff)
 	}
 	h.Must("iptables", "-F", "LIBVIRT_FWO")
-	if found := present(t, h, everybody()...); found[one.Name] >= len(iptables.Compile(one)) || found[one.Name] == 0 {
+	if found := present(t, h, allNetworks()...); found[one.Name] >= len(iptables.Compile(one)) || found[one.Name] == 0 {
 		t.Errorf("found where a chain was emptied: %v", found)
 	}
 	h.Must(virsh("net-destroy", one.Name)...)
@@ -186,14 +186,14 @@ func sorted(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// A host where libvirt never was gets no tables by our looking.
+// Reading creates no tables on a host where libvirt never was.
 func TestNothingThere(t *testing.T) {
 	t.Parallel()
 	h := host.New(t)
-	if report := remove(t, h, xtables.Variants{}, everybody()...); !report.Empty() {
+	if report := remove(t, h, xtables.Variants{}, allNetworks()...); !report.Empty() {
 		t.Errorf("report: %+v", report)
 	}
-	if found := present(t, h, everybody()...); len(found) != 0 {
+	if found := present(t, h, allNetworks()...); len(found) != 0 {
 		t.Errorf("found: %v", found)
 	}
 	if text := ruleset(h) + h.Must("cat", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"); text != "" {

@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// links are the names of the targets' bridges by interface index: libvirt's own
+// links maps interface indexes to the names of the targets' bridges: libvirt's own
 // tables match indexes.
 type links map[uint32]string
 
-// linksOf asks the kernel for the index that each bridge has now. One that does
-// not exist has none, and rules with the index that it had match nothing.
+// linksOf returns the index that each bridge has now. One that does not exist is
+// left out: rules with its former index match nothing.
 func linksOf(t targets) (links, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -36,8 +36,8 @@ func linksOf(t targets) (links, error) {
 	return out, nil
 }
 
-// name gives an interface that is none of the targets' a name that no interface
-// has.
+// name returns a bridge's name, or, for an interface that is none of the targets', a
+// name that no interface can have.
 func (l links) name(index uint32) string {
 	if name, ok := l[index]; ok {
 		return name

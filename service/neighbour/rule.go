@@ -10,9 +10,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// rule is a rule of a kind that libvirt makes, read from either of its
-// backends. Rules of other kinds have no rule value, so they cannot be taken
-// for libvirt's.
+// rule is a rule of a kind that libvirt makes, from either of its backends. Rules
+// of other kinds have no rule value, so they cannot be taken for libvirt's.
 type rule struct {
 	in, out  string // interface names
 	src, dst netip.Prefix
@@ -34,7 +33,7 @@ const (
 	actionChecksum
 )
 
-// role is what a chain of libvirt's does, by whatever name.
+// role is what a chain of libvirt's does, whatever its name.
 type role int
 
 const (
@@ -48,7 +47,7 @@ const (
 	roleMangle
 )
 
-// exempt are the destinations that libvirt does not translate.
+// exempt reports whether libvirt does not translate traffic to p.
 func exempt(p netip.Prefix) bool {
 	switch p.String() {
 	case "224.0.0.0/24", "255.255.255.255/32", "ff02::/16":
@@ -57,10 +56,10 @@ func exempt(p netip.Prefix) bool {
 	return false
 }
 
-// about tells for which bridge and subnet libvirt made the rule. ok is false
-// for a rule that libvirt would not make in such a chain: hooks and people put
-// theirs into libvirt's chains too. Translation names no bridge.
-func (r rule) about(in role) (bridge string, subnet netip.Prefix, ok bool) {
+// madeFor returns the bridge and subnet that libvirt made the rule for. ok is false
+// for a rule that libvirt would not make in such a chain: hooks and administrators
+// put theirs into libvirt's chains too. Translation names no bridge.
+func (r rule) madeFor(in role) (bridge string, subnet netip.Prefix, ok bool) {
 	switch in {
 	case roleInput:
 		return r.in, subnet, r == rule{in: r.in, proto: r.proto, port: r.port, action: actionAccept} && served(r, 67, 547)
@@ -96,7 +95,7 @@ func served(r rule, dhcp, dhcp6 uint16) bool {
 	return false
 }
 
-// targets are the networks whose leftovers are looked for.
+// targets are the networks whose leftovers are searched.
 type targets struct {
 	bridges map[string]target
 	subnets map[netip.Prefix]string // the network's name
@@ -124,9 +123,9 @@ func (t targets) add(n network.Network) {
 	t.bridges[n.Bridge] = target{n.Name, own}
 }
 
-// spare leaves alone the translation of subnets that libvirt still has, on
-// whatever bridge: rules that translate name none.
-func (t targets) spare(nets []libvirt.Network) {
+// exclude drops the translation of subnets that libvirt still has, on whatever
+// bridge: rules that translate name none.
+func (t targets) exclude(nets []libvirt.Network) {
 	for _, n := range nets {
 		for _, p := range n.Definition.Subnets() {
 			delete(t.subnets, p)
@@ -134,9 +133,9 @@ func (t targets) spare(nets []libvirt.Network) {
 	}
 }
 
-// owner is the network that libvirt made the rule for.
+// owner returns the network that libvirt made the rule for.
 func (t targets) owner(r rule, in role) (network string, ok bool) {
-	bridge, subnet, ok := r.about(in)
+	bridge, subnet, ok := r.madeFor(in)
 	if !ok {
 		return "", false
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
-// virsh is the words that lead to a libvirt that manages networks alone.
+// virsh returns the command line for a libvirt that manages networks alone.
 func virsh(args ...string) []string {
 	return append([]string{"virsh", "-q", "-c", "network:///system"}, args...)
 }
@@ -44,7 +44,7 @@ func startLibvirt(t *testing.T, h *host.Host, variant xtables.Variant) *host.Pro
 	}
 }
 
-// village is networks of each kind, as libvirt and as we know them.
+// village holds networks of each kind, as libvirt and as we know them.
 var village = []struct {
 	xml string
 	net network.Network
@@ -81,7 +81,7 @@ func startVillage(t *testing.T, h *host.Host) {
 	}
 }
 
-func everybody() (nets []network.Network) {
+func allNetworks() (nets []network.Network) {
 	for _, v := range village {
 		nets = append(nets, v.net)
 	}
@@ -113,8 +113,8 @@ func remove(t *testing.T, h *host.Host, ours xtables.Variants, nets ...network.N
 
 func leftovers(h *host.Host) *Leftovers { return NewLeftovers(libvirt.New(h.Path(libvirt.RunDir))) }
 
-// forget deletes the status documents of networks, as a reboot does, or somebody
-// who cleans up after a libvirt that is gone.
+// forget deletes the status documents of networks, as a reboot does, or an
+// administrator who cleans up after a libvirt that is gone.
 func forget(h *host.Host, nets ...network.Network) {
 	for _, n := range nets {
 		h.Must("rm", libvirt.RunDir+"/"+n.Name+".xml")
@@ -143,7 +143,7 @@ var (
 	remarks = regexp.MustCompile(`(?m)^#.*\n`)
 )
 
-// saves is all that the iptables programs and nft say, but for how much passed.
+// saves returns what the iptables programs and nft list, without counters.
 func saves(h *host.Host) string {
 	var b strings.Builder
 	for _, x := range []chainSet{{xtables.VariantNFT, false}, {xtables.VariantNFT, true}, {xtables.VariantLegacy, false}, {xtables.VariantLegacy, true}} {
@@ -152,13 +152,13 @@ func saves(h *host.Host) string {
 	return counts.ReplaceAllString(b.String(), "")
 }
 
-// ruleset is all that nft says, but for how much passed.
+// ruleset returns what nft lists, without counters.
 func ruleset(h *host.Host) string {
 	return counts.ReplaceAllString(remarks.ReplaceAllString(h.Must("nft", "-a", "list", "ruleset"), ""), "")
 }
 
-// without takes out lines that name any of the words, but for those that a
-// hook made.
+// without returns text without lines that name any of the words, but with those
+// that a hook made.
 func without(text string, words ...string) string {
 	var b strings.Builder
 lines:

@@ -16,10 +16,11 @@ import (
 // service's table has the same name and is of the family inet.
 const tableName = "libvirt_network"
 
-// hookChain is where libvirt's tables lead to their chains for forwarding.
+// hookChain is the base chain of libvirt's tables that jumps to their chains for
+// forwarding.
 const hookChain = "forward"
 
-// roleOf knows the chains of libvirt's tables.
+// roleOf returns the role of a chain of libvirt's tables.
 func roleOf(chain string) role {
 	switch chain {
 	case "guest_cross":
@@ -43,17 +44,17 @@ func familyOf(ipv6 bool) byte {
 	return unix.NFPROTO_IPV4
 }
 
-// session reads nf_tables over one connection. It parses only what it needs: the
-// tables are others', and hold whatever others put there.
+// session reads nf_tables over one connection. It parses only what it needs: other
+// programs may have put anything into the tables.
 type session struct{ *nfnl.Conn }
 
 // survey is what a family's part of nf_tables has that may be libvirt's.
 type survey struct {
-	table   bool // libvirt's own, which nobody protects
-	xtables bool // chains of libvirt's in tables of iptables-nft
-	spare   bool // the table has nothing that libvirt does not make
-	handles []handle
-	finding finding
+	table        bool // libvirt's own, which has no owner
+	xtables      bool // chains of libvirt's in tables of iptables-nft
+	onlyLibvirts bool // nothing would be left in the table but what libvirt makes
+	handles      []handle
+	finding      finding
 }
 
 // handle is a rule to remove.
@@ -62,8 +63,8 @@ type handle struct {
 	number uint64
 }
 
-// look finds out in two requests whether there is anything to look into.
-func (s session) look(ipv6 bool) (v survey, err error) {
+// overview finds out in two requests whether the rules have to be read.
+func (s session) overview(ipv6 bool) (v survey, err error) {
 	v.finding.where = "table " + family(ipv6) + " " + tableName
 	err = s.Dump(unix.NFT_MSG_GETTABLE, familyOf(ipv6), nil, func(a nfnl.Attributes) {
 		if a.Text(unix.NFTA_TABLE_NAME) == tableName {
@@ -73,13 +74,13 @@ func (s session) look(ipv6 bool) (v survey, err error) {
 	if err != nil {
 		return v, err
 	}
-	v.spare = true
+	v.onlyLibvirts = true
 	err = s.Dump(unix.NFT_MSG_GETCHAIN, familyOf(ipv6), nil, func(a nfnl.Attributes) {
 		table, chain := a.Text(unix.NFTA_CHAIN_TABLE), a.Text(unix.NFTA_CHAIN_NAME)
 		if table == tableName {
-			v.spare = v.spare && (chain == hookChain || roleOf(chain) != roleNone)
+			v.onlyLibvirts = v.onlyLibvirts && (chain == hookChain || roleOf(chain) != roleNone)
 		}
-		_, known := homeOf(table, chain)
+		_, known := libvirtChain(table, chain)
 		v.xtables = v.xtables || known
 	})
 	return v, err
@@ -92,7 +93,7 @@ func family(ipv6 bool) string {
 	return "ip"
 }
 
-// rules finds those of the targets, and whether any others are left.
+// rules collects the rules of the targets, and checks whether there are others.
 func (s session) rules(v *survey, ipv6 bool, t targets) error {
 	links, err := linksOf(t)
 	if err != nil {
@@ -112,7 +113,7 @@ func (s session) rules(v *survey, ipv6 bool, t targets) error {
 			network, ours = t.owner(r, roleOf(chain))
 		}
 		if ours {
-			v.finding.note(network, 1)
+			v.finding.addRules(network, 1)
 			v.handles = append(v.handles, handle{chain, number})
 			return
 		}
@@ -120,11 +121,11 @@ func (s session) rules(v *survey, ipv6 bool, t targets) error {
 			v.finding.kept = append(v.finding.kept, fmt.Sprintf("chain %s, handle %d", chain, number))
 		}
 		target, isJump := jump(a.Get(unix.NFTA_RULE_EXPRESSIONS))
-		v.spare = v.spare && isJump && chain == hookChain && roleOf(target) != roleNone && !a.Has(unix.NFTA_RULE_USERDATA)
+		v.onlyLibvirts = v.onlyLibvirts && isJump && chain == hookChain && roleOf(target) != roleNone && !a.Has(unix.NFTA_RULE_USERDATA)
 	})
 }
 
-// extras looks for sets and other objects, which libvirt does not make.
+// extras checks for sets and other objects, which libvirt does not make.
 func (s session) extras(v *survey, ipv6 bool) error {
 	for message, table := range map[int]netlink.Attribute{
 		unix.NFT_MSG_GETSET:       nfnl.Named(unix.NFTA_SET_TABLE, tableName),
@@ -133,7 +134,7 @@ func (s session) extras(v *survey, ipv6 bool) error {
 	} {
 		err := s.Dump(message, familyOf(ipv6), []netlink.Attribute{table}, func(a nfnl.Attributes) {
 			// The table's name has the same number in all three.
-			v.spare = v.spare && a.Text(unix.NFTA_SET_TABLE) != tableName
+			v.onlyLibvirts = v.onlyLibvirts && a.Text(unix.NFTA_SET_TABLE) != tableName
 		})
 		if err != nil {
 			return err
@@ -142,8 +143,8 @@ func (s session) extras(v *survey, ipv6 bool) error {
 	return nil
 }
 
-// generation returns the number of the state of all rulesets of the network
-// namespace. Every transaction of anybody counts it up.
+// generation returns the generation of the network namespace's rulesets. Every
+// program's transaction increments it.
 func (s session) generation() (id uint32, err error) {
 	err = s.Get(unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, nil, func(a nfnl.Attributes) {
 		id = a.Uint32(unix.NFTA_GEN_ID)
@@ -151,36 +152,36 @@ func (s session) generation() (id uint32, err error) {
 	return id, err
 }
 
-// survey reads all that matters of a family.
+// survey returns what a family has.
 func (s session) survey(ipv6 bool, t targets) (v survey, err error) {
-	if v, err = s.look(ipv6); err != nil || !v.table {
+	if v, err = s.overview(ipv6); err != nil || !v.table {
 		return v, err
 	}
 	if err := s.rules(&v, ipv6, t); err != nil {
 		return v, err
 	}
-	if v.spare {
+	if v.onlyLibvirts {
 		err = s.extras(&v, ipv6)
 	}
 	return v, err
 }
 
-// add notes what was removed.
+// add records what was removed.
 func (v *survey) add(gone survey, tables bool) {
 	f := gone.finding
 	v.finding.where, v.finding.kept = f.where, f.kept
 	for network, n := range f.networks {
-		v.finding.note(network, n)
+		v.finding.addRules(network, n)
 	}
-	if gone.table && gone.spare && tables {
+	if gone.table && gone.onlyLibvirts && tables {
 		v.finding.gone = append(v.finding.gone, "the table")
 	}
 }
 
-// removeRules takes the rules out of both tables in one transaction, and with
-// tables also those tables that have no others. The kernel refuses it if
-// anything has changed since generation, if that is not 0. A rule's handle is
-// given again only if the table was made anew meanwhile.
+// removeRules deletes the rules of both tables in one transaction, and with tables
+// also those tables that have no others. If generation is not 0, the kernel refuses
+// it if anything has changed since. A rule's handle is reused only if the table was
+// recreated meanwhile.
 func removeRules(surveys [2]survey, generation uint32, tables bool) error {
 	conn, err := nftables.New()
 	if err != nil {
@@ -189,7 +190,7 @@ func removeRules(surveys [2]survey, generation uint32, tables bool) error {
 	n := 0
 	for i, v := range surveys {
 		table := &nftables.Table{Name: tableName, Family: nftables.TableFamily(familyOf(i == 1))}
-		if v.table && v.spare && tables {
+		if v.table && v.onlyLibvirts && tables {
 			conn.DelTable(table)
 			n++
 			continue

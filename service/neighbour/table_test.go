@@ -19,7 +19,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
-// libvirtTables is what libvirt's nftables backend makes for the village, with
+// libvirtTables returns what libvirt's nftables backend makes for the village, with
 // the chain of libvirt 10.8 that writes checksums.
 func libvirtTables() string {
 	var b strings.Builder
@@ -70,7 +70,7 @@ func libvirtChains(family string, n network.Network) map[string]string {
 	return rules
 }
 
-// translation is the rules of one subnet, in the end to a range of addresses.
+// translation returns the rules of one subnet, if addresses to a range of addresses.
 func translation(family, subnet string, addresses bool) string {
 	var b strings.Builder
 	exempt := []string{"224.0.0.0/24", "255.255.255.255/32"}
@@ -95,9 +95,9 @@ func translation(family, subnet string, addresses bool) string {
 	return b.String()
 }
 
-// strangers are tables and rules that are not libvirt's; those in libvirt's
-// own chains have the word hook in their comment, or name a guest's address.
-const strangers = `
+// foreignTables are tables and rules that are not libvirt's; those in libvirt's own
+// chains have the word hook in their comment, or name a guest's address.
+const foreignTables = `
 add table inet libvirt_network
 add chain inet libvirt_network guest_input
 add rule inet libvirt_network guest_input oif virbr1 counter reject
@@ -109,7 +109,7 @@ add chain bridge libvirt_network guest_output
 add rule bridge libvirt_network guest_output iif virbr1 counter drop
 `
 
-// hookRules are strange rules in libvirt's chains, all about virbr1.
+// hookRules are foreign rules in libvirt's chains, all for virbr1.
 var hookRules = []string{
 	`guest_input oif virbr1 ip daddr 10.2.0.0/24 counter accept comment "hook"`,
 	`guest_input oif virbr1 ip daddr 10.2.0.10 counter accept comment "hook of a guest"`,
@@ -130,7 +130,7 @@ func tablesHost(t *testing.T) *host.Host {
 	for _, v := range village {
 		h.Bridge(v.net.Bridge)
 	}
-	feed(t, h, libvirtTables()+strangers)
+	feed(t, h, libvirtTables()+foreignTables)
 	return h
 }
 
@@ -149,7 +149,7 @@ func TestRemoveFromTables(t *testing.T) {
 		feed(t, h, "add rule ip libvirt_network "+rule)
 	}
 	one := village[1].net
-	if found := present(t, h, everybody()...); len(found) != len(village) {
+	if found := present(t, h, allNetworks()...); len(found) != len(village) {
 		t.Errorf("found at first: %v", found)
 	}
 	before := ruleset(h)
@@ -163,11 +163,11 @@ func TestRemoveFromTables(t *testing.T) {
 		len(report.Chains) != 0 || len(report.Kept) == 0 {
 		t.Errorf("report: %+v", report)
 	}
-	if found := present(t, h, everybody()...); found[one.Name] > 0 || len(found) != len(village)-1 {
+	if found := present(t, h, allNetworks()...); found[one.Name] > 0 || len(found) != len(village)-1 {
 		t.Errorf("found afterwards: %v", found)
 	}
 	// The other networks' rules go as well; what hooks made keeps its table.
-	report = remove(t, h, xtables.Variants{}, everybody()...)
+	report = remove(t, h, xtables.Variants{}, allNetworks()...)
 	if diff := cmp.Diff([]string{"table ip6 libvirt_network: the table"}, report.Chains); diff != "" {
 		t.Error(diff)
 	}
@@ -188,7 +188,7 @@ func TestRemoveTables(t *testing.T) {
 	t.Parallel()
 	h := tablesHost(t)
 	_, others := cut(ruleset(h), "table ip other")
-	report := remove(t, h, xtables.Variants{}, everybody()...)
+	report := remove(t, h, xtables.Variants{}, allNetworks()...)
 	if diff := cmp.Diff(others, ruleset(h)); diff != "" {
 		t.Error(diff)
 	}
@@ -220,7 +220,7 @@ func TestTablesWithMoreStay(t *testing.T) {
 			}
 			t.Fatal(out, err)
 		}
-		report := remove(t, h, xtables.Variants{}, everybody()...)
+		report := remove(t, h, xtables.Variants{}, allNetworks()...)
 		text := ruleset(h)
 		if !strings.Contains(text, "table ip libvirt_network") || strings.Contains(text, "table ip6") || strings.Contains(text, "virbr") {
 			t.Errorf("%s: left\n%s", more, text)
@@ -232,7 +232,7 @@ func TestTablesWithMoreStay(t *testing.T) {
 	}
 }
 
-// A table that a program protects is that program's.
+// A table with an owner belongs to that program.
 func TestOwnedTableStays(t *testing.T) {
 	t.Parallel()
 	h := host.New(t)
@@ -251,7 +251,7 @@ func TestOwnedTableStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := ruleset(h)
-	if report := remove(t, h, xtables.Variants{}, everybody()...); !report.Empty() {
+	if report := remove(t, h, xtables.Variants{}, allNetworks()...); !report.Empty() {
 		t.Errorf("report: %+v", report)
 	}
 	if diff := cmp.Diff(before, ruleset(h)); diff != "" || !strings.Contains(before, "guest_cross") {
@@ -259,7 +259,7 @@ func TestOwnedTableStays(t *testing.T) {
 	}
 }
 
-// Other programs' changes meanwhile neither stop it nor get lost.
+// Other programs' concurrent changes neither stop it nor get lost.
 func TestRemoveDuringChanges(t *testing.T) {
 	t.Parallel()
 	h := tablesHost(t)
@@ -283,7 +283,7 @@ func TestRemoveDuringChanges(t *testing.T) {
 	others.Wait()
 	text := ruleset(h)
 	// An empty table may stay while others never rest.
-	if remove(t, h, xtables.Variants{}, everybody()...); strings.Contains(ruleset(h), "table ip6 libvirt_network") || strings.Count(text, `iif "virbr1"`) != 1+2 {
+	if remove(t, h, xtables.Variants{}, allNetworks()...); strings.Contains(ruleset(h), "table ip6 libvirt_network") || strings.Count(text, `iif "virbr1"`) != 1+2 {
 		t.Errorf("left:\n%s", text)
 	}
 	if n := strings.Count(text, "accept # handle"); made == 0 || n != made+1 {
@@ -291,8 +291,8 @@ func TestRemoveDuringChanges(t *testing.T) {
 	}
 }
 
-// removeAtLast tries again as the service does: a slow machine may not get to
-// read anything between two changes for all the times that one call tries.
+// removeAtLast retries as the service does: on a slow machine all attempts of one
+// call may find that something has changed.
 func removeAtLast(t *testing.T, h *host.Host, n network.Network) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {

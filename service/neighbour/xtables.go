@@ -15,7 +15,7 @@ const (
 	attemptPause = 2 * time.Millisecond
 )
 
-// chainSet is the chains of a variant of iptables and a family.
+// chainSet identifies the chains of a variant of iptables and a family.
 type chainSet struct {
 	variant xtables.Variant
 	ipv6    bool
@@ -23,8 +23,8 @@ type chainSet struct {
 
 func (c chainSet) name() string { return xtables.Name(c.ipv6, c.variant) }
 
-// find looks for what libvirt left, and returns the script that removes it and
-// the programs that can run it.
+// find finds what libvirt left, and returns the script that removes it and the
+// programs that can run it.
 func (c chainSet) find(ctx context.Context, t targets, chains bool) (p xtables.Programs, script string, f finding, err error) {
 	if p, err = xtables.FindVariant(ctx, c.ipv6, c.variant); err != nil {
 		return p, "", f, fmt.Errorf("looking at what libvirt left with %s: %w: install iptables", c.name(), err)
@@ -38,8 +38,8 @@ func (c chainSet) find(ctx context.Context, t targets, chains bool) (p xtables.P
 	return p, script, f, nil
 }
 
-// remove takes out what libvirt left. Each table changes whole or not at all;
-// where another program was faster, what is left is looked up anew.
+// remove removes what libvirt left. Each table changes atomically; if another
+// program was faster, it lists the rules again and retries.
 func (c chainSet) remove(ctx context.Context, t targets, chains bool) (done finding, err error) {
 	done.where = c.name()
 	for attempt := range attempts {
@@ -71,10 +71,10 @@ func pause(ctx context.Context, d time.Duration) bool {
 // libvirt has chains.
 func hasLegacy(ipv6 bool) (bool, error) {
 	tables, err := xtables.LegacyTables(ipv6)
-	return slices.ContainsFunc(tables, isHomeTable), err
+	return slices.ContainsFunc(tables, isLibvirtTable), err
 }
 
 // isHomeTable reports whether libvirt has chains in a table of that name.
-func isHomeTable(table string) bool {
+func isLibvirtTable(table string) bool {
 	return table == "filter" || table == "nat" || table == "mangle"
 }

@@ -10,43 +10,43 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// home is where a chain of libvirt's is entered, and what it is for.
-type home struct {
+// chainInfo is where a chain of libvirt's is entered, and what it is for.
+type chainInfo struct {
 	hook string
 	role role
 }
 
-// homeOf knows libvirt's chains.
-func homeOf(table, chain string) (home, bool) {
+// libvirtChain returns what a chain of libvirt's is; ok is false for other chains.
+func libvirtChain(table, chain string) (chainInfo, bool) {
 	switch table + " " + chain {
 	case "filter LIBVIRT_INP":
-		return home{"INPUT", roleInput}, true
+		return chainInfo{"INPUT", roleInput}, true
 	case "filter LIBVIRT_OUT":
-		return home{"OUTPUT", roleOutput}, true
+		return chainInfo{"OUTPUT", roleOutput}, true
 	case "filter LIBVIRT_FWX":
-		return home{"FORWARD", roleCross}, true
+		return chainInfo{"FORWARD", roleCross}, true
 	case "filter LIBVIRT_FWI":
-		return home{"FORWARD", roleTo}, true
+		return chainInfo{"FORWARD", roleTo}, true
 	case "filter LIBVIRT_FWO":
-		return home{"FORWARD", roleFrom}, true
+		return chainInfo{"FORWARD", roleFrom}, true
 	case "nat LIBVIRT_PRT":
-		return home{"POSTROUTING", roleNAT}, true
+		return chainInfo{"POSTROUTING", roleNAT}, true
 	case "mangle LIBVIRT_PRT":
-		return home{"POSTROUTING", roleMangle}, true
+		return chainInfo{"POSTROUTING", roleMangle}, true
 	}
-	return home{}, false
+	return chainInfo{}, false
 }
 
-// finding is what was found of libvirt's in one place.
+// finding is what was found of libvirt's in one variant of iptables or table.
 type finding struct {
 	where    string
 	networks map[string]int // rules for each network
-	gone     []string       // chains and tables that go with them
+	gone     []string       // chains and tables that are removed with them
 	kept     []string       // rules for our bridges that libvirt did not make
-	chains   bool           // chains of libvirt's are there
+	chains   bool           // chains of libvirt's exist
 }
 
-func (f *finding) note(network string, rules int) {
+func (f *finding) addRules(network string, rules int) {
 	if f.networks == nil {
 		f.networks = make(map[string]int)
 	}
@@ -61,9 +61,9 @@ func (f *finding) rules() int {
 	return n
 }
 
-// removal finds what libvirt left for the targets in tables, and writes what
-// iptables-restore has to do. With chains, those of libvirt's that end up empty
-// and that nobody else uses go too.
+// removal finds what libvirt left for the targets in tables, and returns the script
+// for iptables-restore that removes it. With chains, it also removes those of
+// libvirt's that end up empty and that nothing else uses.
 func removal(tables []xtables.Table, ipv6 bool, t targets, chains bool) (script string, f finding) {
 	var b strings.Builder
 	for _, table := range tables {
@@ -79,12 +79,12 @@ func removalIn(table xtables.Table, ipv6 bool, t targets, chains bool, f *findin
 	inUse := make(map[string]bool)
 	jumps := make(map[string]int)
 	f.chains = f.chains || slices.ContainsFunc(table.Chains, func(chain string) bool {
-		_, libvirts := homeOf(table.Name, chain)
+		_, libvirts := libvirtChain(table.Name, chain)
 		return libvirts
 	})
 	for _, r := range table.Rules {
-		if network, ok := judge(iptables.Chain{IPv6: ipv6, Table: table.Name, Name: r.Chain}, r, t, f); ok {
-			f.note(network, 1)
+		if network, ok := classify(iptables.Chain{IPv6: ipv6, Table: table.Name, Name: r.Chain}, r, t, f); ok {
+			f.addRules(network, 1)
 			b.WriteString(r.Deletion())
 			continue
 		}
@@ -103,7 +103,7 @@ func removalIn(table xtables.Table, ipv6 bool, t targets, chains bool, f *findin
 		return b.String()
 	}
 	for _, chain := range table.Chains {
-		h, ok := homeOf(table.Name, chain)
+		h, ok := libvirtChain(table.Name, chain)
 		if !ok || inUse[chain] {
 			continue
 		}
@@ -113,14 +113,14 @@ func removalIn(table xtables.Table, ipv6 bool, t targets, chains bool, f *findin
 	return b.String()
 }
 
-// judge reports whether libvirt made a rule for one of the targets. It notes
-// rules that concern a target and that libvirt did not make.
-func judge(chain iptables.Chain, r xtables.Rule, t targets, f *finding) (network string, ok bool) {
-	h, ok := homeOf(chain.Table, chain.Name)
+// classify reports whether libvirt made a rule for one of the targets. It records
+// in kept a rule that concerns a target and that libvirt did not make.
+func classify(chain iptables.Chain, r xtables.Rule, t targets, f *finding) (network string, ok bool) {
+	h, ok := libvirtChain(chain.Table, chain.Name)
 	if !ok {
 		return "", false
 	}
-	// A rule with quotes around a word is none of libvirt's.
+	// A rule with quotes around a word is not libvirt's.
 	words := strings.Fields(r.Spec())
 	read, ok := ruleOf(chain, words)
 	if ok {
@@ -135,16 +135,16 @@ func judge(chain iptables.Chain, r xtables.Rule, t targets, f *finding) (network
 // hookJump recognises libvirt's own jump to one of its chains.
 func hookJump(table string, r xtables.Rule) (chain string, ok bool) {
 	chain, ok = strings.CutPrefix(r.Spec(), "-j ")
-	h, known := homeOf(table, chain)
+	h, known := libvirtChain(table, chain)
 	return chain, ok && known && r.Chain == h.hook
 }
 
-// words are all that a rule may name, also in quotes.
+// words returns everything that a rule may name, also in quotes.
 func words(line string) []string {
 	return strings.FieldsFunc(line, func(c rune) bool { return strings.ContainsRune(" \t\"'\\", c) })
 }
 
-// ruleOf reads a rule of a kind that libvirt makes.
+// ruleOf parses a rule of a kind that libvirt makes.
 func ruleOf(chain iptables.Chain, words []string) (r rule, ok bool) {
 	read, ok := iptables.ReadRule(chain, words)
 	r = rule{

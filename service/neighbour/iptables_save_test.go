@@ -12,7 +12,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// removalFrom is removal from what iptables-save printed.
+// removalFrom returns removal of what iptables-save printed.
 func removalFrom(text string, t targets, chains bool) (script string, f finding) {
 	tables, err := xtables.Parse(text)
 	if err != nil {
@@ -21,7 +21,7 @@ func removalFrom(text string, t targets, chains bool) (script string, f finding)
 	return removal(tables, false, t, chains)
 }
 
-// In the place of each rule of libvirt's stand here those that only look alike.
+// Each rule of libvirt's is replaced here by ones that only look alike.
 func TestRulesThatAreNotLibvirts(t *testing.T) {
 	for table, rules := range map[string][]string{
 		"filter": {
@@ -77,14 +77,14 @@ func TestRulesThatAreNotLibvirts(t *testing.T) {
 	} {
 		for _, rule := range rules {
 			text := "*" + table + "\n:LIBVIRT_INP - [0:0]\n" + rule + "\nCOMMIT\n"
-			if script, f := removalFrom(text, targetsOf(everybody()), false); script != "" || f.rules() != 0 {
+			if script, f := removalFrom(text, targetsOf(allNetworks()), false); script != "" || f.rules() != 0 {
 				t.Errorf("%s: %s\nmade %s", table, rule, script)
 			}
 		}
 	}
 }
 
-// A chain goes with its own jump only, however often that is there.
+// A chain is removed with its own jump only, however often that exists.
 func TestChainsGo(t *testing.T) {
 	const chains = "*filter\n:FORWARD ACCEPT [0:0]\n:LIBVIRT_FWX - [0:0]\n:LIBVIRT_MINE - [0:0]\n"
 	for _, c := range []struct{ rules, want string }{
@@ -98,7 +98,7 @@ func TestChainsGo(t *testing.T) {
 		{"-A LIBVIRT_MINE -m comment --comment \"a -j b\" -j LIBVIRT_FWX\n", ""},
 		{"-A LIBVIRT_FWX -j LIBVIRT_MINE\n", ""},
 	} {
-		script, _ := removalFrom(chains+c.rules+"COMMIT\n", targetsOf(everybody()), true)
+		script, _ := removalFrom(chains+c.rules+"COMMIT\n", targetsOf(allNetworks()), true)
 		want := ""
 		if c.want != "" {
 			want = "*filter\n" + c.want + "COMMIT\n"
@@ -119,14 +119,14 @@ func TestRoutesCount(t *testing.T) {
 	}
 }
 
-// Whatever the text, the script deletes only rules that are there, in chains of
+// Whatever the text, the script deletes only rules that exist, in chains of
 // libvirt's, and their jumps.
 func FuzzRemoval(f *testing.F) {
 	f.Add("*filter\n:LIBVIRT_FWX - [0:0]\n-A FORWARD -j LIBVIRT_FWX\n-A LIBVIRT_FWX -i virbr1 -o virbr1 -j ACCEPT\nCOMMIT\n")
 	f.Add("*nat\n:LIBVIRT_PRT - [1:2]\n-A LIBVIRT_PRT -s 10.2.0.0/24 ! -d 10.2.0.0/24 -p tcp -j SNAT --to-source 1.2.3.4:1-2\nCOMMIT\n*mangle\n-A LIBVIRT_PRT -o virbr1 -p udp -m udp --dport 68 -j CHECKSUM --checksum-fill")
 	f.Add("*filter\n-A LIBVIRT_FWI -d 10.2.0.0/24 -o virbr1 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A LIBVIRT_INP -i virbr1 -p udp -m udp --dport 53 -j ACCEPT")
 	f.Add("-A x\n*\n:\n-A \n-A  -j \n*filter\n-A \"\\\n! ! -d -s")
-	t := targetsOf(everybody())
+	t := targetsOf(allNetworks())
 	f.Fuzz(func(test *testing.T, text string) {
 		script, found := removalFrom(text, t, true)
 		deleted := 0
