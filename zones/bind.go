@@ -23,9 +23,9 @@ func (c *Client) Bind(ctx context.Context, iface, zone string) (bound string, er
 	return "", fmt.Errorf("binding %s to zone %s: %w", iface, zone, err)
 }
 
-// Unbind takes an interface out of a zone, or out of whichever one it is in
-// for zone "". An interface that is not there is left where it is, and no
-// error; neither is one that no longer exists.
+// Unbind takes an interface out of a zone, or for zone "" out of whichever one
+// it is in. It is no error if the interface is not in the zone, or no longer
+// exists; one in another zone stays there.
 func (c *Client) Unbind(ctx context.Context, zone, iface string) error {
 	var was string
 	err := c.call(ctx, rootPath, zoneInterface+".removeInterface", []any{zone, iface}, &was)
@@ -35,7 +35,7 @@ func (c *Client) Unbind(ctx context.Context, zone, iface string) error {
 	return wrap("unbinding "+iface, err)
 }
 
-// Interfaces are all interfaces that are in a zone, with the zone's name.
+// Interfaces returns all interfaces that are in a zone, with the zone's name.
 func (c *Client) Interfaces(ctx context.Context) (map[string]string, error) {
 	var active map[string]map[string][]string
 	err := c.call(ctx, rootPath, zoneInterface+".getActiveZones", nil, &active)
@@ -51,13 +51,13 @@ func (c *Client) Interfaces(ctx context.Context) (map[string]string, error) {
 	return bound, nil
 }
 
-// Binding says that an interface belongs in a zone.
+// Binding is an interface and the zone that it belongs in.
 type Binding struct{ Interface, Zone string }
 
-// BindAll binds many interfaces without waiting for each answer before the
-// next question. The errors are in the order of the bindings, nil for success.
-// A firewalld that dies or does not answer in time is asked no further: what
-// was left has the error that ended it.
+// BindAll binds many interfaces without waiting for each answer before the next
+// call. The errors are in the order of the bindings, nil for success. If
+// firewalld dies or does not answer in time, BindAll stops: the bindings that
+// are left get the error that stopped it.
 func (c *Client) BindAll(ctx context.Context, bindings []Binding) []error {
 	errs := make([]error, len(bindings))
 	var end atomic.Pointer[error]

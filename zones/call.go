@@ -30,7 +30,7 @@ const (
 	configPolicyInterface = configInterface + ".policy"
 )
 
-// call asks firewalld and stores the answer.
+// call calls a method of firewalld and stores what it returns.
 func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, args []any, out ...any) error {
 	return c.callFor(ctx, c.timeout, path, method, args, out...)
 }
@@ -38,11 +38,11 @@ func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, 
 func (c *Client) callFor(ctx context.Context, limit time.Duration, path dbus.ObjectPath, method string, args []any, out ...any) error {
 	inner, cancel := context.WithTimeoutCause(ctx, limit, ErrSilent{Limit: limit})
 	defer cancel()
-	asked := c.talk.ask()
-	inner, stop := c.talk.watch(inner)
+	done := c.responses.callStarted()
+	inner, stop := c.responses.limitSilence(inner)
 	call := c.conn.Object(busName, path).CallWithContext(inner, method, dbus.FlagNoAutoStart, args...)
 	stop()
-	asked(inner.Err() == nil)
+	done(inner.Err() == nil)
 	if call.Err == nil {
 		return call.Store(out...)
 	}
@@ -53,15 +53,15 @@ func (c *Client) callFor(ctx context.Context, limit time.Duration, path dbus.Obj
 	return explain(call.Err)
 }
 
-// ErrSilent says that firewalld did not answer within a limit. What it was asked
-// for may be done all the same, or be done later.
+// ErrSilent means that firewalld did not answer within a limit. It may have done
+// what it was asked for all the same, or may do it later.
 type ErrSilent struct{ Limit time.Duration }
 
 func (e ErrSilent) Error() string {
 	return fmt.Sprintf("firewalld did not answer within %s, see `systemctl status firewalld`", e.Limit)
 }
 
-// Unwrap says that time was up.
+// Unwrap makes the error a context.DeadlineExceeded.
 func (e ErrSilent) Unwrap() error { return context.DeadlineExceeded }
 
 // IsSilence reports whether firewalld is on the bus and did not answer in time.
@@ -70,7 +70,7 @@ func IsSilence(err error) bool {
 	return errors.As(err, &s)
 }
 
-// refusal is an error that firewalld, or the bus for it, answered.
+// refusal is an error with which firewalld, or the bus for it, answered.
 type refusal struct {
 	name string // the D-Bus error's
 	code string // firewalld's own, such as INVALID_ZONE, or ""
@@ -86,8 +86,8 @@ func IsRefusal(err error) bool {
 	return errors.As(err, &r)
 }
 
-// explain turns a D-Bus error into a refusal, or ErrNotRunning where nobody
-// answered. NoReply is what the bus says when the callee dies before it does.
+// explain turns a D-Bus error into a refusal, or ErrNotRunning where firewalld
+// did not answer. The bus returns NoReply when the callee dies before it answers.
 func explain(err error) error {
 	var e dbus.Error
 	if !errors.As(err, &e) {
@@ -129,8 +129,9 @@ func isUnknownMethod(err error) bool {
 	return false
 }
 
-// isMissingProperty knows the standard names and firewalld's, whose name is
-// that of a Python exception.
+// isMissingProperty reports whether firewalld lacks a property. It recognises
+// the standard errors and firewalld's own, whose name is that of a Python
+// exception.
 func isMissingProperty(err error) bool {
 	var r refusal
 	if !errors.As(err, &r) {
@@ -141,7 +142,7 @@ func isMissingProperty(err error) bool {
 		strings.Contains(r.text, "does not exist")
 }
 
-// inParallel runs f for 0 to n-1, a few at a time, and gives the first error.
+// inParallel runs f for 0 to n-1, a few at a time, and returns the first error.
 func inParallel(n int, f func(i int) error) error {
 	errs := make([]error, n)
 	slots := make(chan struct{}, inFlight)
@@ -162,11 +163,11 @@ func inParallel(n int, f func(i int) error) error {
 	return nil
 }
 
-func wrap(what string, err error) error {
+func wrap(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 func sortedKeys[V any](m map[string]V) []string {

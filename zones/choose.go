@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// The names that libvirt gave to the zones and policies, which ours keep.
+// The names of libvirt's zones and policies, which our own have as well.
 const (
 	zoneLibvirt     = "libvirt"
 	zoneRouted      = "libvirt-routed"
@@ -16,13 +16,13 @@ const (
 // which it does not run.
 type Installed struct {
 	Running bool
-	// Life tells one run of firewalld from another, as long as it is watched.
+	// Life identifies the run of firewalld, as long as it is watched.
 	Life     string
 	Zones    []string
 	Policies []string // empty also for firewalld before 0.9, which has none
 }
 
-// Choose gives the zone that a network's bridge belongs in, "" for none. want
+// Choose returns the zone that a network's bridge belongs in, "" for none. want
 // is the zone that the network asks for, "" if it does not; mode is its
 // forward mode: nat, route, open or isolated.
 //

@@ -14,25 +14,25 @@ import (
 
 const (
 	callTimeout = 5 * time.Second
-	// firewalld writes its whole ruleset anew in a reload, which took it
+	// firewalld writes its whole ruleset again in a reload, which took it
 	// minutes with hundreds of interfaces before its version 2.4.
 	reloadTimeout = 60 * time.Second
 	// forever is for a call that lasts as long as its context.
 	forever = 24 * time.Hour
-	// inFlight calls at once keep firewalld, which answers one after another,
-	// busy, and keep the last of a batch far from its time-out.
+	// inFlight limits concurrent calls: so many keep firewalld busy, which
+	// answers one after another, and keep the last of them far from its time-out.
 	inFlight = 8
 )
 
-// Client speaks to firewalld. Its methods may be called at any time from any
+// Client calls firewalld. Its methods may be called at any time from any
 // goroutine, and they never start a firewalld that does not run.
 type Client struct {
-	conn    *dbus.Conn
-	log     *slog.Logger
-	timeout time.Duration
-	reload  time.Duration
-	root    string // below which firewalld's files are
-	talk    talk
+	conn      *dbus.Conn
+	log       *slog.Logger
+	timeout   time.Duration
+	reload    time.Duration
+	root      string // below which firewalld's files are
+	responses responseTimes
 
 	// changing is held while zones are installed or removed.
 	changing sync.Mutex
@@ -41,18 +41,18 @@ type Client struct {
 	known known
 }
 
-// known is what need not be asked again. It holds only while a watch runs:
-// without one, nobody would say that it is out of date.
+// known caches firewalld's answers. It is valid only while a watch runs: without
+// one, nothing would invalidate it.
 type known struct {
 	watches    int
-	generation int // grows with each thing that makes answers out of date
+	generation int // grows with each event that invalidates answers
 	running    bool
 	life       string // of the firewalld that runs
 	installed  *Installed
 	backend    string
 }
 
-// New makes a client over a connection to the system bus.
+// New returns a client over a connection to the system bus.
 func New(conn *dbus.Conn, log *slog.Logger) *Client {
 	return &Client{conn: conn, log: log, timeout: callTimeout, reload: reloadTimeout, root: "/"}
 }
@@ -72,7 +72,7 @@ func (c *Client) Running(ctx context.Context) bool {
 	return owner != ""
 }
 
-// owner is the unique name of firewalld on the bus, "" for none.
+// owner returns the unique name of firewalld on the bus, "" for none.
 func (c *Client) owner(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -88,7 +88,7 @@ func (c *Client) owner(ctx context.Context) (string, error) {
 	return owner, nil
 }
 
-// Backend is firewalld's own backend, "nftables" or "iptables".
+// Backend returns firewalld's own backend, "nftables" or "iptables".
 func (c *Client) Backend(ctx context.Context) (string, error) {
 	c.mu.Lock()
 	k := c.known
@@ -101,7 +101,7 @@ func (c *Client) Backend(ctx context.Context) (string, error) {
 	backend, _ := v.Value().(string)
 	switch {
 	case isMissingProperty(err):
-		// firewalld before 0.6 has but one backend, and does not name it.
+		// firewalld before 0.6 has only one backend, and no property for it.
 		backend = "iptables"
 	case err != nil:
 		return "", fmt.Errorf("reading firewalld's backend: %w", err)
@@ -110,20 +110,20 @@ func (c *Client) Backend(ctx context.Context) (string, error) {
 	return backend, nil
 }
 
-// Answer waits until firewalld answers, for as long as ctx lasts. firewalld
-// works on one thing at a time: it answers once it is through with what it was
-// at, be it a long reload or a stop by a signal.
+// Answer waits until firewalld answers, for as long as ctx lasts. firewalld does
+// one thing at a time: it answers once it has finished what it was doing, such
+// as a long reload or a stop by a signal.
 func (c *Client) Answer(ctx context.Context) error {
 	var zone string
 	err := c.callFor(ctx, forever, rootPath, rootInterface+".getDefaultZone", nil, &zone)
 	return wrap("waiting for firewalld to answer", err)
 }
 
-// Unanswered is for how long firewalld has left a question unanswered, one that
-// was given up included; 0 where it answered all, or the last one.
-func (c *Client) Unanswered() time.Duration { return c.talk.unanswered() }
+// Unanswered returns for how long firewalld has left a call unanswered, including
+// one that has timed out; 0 where it answered all, or the last one.
+func (c *Client) Unanswered() time.Duration { return c.responses.unanswered() }
 
-// Zones are the names of the zones in force.
+// Zones returns the names of the zones in force.
 func (c *Client) Zones(ctx context.Context) ([]string, error) {
 	have, err := c.Installed(ctx)
 	if err == nil && !have.Running {
@@ -132,7 +132,7 @@ func (c *Client) Zones(ctx context.Context) ([]string, error) {
 	return have.Zones, err
 }
 
-// Installed is what firewalld has in force. That it does not run is no error.
+// Installed returns what firewalld has in force. That it does not run is no error.
 func (c *Client) Installed(ctx context.Context) (Installed, error) {
 	c.mu.Lock()
 	k := c.known
@@ -143,7 +143,7 @@ func (c *Client) Installed(ctx context.Context) (Installed, error) {
 	if k.watches > 0 && k.installed != nil {
 		return k.installed.clone(), nil
 	}
-	have, err := c.askInstalled(ctx)
+	have, err := c.readInstalled(ctx)
 	if errors.Is(err, ErrNotRunning) {
 		return Installed{}, nil
 	}
@@ -155,7 +155,7 @@ func (c *Client) Installed(ctx context.Context) (Installed, error) {
 	return have.clone(), nil
 }
 
-func (c *Client) askInstalled(ctx context.Context) (Installed, error) {
+func (c *Client) readInstalled(ctx context.Context) (Installed, error) {
 	have := Installed{Running: true}
 	err := inParallel(2, func(i int) error {
 		if i == 0 {
@@ -176,16 +176,16 @@ func (i Installed) clone() Installed {
 	return i
 }
 
-// learn keeps an answer, unless it may have been out of date on arrival.
-func (c *Client) learn(generation int, keep func(*known)) {
+// learn caches an answer, unless it may have been out of date on arrival.
+func (c *Client) learn(generation int, store func(*known)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known.watches > 0 && c.known.generation == generation {
-		keep(&c.known)
+		store(&c.known)
 	}
 }
 
-// forget drops all answers, those on their way too.
+// forget invalidates all answers, including those that have yet to arrive.
 func (c *Client) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

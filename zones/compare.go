@@ -9,13 +9,13 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// comparison is firewalld's runtime configuration against its permanent one.
+// comparison compares firewalld's runtime configuration with its permanent one.
 type comparison struct {
-	client    *Client
-	permanent []permanent
-	managed   map[string]bool // interfaces whose bindings are put back after a reload
-	keeps     bool            // firewalld keeps bindings, direct rules and ipsets over a reload
-	zone      string          // the default zone
+	client        *Client
+	permanent     []permanent
+	managed       map[string]bool // interfaces whose bindings are put back after a reload
+	keepsOnReload bool            // firewalld keeps bindings, direct rules and ipsets over a reload
+	zone          string          // the default zone
 }
 
 // runtimeChanges lists what a reload of firewalld would lose.
@@ -45,7 +45,7 @@ func (cmp *comparison) options(ctx context.Context) ([]string, error) {
 		return nil, wrap("reading options", err)
 	}
 	flush, _ := props["FlushAllOnReload"].Value().(string)
-	cmp.keeps = flush == "no"
+	cmp.keepsOnReload = flush == "no"
 	if err := cmp.client.call(ctx, rootPath, rootInterface+".getDefaultZone", nil, &cmp.zone); err != nil {
 		return nil, wrap("reading the default zone", err)
 	}
@@ -73,15 +73,15 @@ func (cmp *comparison) zones(ctx context.Context) ([]string, error) {
 			changes = append(changes, fmt.Sprintf("zone %s: it is only at runtime", name))
 			continue
 		}
-		now, then := texted(runtime[name]), texted(permanent[name])
-		now["interfaces"], then["interfaces"] = cmp.losing(ctx, name, now["interfaces"], then["interfaces"])
-		changes = append(changes, lost("zone "+name, now, then)...)
+		now, stored := withoutText(runtime[name]), withoutText(permanent[name])
+		now["interfaces"], stored["interfaces"] = cmp.lostBindings(ctx, name, now["interfaces"], stored["interfaces"])
+		changes = append(changes, lostSettings("zone "+name, now, stored)...)
 	}
 	return changes, nil
 }
 
-// texted is s without what cannot differ by a runtime change: the texts.
-func texted(s settings) settings {
+// withoutText returns s without its texts, which a runtime change cannot alter.
+func withoutText(s settings) settings {
 	return s.without("version", "short", "description")
 }
 
@@ -108,19 +108,19 @@ func byName(names []string, found []settings) map[string]settings {
 	return m
 }
 
-// losing leaves only the bindings that a reload changes for good.
-func (cmp *comparison) losing(ctx context.Context, zone string, now, then []string) (changedNow, changedThen []string) {
-	for _, iface := range missingFrom(then, now) {
-		if !cmp.managed[iface] && !cmp.keeps && !cmp.client.keptByNetworkManager(ctx, iface, zone, cmp.zone) {
+// lostBindings returns only the bindings that a reload changes for good.
+func (cmp *comparison) lostBindings(ctx context.Context, zone string, now, stored []string) (changedNow, changedStored []string) {
+	for _, iface := range missingFrom(stored, now) {
+		if !cmp.managed[iface] && !cmp.keepsOnReload && !cmp.client.keptByNetworkManager(ctx, iface, zone, cmp.zone) {
 			changedNow = append(changedNow, iface)
 		}
 	}
-	for _, iface := range missingFrom(now, then) {
+	for _, iface := range missingFrom(now, stored) {
 		if !cmp.managed[iface] {
-			changedThen = append(changedThen, iface)
+			changedStored = append(changedStored, iface)
 		}
 	}
-	return changedNow, changedThen
+	return changedNow, changedStored
 }
 
 func (cmp *comparison) policies(ctx context.Context) ([]string, error) {
@@ -151,15 +151,15 @@ func (cmp *comparison) policies(ctx context.Context) ([]string, error) {
 			changes = append(changes, fmt.Sprintf("policy %s: it is only at runtime", name))
 			continue
 		}
-		changes = append(changes, lost("policy "+name, texted(runtime[name]), texted(cmp.permanent[i].settings))...)
+		changes = append(changes, lostSettings("policy "+name, withoutText(runtime[name]), withoutText(cmp.permanent[i].settings))...)
 	}
 	return changes, nil
 }
 
-// direct compares the rules that bypass zones; a firewalld built without
-// them has none to lose.
+// direct compares the rules that bypass zones. A firewalld built without
+// support for them has none to lose.
 func (cmp *comparison) direct(ctx context.Context) ([]string, error) {
-	if cmp.keeps {
+	if cmp.keepsOnReload {
 		return nil, nil
 	}
 	const iface = busName + ".direct"
@@ -178,15 +178,15 @@ func (cmp *comparison) direct(ctx context.Context) ([]string, error) {
 	if err := cmp.client.call(ctx, configPath, configInterface+".direct.getSettings", nil, &permanent); err != nil {
 		return nil, wrap("reading permanent direct rules", err)
 	}
-	now, then := make(settings), make(settings)
+	now, stored := make(settings), make(settings)
 	for i, p := range [][][]any{permanent.Chains, permanent.Rules, permanent.Passthroughs} {
-		now[keys[i]], then[keys[i]] = texts(runtime[i]), texts(p)
+		now[keys[i]], stored[keys[i]] = toSet(runtime[i]), toSet(p)
 	}
-	return lost("direct", now, then), nil
+	return lostSettings("direct", now, stored), nil
 }
 
 func (cmp *comparison) ipsets(ctx context.Context) ([]string, error) {
-	if cmp.keeps {
+	if cmp.keepsOnReload {
 		return nil, nil
 	}
 	c := cmp.client
@@ -209,19 +209,19 @@ func (cmp *comparison) ipsets(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, wrap("finding the permanent ipset "+name, err)
 		}
-		var now, then ipset
+		var now, stored ipset
 		if err := c.call(ctx, rootPath, busName+".ipset.getIPSetSettings", []any{name}, &now); err != nil {
 			return nil, wrap("reading ipset "+name, err)
 		}
-		if err := c.call(ctx, path, configInterface+".ipset.getSettings", nil, &then); err != nil {
+		if err := c.call(ctx, path, configInterface+".ipset.getSettings", nil, &stored); err != nil {
 			return nil, wrap("reading the permanent ipset "+name, err)
 		}
-		changes = append(changes, lost("ipset "+name, now.settings(), then.settings())...)
+		changes = append(changes, lostSettings("ipset "+name, now.settings(), stored.settings())...)
 	}
 	return changes, nil
 }
 
-// ipset is one on the bus. The order counts.
+// ipset is an ipset's settings on the bus. The order of the fields matters.
 type ipset struct {
 	Version, Short, Description, Type string
 	Options                           map[string]string
@@ -229,7 +229,7 @@ type ipset struct {
 }
 
 func (i ipset) settings() settings {
-	s := settings{"type": texts(i.Type), "entry": texts(i.Entries)}
+	s := settings{"type": toSet(i.Type), "entry": toSet(i.Entries)}
 	for key, value := range maps.All(i.Options) {
 		s["option"] = append(s["option"], key+"="+value)
 	}
@@ -237,9 +237,9 @@ func (i ipset) settings() settings {
 	return s
 }
 
-// lockdown compares the lists of who may change firewalld; newer versions
-// may do without. firewalld 2.3 has none, and still answers: nothing is in force,
-// and root alone is in the permanent lists.
+// lockdown compares the lists of users and programs that may change firewalld;
+// newer versions may lack them. firewalld 2.3 has none, and still answers:
+// nothing is in force, and only root is in the permanent lists.
 func (cmp *comparison) lockdown(ctx context.Context) ([]string, error) {
 	var permanent struct {
 		Commands, Contexts, Users []string
@@ -252,8 +252,8 @@ func (cmp *comparison) lockdown(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, wrap("reading the permanent lockdown lists", err)
 	}
-	then := settings{"command": texts(permanent.Commands), "context": texts(permanent.Contexts),
-		"user": texts(permanent.Users), "uid": numbers(permanent.UIDs)}
+	stored := settings{"command": toSet(permanent.Commands), "context": toSet(permanent.Contexts),
+		"user": toSet(permanent.Users), "uid": numbers(permanent.UIDs)}
 	now := make(settings)
 	for key, method := range map[string]string{"command": "Commands", "context": "Contexts", "user": "Users", "uid": "Uids"} {
 		var v any
@@ -264,13 +264,13 @@ func (cmp *comparison) lockdown(ctx context.Context) ([]string, error) {
 		if uids, ok := v.([]int32); ok {
 			now[key] = numbers(uids)
 		} else {
-			now[key] = texts(v)
+			now[key] = toSet(v)
 		}
 	}
 	if len(now["command"])+len(now["context"])+len(now["user"])+len(now["uid"]) == 0 {
-		then["uid"] = slices.DeleteFunc(then["uid"], func(uid string) bool { return uid == "0" })
+		stored["uid"] = slices.DeleteFunc(stored["uid"], func(uid string) bool { return uid == "0" })
 	}
-	return lost("lockdown", now, then), nil
+	return lostSettings("lockdown", now, stored), nil
 }
 
 func numbers(in []int32) []string {
@@ -278,5 +278,5 @@ func numbers(in []int32) []string {
 	for _, n := range in {
 		out = append(out, fmt.Sprint(n))
 	}
-	return texts(out)
+	return toSet(out)
 }

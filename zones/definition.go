@@ -18,7 +18,7 @@ const (
 	policyKind kind = "policy"
 )
 
-// folder is where firewalld has the files of the kind.
+// folder returns where firewalld has the files of the kind.
 func (k kind) folder() string {
 	if k == zoneKind {
 		return "zones"
@@ -26,12 +26,12 @@ func (k kind) folder() string {
 	return "policies"
 }
 
-// provenance is the version attribute of what Install puts into firewalld.
-// The files that we ship do not carry it, nor do libvirt's: with it, Remove
-// tells what came through us from a copy that an administrator made.
+// provenance is the version attribute of what Install puts into firewalld. Our
+// files do not carry it, nor do libvirt's: by it, Remove tells what Install made
+// from a copy that an administrator made.
 const provenance = "virtfirewalld"
 
-// defaultPriority is what firewalld gives a policy whose file has none.
+// defaultPriority is what firewalld assigns a policy whose file has none.
 const defaultPriority = int32(-1)
 
 // definition is one zone or policy of ours.
@@ -52,7 +52,7 @@ type document struct {
 	Services    []named  `xml:"service"`
 	Protocols   []valued `xml:"protocol"`
 	Rules       []rule   `xml:"rule"`
-	// Unknown catches what this parser would otherwise overlook.
+	// Unknown holds the elements that this type does not have.
 	Unknown []anything `xml:",any"`
 }
 
@@ -74,7 +74,7 @@ type anything struct {
 	XMLName xml.Name
 }
 
-// definitions are our zones, then our policies, which name the zones.
+// definitions returns our zones, then our policies, which name the zones.
 func definitions() ([]definition, error) {
 	var defs []definition
 	for _, k := range []kind{zoneKind, policyKind} {
@@ -116,9 +116,9 @@ func parse(k kind, text []byte) (document, error) {
 	return d, nil
 }
 
-// variants are the settings in the form that addZone2 and addPolicy take.
-// Absent keys have firewalld's defaults but for forward, which a new zone has
-// on and a file without the element has off: it is always said.
+// variants returns the settings in the form that addZone2 and addPolicy take.
+// Absent keys have firewalld's defaults. forward is never absent: a new zone has
+// it on, and a file without the element has it off.
 func (d definition) variants() map[string]dbus.Variant {
 	v := map[string]dbus.Variant{
 		"version":     dbus.MakeVariant(provenance),

@@ -6,27 +6,27 @@ import (
 	"strings"
 )
 
-// ErrNotRunning says that no firewalld is on the bus, or that it went away
+// ErrNotRunning means that no firewalld is on the bus, or that it left the bus
 // before it answered.
 var ErrNotRunning = errors.New("firewalld is not running")
 
-// ErrZoneNotFound says that firewalld has no zone of the name asked for.
+// ErrZoneNotFound means that firewalld has no zone of the name asked for.
 type ErrZoneNotFound struct{ Zone string }
 
 func (e ErrZoneNotFound) Error() string {
 	return fmt.Sprintf("firewalld has no zone %q: choose one that `firewall-cmd --get-zones` lists, or make it and reload firewalld", e.Zone)
 }
 
-// ErrZoneMissing says that firewalld runs but lacks the zone that networks
-// without a zone of their own belong in.
+// ErrZoneMissing means that firewalld runs but lacks the zone for networks
+// without a zone of their own.
 type ErrZoneMissing struct{ Zone string }
 
 func (e ErrZoneMissing) Error() string {
 	return fmt.Sprintf("firewalld has no zone %q, so it judges the bridge by its default zone: run `virtfirewallctl zones install`", e.Zone)
 }
 
-// ErrRuntimeChanges says that firewalld's reload would lose changes which are
-// not in its permanent configuration. Nothing was changed.
+// ErrRuntimeChanges means that a reload of firewalld would lose changes which
+// are not in its permanent configuration. Nothing was changed.
 type ErrRuntimeChanges struct{ Changes []string }
 
 func (e ErrRuntimeChanges) Error() string {
@@ -38,8 +38,8 @@ func (e ErrRuntimeChanges) Error() string {
 		changes, strings.Join(e.Changes, "; "))
 }
 
-// ErrInUse says what keeps zones of ours from being removed. Nothing was
-// changed.
+// ErrInUse means that our zones cannot be removed, and holds what uses them.
+// Nothing was changed.
 type ErrInUse struct {
 	Interfaces map[string]string // interface to the zone that it is bound to
 	Policies   []string          // policies of others that name a zone of ours

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// SetRoot is for a firewalld that sees another file tree than the test does.
+// SetRoot sets where firewalld's file tree is, if not at the test's root.
 func (c *Client) SetRoot(root string) { c.root = root }
 
-// SetTimeouts shortens the patience with a firewalld that does not answer.
+// SetTimeouts sets the time-outs of calls to firewalld.
 func (c *Client) SetTimeouts(call, reload time.Duration) { c.timeout, c.reload = call, reload }
 
-// ZoneOf is the zone that an interface is in, "" for none.
+// ZoneOf returns the zone that an interface is in, "" for none.
 func (c *Client) ZoneOf(ctx context.Context, iface string) (string, error) {
 	var zone string
 	err := c.call(ctx, rootPath, zoneInterface+".getZoneOfInterface", []any{iface}, &zone)

@@ -16,18 +16,18 @@ const (
 	properties = "org.freedesktop.DBus.Properties"
 )
 
-// fake answers for firewalld what the real one does not on demand. It knows
-// only the methods that it is given; others are unknown methods.
+// fake is a fake firewalld, for answers that the real one cannot be made to
+// return. It has only the methods that a test exports.
 type fake struct {
 	t       *testing.T
 	address string
 	conn    *dbus.Conn
 }
 
-// methods are functions by their names, as godbus exports them.
+// methods are functions by name, as godbus exports them.
 type methods map[string]any
 
-// newFake makes a bus with a fake firewalld on it, and a client beside it.
+// newFake returns a fake firewalld on a private bus, and a client of it.
 func newFake(t *testing.T) (*fake, *zones.Client) {
 	t.Helper()
 	f := &fake{t: t, address: privatebus.Start(t).Address}
@@ -65,7 +65,7 @@ func (f *fake) emit(member string, args ...any) {
 	}
 }
 
-// exception is an error as firewalld answers it.
+// exception returns an error as firewalld does.
 func exception(text string) *dbus.Error {
 	return dbus.NewError(name+".Exception", []any{text})
 }

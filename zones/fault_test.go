@@ -345,8 +345,8 @@ func TestWatchKeepsUpWithABurst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Nobody reads meanwhile. godbus may hand a burst over in another order,
-	// so the last of each interface comes after a pause.
+	// Nobody receives meanwhile. godbus may deliver a burst in another order, so
+	// the last one of each interface comes after a pause.
 	for i := range 5000 {
 		f.emit("zone.ZoneOfInterfaceChanged", "public", fmt.Sprintf("virbr%d", i%50))
 	}
@@ -370,7 +370,7 @@ func TestWatchKeepsUpWithABurst(t *testing.T) {
 	}
 }
 
-// awaitDrained waits until the watch has taken what was emitted: it takes
+// awaitDrained waits until the watch has received what was emitted: it receives
 // signals at once, and a call's answer follows them on the connection.
 func awaitDrained(t *testing.T, f *fake, c *zones.Client) {
 	t.Helper()
@@ -415,7 +415,7 @@ func TestWatchBelievesOnlyFirewalld(t *testing.T) {
 	}
 }
 
-// ownerOfWatch learns the client's unique name from a call that it makes.
+// ownerOfWatch finds the client's unique name by a call that it makes.
 func ownerOfWatch(t *testing.T, f *fake, c *zones.Client) string {
 	t.Helper()
 	senders := make(chan string, 1)

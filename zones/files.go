@@ -1,8 +1,8 @@
 // Package zones puts the bridges of virtual networks into firewalld's zones
-// over D-Bus, and brings the zones and policies that this needs.
+// over D-Bus, and installs the zones and policies that this needs.
 //
-// It knows firewalld and nothing of what a network is: which bridge belongs
-// where, and when, is the caller's business.
+// It knows firewalld and nothing about networks: the caller decides which
+// bridge belongs in which zone, and when.
 package zones
 
 import (
@@ -14,8 +14,8 @@ import (
 //go:embed firewalld
 var embedded embed.FS
 
-// Files holds our zones and policies as firewalld's own files, laid out as
-// below /usr/lib/firewalld: zones/NAME.xml and policies/NAME.xml.
+// Files returns our zones and policies as firewalld's own files, laid out as in
+// /usr/lib/firewalld: zones/NAME.xml and policies/NAME.xml.
 func Files() fs.FS {
 	sub, err := fs.Sub(embedded, "firewalld")
 	if err != nil { // only for a malformed path, and ours is constant

@@ -57,7 +57,7 @@ func newClient(t testing.TB, address string) *zones.Client {
 	return zones.New(conn, slog.New(slog.DiscardHandler))
 }
 
-// cmd runs firewall-cmd and gives what it prints.
+// cmd runs firewall-cmd and returns what it prints.
 func (f *firewalld) cmd(args ...string) string {
 	f.t.Helper()
 	return strings.TrimSpace(f.Must(append([]string{"firewall-cmd"}, args...)...))
@@ -122,7 +122,7 @@ func TestInstallMakesWhatLibvirtShips(t *testing.T) {
 	checkFacts(t, f)
 }
 
-// checkFacts compares with what libvirt's files say, as firewall-cmd shows it.
+// checkFacts compares with libvirt's files, as firewall-cmd shows them.
 func checkFacts(t *testing.T, f *firewalld) {
 	t.Helper()
 	services, protocols := "services: dhcp dhcpv6 dns ssh tftp", "protocols: icmp ipv6-icmp"
@@ -152,13 +152,13 @@ func checkFacts(t *testing.T, f *firewalld) {
 	}
 }
 
-// facts are the lines that say something, other than which are off.
+// facts returns the lines that hold a setting, without those that are off.
 func facts(info string) []string {
 	var out []string
 	for _, line := range strings.Split(info, "\n")[1:] {
 		line = strings.TrimSpace(line)
 		off := regexp.MustCompile(`(^|: )(no|)$`).MatchString(line) && line != "forward: no"
-		// What firewalld 2 says of a zone that has none.
+		// firewalld 2 prints this for a zone that has none.
 		off = off || line == "ingress-priority: 0" || line == "egress-priority: 0"
 		if line != "" && !off && !strings.HasSuffix(line, ":") {
 			out = append(out, line)
@@ -185,8 +185,8 @@ func (f *firewalld) putFiles(dir string) {
 	}
 }
 
-// What somebody else put there, be it even the same, is neither installed
-// again nor removed.
+// What somebody else installed, even the same files, is neither installed again
+// nor removed.
 func TestFilesOfOthersEqualOursAndStay(t *testing.T) {
 	t.Parallel()
 	for _, dir := range []string{"/etc/firewalld", "/usr/lib/firewalld"} {
@@ -357,7 +357,7 @@ func TestBackend(t *testing.T) {
 	}
 }
 
-// next waits for an event; what comes before a wanted one fails the test.
+// next waits for an event; another one before it fails the test.
 func next(t *testing.T, events <-chan zones.Event) zones.Event {
 	t.Helper()
 	select {
@@ -419,7 +419,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// wantKnown checks what the client answers from memory.
+// wantKnown checks the client's cached answers.
 func (f *firewalld) wantKnown(running, libvirt bool) {
 	f.t.Helper()
 	have, err := f.Installed(f.t.Context())

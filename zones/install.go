@@ -12,23 +12,23 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// undoTimeout bounds what is done to take a failed change back, which has to
-// happen also when the caller has gone.
+// undoTimeout limits the undo of a failed change, which must run also when the
+// caller has gone.
 const undoTimeout = 90 * time.Second
 
 // Install puts those of our zones and policies that firewalld lacks into its
-// permanent configuration, and reloads it once if there were any; it gives
-// the names of what came into force, none where all was there. What somebody
+// permanent configuration, and reloads it once if there were any. It returns
+// the names of what came into force, none if nothing was missing. What somebody
 // else installed under such a name stays as it is.
 //
-// The reload drops runtime changes. Where there are such, but for the
-// bindings of the managed interfaces, which the caller puts back, and those
-// that firewalld restores, the error is ErrRuntimeChanges, unless force. A
+// The reload drops runtime changes. If there are any, Install returns
+// ErrRuntimeChanges, unless force is set; bindings of the managed interfaces,
+// which the caller puts back, and those that firewalld restores do not count. A
 // call that fails changed nothing.
 func (c *Client) Install(ctx context.Context, force bool, managed []string) ([]string, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	have, err := c.askInstalled(ctx)
+	have, err := c.readInstalled(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("installing zones: %w", err)
 	}
@@ -36,11 +36,11 @@ func (c *Client) Install(ctx context.Context, force bool, managed []string) ([]s
 	if err != nil {
 		return nil, fmt.Errorf("installing zones: %w", err)
 	}
-	missing, arriving, err := c.missing(ctx, have, objects)
+	missing, toLoad, err := c.missing(ctx, have, objects)
 	if err != nil {
 		return nil, fmt.Errorf("installing zones: %w", err)
 	}
-	if len(arriving) == 0 {
+	if len(toLoad) == 0 {
 		return nil, nil
 	}
 	if !force {
@@ -51,15 +51,15 @@ func (c *Client) Install(ctx context.Context, force bool, managed []string) ([]s
 	if err := c.addAndReload(ctx, missing); err != nil {
 		return nil, fmt.Errorf("installing zones: %w", err)
 	}
-	return c.arrived(ctx, arriving), nil
+	return c.loaded(ctx, toLoad), nil
 }
 
-// arrived are those names that are in force now. A file that somebody put
-// there and that firewalld cannot read is not among them.
-func (c *Client) arrived(ctx context.Context, names []string) []string {
-	have, err := c.askInstalled(ctx)
+// loaded returns those names that are in force now: not, for example, a file of
+// somebody else's that firewalld cannot read.
+func (c *Client) loaded(ctx context.Context, names []string) []string {
+	have, err := c.readInstalled(ctx)
 	if err != nil {
-		// firewalld has reloaded: that it went away since is another story.
+		// firewalld has reloaded: the call succeeded even if firewalld is gone since.
 		return names
 	}
 	inForce := slices.Concat(have.Zones, have.Policies)
@@ -72,10 +72,10 @@ func (c *Client) arrived(ctx context.Context, names []string) []string {
 	return installed
 }
 
-// missing are the definitions that the permanent configuration lacks.
-// arriving are the names that a reload brings into force: theirs, and what is
-// permanent but was not loaded yet.
-func (c *Client) missing(ctx context.Context, have Installed, objects []permanent) (missing []definition, arriving []string, err error) {
+// missing returns the definitions that the permanent configuration lacks.
+// toLoad are the names that a reload brings into force: theirs, and those of what
+// is permanent but was not loaded yet.
+func (c *Client) missing(ctx context.Context, have Installed, objects []permanent) (missing []definition, toLoad []string, err error) {
 	defs, err := definitions()
 	if err != nil {
 		return nil, nil, err
@@ -97,15 +97,15 @@ func (c *Client) missing(ctx context.Context, have Installed, objects []permanen
 			missing = append(missing, d)
 		}
 		if !stored || !inForce {
-			arriving = append(arriving, d.name)
+			toLoad = append(toLoad, d.name)
 		}
 	}
-	return missing, arriving, nil
+	return missing, toLoad, nil
 }
 
 // stored reports whether the permanent configuration has a zone or policy of
-// that name. firewalld takes up to 5 s to notice a new file, and would write
-// over it in the meantime, so that the files are looked at as well.
+// that name. It checks the files as well: firewalld takes up to 5 s to notice a
+// new one, and would overwrite it in the meantime.
 func (c *Client) stored(d definition, objects []permanent) bool {
 	if slices.ContainsFunc(objects, func(p permanent) bool { return p.kind == d.kind && p.name == d.name }) {
 		return true
@@ -143,28 +143,28 @@ func (c *Client) addAndReload(ctx context.Context, missing []definition) error {
 	for _, d := range missing {
 		path, err := c.add(ctx, d.kind, d.name, d.variants())
 		if err != nil {
-			// The last one may be there though its answer did not come.
-			return c.takeBack(ctx, append(added, permanent{kind: d.kind, name: d.name}), err)
+			// The last one may have been added although no answer came.
+			return c.undoInstall(ctx, append(added, permanent{kind: d.kind, name: d.name}), err)
 		}
 		added = append(added, permanent{kind: d.kind, name: d.name, path: path})
 	}
 	if err := c.reloadFirewalld(ctx); err != nil {
-		return c.takeBack(ctx, added, err)
+		return c.undoInstall(ctx, added, err)
 	}
 	return nil
 }
 
-// reloadFirewalld is firewall-cmd --reload, which established connections
-// survive, as they would not a complete reload.
+// reloadFirewalld does what firewall-cmd --reload does. Established connections
+// survive it; they would not survive a complete reload.
 func (c *Client) reloadFirewalld(ctx context.Context) error {
 	defer c.forget()
 	err := c.callFor(ctx, c.reload, rootPath, rootInterface+".reload", nil)
 	return wrap("reloading firewalld", err)
 }
 
-// takeBack removes what a failed installation added, and gives the cause,
-// with what could not be taken back.
-func (c *Client) takeBack(ctx context.Context, added []permanent, cause error) error {
+// undoInstall removes what a failed installation added, and returns the cause,
+// joined with the errors of the removal.
+func (c *Client) undoInstall(ctx context.Context, added []permanent, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	objects, err := c.permanentObjects(ctx)
@@ -172,7 +172,7 @@ func (c *Client) takeBack(ctx context.Context, added []permanent, cause error) e
 		return errors.Join(cause, fmt.Errorf("taking the added zones back: %w", err))
 	}
 	errs := []error{cause}
-	// The policies come last in added, and name the zones: they go first.
+	// Order: policies before zones, since the policies name them.
 	for _, a := range slices.Backward(added) {
 		i := slices.IndexFunc(objects, func(p permanent) bool {
 			return p.kind == a.kind && p.name == a.name && !p.builtin && isMarked(p.raw)
@@ -181,10 +181,10 @@ func (c *Client) takeBack(ctx context.Context, added []permanent, cause error) e
 			errs = append(errs, c.remove(ctx, objects[i]))
 		}
 	}
-	have, err := c.askInstalled(ctx)
+	have, err := c.readInstalled(ctx)
 	for _, a := range added {
 		if err == nil && slices.Contains(slices.Concat(have.Zones, have.Policies), a.name) {
-			// firewalld reloaded, only its answer did not come.
+			// firewalld did reload, although no answer came.
 			err = c.reloadFirewalld(ctx)
 			break
 		}

@@ -8,13 +8,14 @@ import (
 
 const nmName = "org.freedesktop.NetworkManager"
 
-// Of NM's SettingsConnectionFlags: connections that it made up for what it
-// found, or that end with their device. firewalld does not restore theirs.
-const nmMadeUp = 0x2 | 0x4
+// nmTransient are those of NetworkManager's SettingsConnectionFlags that mark
+// connections which it generated for what it found, or which end with their
+// device. firewalld does not restore bindings of these.
+const nmTransient = 0x2 | 0x4
 
 // keptByNetworkManager reports whether firewalld itself puts an interface back
-// into its zone after a reload, since NetworkManager wants it there. Where
-// NetworkManager does not run or does not say, the answer is no: the binding
+// into its zone after a reload, since NetworkManager wants it there. If
+// NetworkManager does not run or does not answer, it returns false: the binding
 // then counts as one that a reload loses.
 func (c *Client) keptByNetworkManager(ctx context.Context, iface, zone, defaultZone string) bool {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
@@ -36,7 +37,7 @@ func (c *Client) keptByNetworkManager(ctx context.Context, iface, zone, defaultZ
 		return false
 	}
 	flags, ok := property[uint32](nm, profile, nmName+".Settings.Connection", "Flags")
-	if !ok || flags&nmMadeUp != 0 {
+	if !ok || flags&nmTransient != 0 {
 		return false
 	}
 	var all map[string]map[string]dbus.Variant
@@ -52,7 +53,7 @@ func (c *Client) keptByNetworkManager(ctx context.Context, iface, zone, defaultZ
 
 type nmClient struct {
 	conn *dbus.Conn
-	ctx  context.Context // that of the one question which the client is for
+	ctx  context.Context // of the one lookup that the client is for
 }
 
 func (nm nmClient) call(path dbus.ObjectPath, method string, out any, args ...any) bool {

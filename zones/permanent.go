@@ -12,8 +12,8 @@ type permanent struct {
 	kind     kind
 	name     string
 	path     dbus.ObjectPath
-	builtin  bool // it is a file in /usr/lib/firewalld
-	shadows  bool // it is a file in /etc that hides one in /usr/lib
+	builtin  bool // a file in /usr/lib/firewalld
+	shadows  bool // a file in /etc that hides one in /usr/lib
 	raw      map[string]dbus.Variant
 	settings settings
 }
@@ -25,7 +25,7 @@ func (k kind) configInterface() string {
 	return configPolicyInterface
 }
 
-// permanentObjects are all zones and policies of the permanent configuration.
+// permanentObjects returns all zones and policies of the permanent configuration.
 func (c *Client) permanentObjects(ctx context.Context) ([]permanent, error) {
 	var zones, policies []dbus.ObjectPath
 	err := c.call(ctx, configPath, configInterface+".listZones", nil, &zones)
@@ -67,8 +67,7 @@ func (c *Client) readPermanent(ctx context.Context, p *permanent) error {
 	return wrap("reading the permanent "+string(p.kind)+" "+p.name, err)
 }
 
-// zoneSettings asks for a zone as a dictionary, or, before firewalld 0.9, as
-// a tuple.
+// zoneSettings reads a zone as a dictionary, or before firewalld 0.9 as a tuple.
 func (c *Client) zoneSettings(ctx context.Context, path dbus.ObjectPath, method, old string, args []any) (map[string]dbus.Variant, error) {
 	var raw map[string]dbus.Variant
 	err := c.call(ctx, path, method, args, &raw)
@@ -96,8 +95,8 @@ func (c *Client) add(ctx context.Context, k kind, name string, raw map[string]db
 	return path, wrap("adding zone "+name, err)
 }
 
-// remove takes a file of /etc out of the permanent configuration; one that it
-// hides in /usr/lib shows again.
+// remove removes a file in /etc from the permanent configuration. One that it
+// hides in /usr/lib comes into effect again.
 func (c *Client) remove(ctx context.Context, p permanent) error {
 	method := ".remove"
 	if p.shadows {
@@ -121,14 +120,14 @@ func (c *Client) restore(ctx context.Context, p permanent) error {
 	return wrap("restoring "+string(p.kind)+" "+p.name, err)
 }
 
-// ours reports whether the object is what Install made of d, unchanged but for
-// interfaces that somebody bound to it.
+// ours reports whether the object is what Install made of d, unchanged except
+// for interfaces that somebody bound to it.
 func (p permanent) ours(d definition) bool {
 	return p.kind == d.kind && p.name == d.name && !p.builtin &&
 		p.settings.without("interfaces").equal(settingsOf(d.variants()))
 }
 
-// zone is the name of the zone that a part, zone/part, is combined into.
+// zone returns the name of the zone that a part, zone/part, is combined into.
 func (p permanent) zone() string {
 	zone, _, _ := strings.Cut(p.name, "/")
 	return zone

@@ -11,8 +11,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
-// Each change is what a reload would lose; a call that fails for it must
-// leave everything as it was.
+// Each change is one that a reload would lose; a call that fails because of it
+// must leave everything as it was.
 func TestRuntimeChangesAreNotLost(t *testing.T) {
 	t.Parallel()
 	f := newFirewalld(t)
@@ -206,8 +206,8 @@ func TestRemoveUncoversTheFilesOfAPackage(t *testing.T) {
 	}
 }
 
-// firewalld refuses to reload on a broken file that is none of ours: what was
-// added has to go again.
+// firewalld refuses to reload with a broken file, even of somebody else's: what
+// was added must be removed again.
 func TestInstallTakesBackWhatItAddedWhenTheReloadFails(t *testing.T) {
 	t.Parallel()
 	f := newFirewalld(t)
@@ -224,7 +224,7 @@ func TestInstallTakesBackWhatItAddedWhenTheReloadFails(t *testing.T) {
 	}
 }
 
-// The same for a removal: all of it is back, in force and bound.
+// The same for a removal: all of it is put back, in force and bound.
 func TestRemovePutsBackWhatItTookWhenTheReloadFails(t *testing.T) {
 	t.Parallel()
 	f := newFirewalld(t)

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Removal says what Remove does where something is in the way.
+// Removal holds the options of Remove.
 type Removal struct {
 	Force  bool // lose runtime changes of others
 	Unbind bool // take interfaces out of the zones first
@@ -15,12 +15,12 @@ type Removal struct {
 
 // Remove takes out of firewalld's permanent configuration the zones and
 // policies that Install put there and nobody changed since, reloads firewalld
-// once if there were any, and gives their names.
+// once if there were any, and returns their names.
 //
-// Where interfaces are bound to such a zone the error is ErrInUse, unless
-// Unbind, which takes them out first; it is always where somebody else's
-// policy names the zone. Runtime changes are treated as Install does. A call
-// that fails changed nothing.
+// If interfaces are bound to such a zone, Remove returns ErrInUse, unless Unbind
+// is set, which takes them out first. If somebody else's policy names the zone,
+// it always does. Runtime changes are treated as by Install. A call that fails
+// changed nothing.
 func (c *Client) Remove(ctx context.Context, o Removal, managed []string) ([]string, error) {
 	c.changing.Lock()
 	defer c.changing.Unlock()
@@ -68,8 +68,8 @@ func (c *Client) removeOurs(ctx context.Context, o Removal, managed []string) ([
 	return removed, nil
 }
 
-// findOurs gives what Install made, policies first: they name the zones, and
-// firewalld refuses a policy that names a zone which is not there.
+// findOurs returns what Install made, policies first: they name the zones, and
+// firewalld refuses a policy that names a zone which does not exist.
 func findOurs(objects []permanent) ([]permanent, error) {
 	defs, err := definitions()
 	if err != nil {
@@ -83,32 +83,32 @@ func findOurs(objects []permanent) ([]permanent, error) {
 			}
 		}
 	}
-	return keepNamed(defs, objects, ours), nil
+	return withoutNamedZones(defs, objects, ours), nil
 }
 
-// keepNamed leaves the zones out that a policy of our name keeps, one which
-// somebody else installed or changed and which therefore stays.
-func keepNamed(defs []definition, objects, ours []permanent) []permanent {
+// withoutNamedZones leaves out the zones that are named by a policy which has
+// one of our names and stays, since somebody else installed or changed it.
+func withoutNamedZones(defs []definition, objects, ours []permanent) []permanent {
 	return slices.DeleteFunc(ours, func(z permanent) bool {
 		return z.kind == zoneKind && slices.ContainsFunc(objects, func(p permanent) bool {
 			isOurName := slices.ContainsFunc(defs, func(d definition) bool { return d.kind == p.kind && d.name == p.name })
 			stays := !slices.ContainsFunc(ours, func(o permanent) bool { return o.path == p.path })
-			return p.kind == policyKind && isOurName && stays && p.names(z.name)
+			return p.kind == policyKind && isOurName && stays && p.namesZone(z.name)
 		})
 	})
 }
 
-// names reports whether a policy has the zone on either side.
-func (p permanent) names(zone string) bool {
+// namesZone reports whether a policy has the zone as its ingress or egress zone.
+func (p permanent) namesZone(zone string) bool {
 	return slices.Contains(p.settings["ingress_zones"], zone) || slices.Contains(p.settings["egress_zones"], zone)
 }
 
 func policiesNaming(objects, ours []permanent) []string {
 	var names []string
 	for _, p := range objects {
-		going := slices.ContainsFunc(ours, func(o permanent) bool { return o.path == p.path })
-		named := slices.ContainsFunc(ours, func(o permanent) bool { return o.kind == zoneKind && p.names(o.name) })
-		if p.kind == policyKind && !going && named {
+		removed := slices.ContainsFunc(ours, func(o permanent) bool { return o.path == p.path })
+		named := slices.ContainsFunc(ours, func(o permanent) bool { return o.kind == zoneKind && p.namesZone(o.name) })
+		if p.kind == policyKind && !removed && named {
 			names = append(names, p.name)
 		}
 	}
@@ -148,23 +148,23 @@ func (c *Client) unbindAndRemove(ctx context.Context, ours []permanent, bound ma
 	for _, iface := range sortedKeys(bound) {
 		unbound = append(unbound, Binding{iface, bound[iface]})
 		if err := c.Unbind(ctx, bound[iface], iface); err != nil {
-			return c.putBack(ctx, nil, unbound, err)
+			return c.undoRemove(ctx, nil, unbound, err)
 		}
 	}
 	for i, p := range ours {
 		if err := c.remove(ctx, p); err != nil {
-			return c.putBack(ctx, ours[:i+1], unbound, err)
+			return c.undoRemove(ctx, ours[:i+1], unbound, err)
 		}
 	}
 	if err := c.reloadFirewalld(ctx); err != nil {
-		return c.putBack(ctx, ours, unbound, err)
+		return c.undoRemove(ctx, ours, unbound, err)
 	}
 	return nil
 }
 
-// putBack restores what a failed removal took out, and gives the cause, with
-// what could not be restored.
-func (c *Client) putBack(ctx context.Context, removed []permanent, unbound []Binding, cause error) error {
+// undoRemove restores what a failed removal took out, and returns the cause,
+// joined with the errors of the restoring.
+func (c *Client) undoRemove(ctx context.Context, removed []permanent, unbound []Binding, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	errs := []error{cause}
@@ -173,10 +173,10 @@ func (c *Client) putBack(ctx context.Context, removed []permanent, unbound []Bin
 			errs = append(errs, err)
 		}
 	}
-	have, err := c.askInstalled(ctx)
+	have, err := c.readInstalled(ctx)
 	for _, p := range removed {
 		if err == nil && !slices.Contains(slices.Concat(have.Zones, have.Policies), p.name) {
-			// firewalld reloaded, only its answer did not come.
+			// firewalld did reload, although no answer came.
 			err = c.reloadFirewalld(ctx)
 			break
 		}

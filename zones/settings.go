@@ -9,29 +9,29 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// settings are those of a zone or policy, each value as a set of texts, so
-// that any two can be compared: firewalld leaves empty ones out, and gives
-// lists in the order in which things were added.
+// settings are those of a zone or policy, each value as a sorted set of strings,
+// so that any two can be compared: firewalld omits empty ones, and returns lists
+// in the order in which things were added.
 type settings map[string][]string
 
 func settingsOf(raw map[string]dbus.Variant) settings {
 	s := make(settings)
 	for key, v := range raw {
-		if set := texts(v.Value()); len(set) > 0 && !unset(key, set) {
+		if set := toSet(v.Value()); len(set) > 0 && !isDefault(key, set) {
 			s[key] = set
 		}
 	}
 	return s
 }
 
-// unset is true for what a zone file does not say: firewalld 2 gives every zone
-// priorities, 0 unless they were set.
-func unset(key string, set []string) bool {
+// isDefault reports whether a value is one that a zone file omits: firewalld 2
+// returns priorities for every zone, 0 unless they were set.
+func isDefault(key string, set []string) bool {
 	return (key == "ingress_priority" || key == "egress_priority") && slices.Equal(set, []string{"0"})
 }
 
-// texts gives a value as a sorted set; false and "" are the empty one.
-func texts(value any) []string {
+// toSet returns a value as a sorted set; false and "" are the empty set.
+func toSet(value any) []string {
 	var out []string
 	switch v := value.(type) {
 	case string:
@@ -44,7 +44,7 @@ func texts(value any) []string {
 		out = slices.Clone(v)
 	case [][]any:
 		for _, tuple := range v {
-			out = append(out, joined(tuple))
+			out = append(out, joinTuple(tuple))
 		}
 	default:
 		out = []string{fmt.Sprint(v)}
@@ -54,9 +54,9 @@ func texts(value any) []string {
 	return slices.Compact(out)
 }
 
-// joined writes a tuple as firewall-cmd does: 80/tcp, and with a space where
-// there are more parts.
-func joined(tuple []any) string {
+// joinTuple formats a tuple as firewall-cmd does: 80/tcp, and with spaces where
+// it has more than two parts.
+func joinTuple(tuple []any) string {
 	parts := make([]string, len(tuple))
 	for i, p := range tuple {
 		if list, ok := p.([]string); ok {
@@ -70,7 +70,7 @@ func joined(tuple []any) string {
 	return strings.TrimSpace(strings.Join(parts, " "))
 }
 
-// without is s less some keys.
+// without returns s without some keys.
 func (s settings) without(keys ...string) settings {
 	s = maps.Clone(s)
 	for _, k := range keys {
@@ -83,7 +83,7 @@ func (s settings) equal(t settings) bool {
 	return maps.EqualFunc(s, t, slices.Equal)
 }
 
-// merge adds the lists of the parts that a combined zone is made of.
+// merge returns the union of the settings of two parts of a combined zone.
 func (s settings) merge(t settings) settings {
 	out := make(settings, len(s)+len(t))
 	maps.Copy(out, s)
@@ -94,7 +94,7 @@ func (s settings) merge(t settings) settings {
 	return out
 }
 
-// label is firewall-cmd's word for a key.
+// label returns firewall-cmd's word for a key.
 func label(key string) string {
 	switch key {
 	case "rules_str", "rich_rules":
@@ -107,23 +107,23 @@ func label(key string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(key, "s"), "_", " ")
 }
 
-// lost lists what a reload would take from, or give back to, the runtime
-// settings of one thing. A setting that is only permanent counts as well: it
-// may have been taken out at runtime, and then it would be in force again.
-func lost(what string, runtime, permanent settings) []string {
+// lostSettings lists what a reload would change in an object's runtime settings.
+// A setting that is only permanent counts as well: it may have been removed at
+// runtime, and would then be in force again.
+func lostSettings(object string, runtime, permanent settings) []string {
 	var out []string
 	for _, key := range slices.Sorted(maps.Keys(runtime.merge(permanent))) {
 		for _, v := range missingFrom(permanent[key], runtime[key]) {
-			out = append(out, fmt.Sprintf("%s: %s %s (only at runtime)", what, label(key), v))
+			out = append(out, fmt.Sprintf("%s: %s %s (only at runtime)", object, label(key), v))
 		}
 		for _, v := range missingFrom(runtime[key], permanent[key]) {
-			out = append(out, fmt.Sprintf("%s: %s %s (permanent, and not in force now)", what, label(key), v))
+			out = append(out, fmt.Sprintf("%s: %s %s (permanent, and not in force now)", object, label(key), v))
 		}
 	}
 	return out
 }
 
-// missingFrom are the elements of b that a lacks.
+// missingFrom returns the elements of b that a lacks.
 func missingFrom(a, b []string) []string {
 	var out []string
 	for _, v := range b {

@@ -49,10 +49,10 @@ func TestLostSaysBothDirections(t *testing.T) {
 		"zone z: service http (only at runtime)",
 		"zone z: service ssh (permanent, and not in force now)",
 	}
-	if diff := cmp.Diff(want, lost("zone z", now, then)); diff != "" {
+	if diff := cmp.Diff(want, lostSettings("zone z", now, then)); diff != "" {
 		t.Error(diff)
 	}
-	if got := lost("zone z", now, now); got != nil {
+	if got := lostSettings("zone z", now, now); got != nil {
 		t.Errorf("the same twice differs by %q", got)
 	}
 }

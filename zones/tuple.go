@@ -2,7 +2,8 @@ package zones
 
 import "github.com/godbus/dbus/v5"
 
-// zoneTuple is a zone on the bus before firewalld 0.9. The order counts.
+// zoneTuple is a zone on the bus before firewalld 0.9. The order of the fields
+// matters.
 type zoneTuple struct {
 	Version, Short, Description string
 	Unused                      bool
@@ -48,8 +49,8 @@ func (t zoneTuple) variants() map[string]dbus.Variant {
 	return raw
 }
 
-// tupleOf takes what our own zones use, and what a zone that was ours before
-// it was removed may have gained: interfaces.
+// tupleOf returns raw as a tuple, with only the settings that our own zones use,
+// and the interfaces that a zone of ours may have got before it was removed.
 func tupleOf(raw map[string]dbus.Variant) zoneTuple {
 	text := func(key string) string { s, _ := raw[key].Value().(string); return s }
 	list := func(key string) []string { l, _ := raw[key].Value().([]string); return l }

@@ -11,11 +11,11 @@ import (
 type EventKind int
 
 // The kinds. After Appeared, Vanished and Reloaded all runtime bindings are
-// gone, but for those that NetworkManager keeps.
+// gone, except those that NetworkManager keeps.
 const (
 	Appeared       EventKind = iota + 1 // firewalld came onto the bus
 	Vanished                            // firewalld left the bus
-	Reloaded                            // firewalld read its configuration anew
+	Reloaded                            // firewalld read its configuration again
 	BindingChanged                      // an interface changed its zone
 )
 
@@ -33,20 +33,20 @@ func (k EventKind) String() string {
 	return fmt.Sprintf("EventKind(%d)", int(k))
 }
 
-// Event is one thing that happened to firewalld. For BindingChanged it names
-// the interface and its zone now, "" for none; an empty Interface stands for
-// any, and the bindings have to be read again. Our own calls cause events too.
+// Event is one thing that happened to firewalld. For BindingChanged it holds
+// the interface and its new zone, "" for none; an empty Interface means that any
+// binding may have changed. The client's own calls cause events too.
 type Event struct {
 	Kind      EventKind
 	Interface string
 	Zone      string
 }
 
-// Watch follows firewalld until ctx ends, or the connection does; then the
-// channel is closed, and nothing is left running. Events that nobody has
-// taken yet give way to those that supersede them, so that a slow reader
-// sees the latest, and a burst costs no memory. While a watch runs, Running,
-// Installed, Zones and Backend answer from memory.
+// Watch watches firewalld until ctx ends, or the connection does; then it closes
+// the channel, and nothing is left running. Events that nobody has received yet
+// are replaced by those that supersede them, so that a slow reader gets the
+// latest, and a burst costs no memory. While a watch runs, Running, Installed,
+// Zones and Backend answer from memory.
 func (c *Client) Watch(ctx context.Context) (<-chan Event, error) {
 	w := &watch{client: c, signals: make(chan *dbus.Signal, 64), events: make(chan Event)}
 	c.conn.Signal(w.signals)
@@ -69,12 +69,12 @@ type watch struct {
 	events  chan Event
 	matches [][]dbus.MatchOption
 	bus     string // the bus's own ID
-	owner   string // firewalld's unique name, "" while it is not there
+	owner   string // firewalld's unique name, "" while it is not on the bus
 	pending []Event
 }
 
-// start subscribes first and asks for the owner then: what happens in between
-// is in the signals.
+// start subscribes first, and gets the owner after that: a change in between
+// comes as a signal.
 func (w *watch) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.client.timeout)
 	defer cancel()
@@ -101,7 +101,7 @@ func (w *watch) start(ctx context.Context) error {
 	return err
 }
 
-// life names the run of firewalld: a bus never gives a unique name twice.
+// life identifies the run of firewalld: a bus never assigns a unique name twice.
 func (w *watch) life() string {
 	if w.owner == "" {
 		return ""
@@ -121,7 +121,7 @@ func (w *watch) stop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.client.timeout)
 	defer cancel()
 	for _, m := range w.matches {
-		// On a closed connection there is nothing left to take back.
+		// An error means a closed connection, which has no subscriptions left.
 		_ = w.client.conn.RemoveMatchSignalContext(ctx, m...)
 	}
 	w.client.conn.RemoveSignal(w.signals)
@@ -144,7 +144,7 @@ func (w *watch) run(ctx context.Context) {
 			w.pending = w.pending[1:]
 		case s, ok := <-w.signals:
 			if !ok {
-				if ctx.Err() == nil { // else both ended, and nobody minds which was first
+				if ctx.Err() == nil { // else both ended, in whatever order
 					w.client.log.Warn("the connection to the bus is closed, firewalld is no longer watched")
 				}
 				return
@@ -161,8 +161,8 @@ func (c *Client) unwatch() {
 	c.known.watches--
 }
 
-// observe takes a signal in. The connection has other users, and anyone may
-// send it a signal directly: only the bus and firewalld itself are believed.
+// observe handles a signal. The connection has other users, and anyone may send
+// it a signal directly: only the bus and firewalld itself are trusted.
 func (w *watch) observe(s *dbus.Signal) {
 	if s.Sender == busInterface && s.Name == busInterface+".NameOwnerChanged" {
 		var name, before, after string
@@ -196,7 +196,7 @@ func (w *watch) changeOwner(owner string) {
 	vanished := w.owner != ""
 	w.owner = owner
 	w.client.forget()
-	w.client.talk.begin()
+	w.client.responses.reset()
 	w.client.mu.Lock()
 	w.client.known.running, w.client.known.life = owner != "", w.life()
 	w.client.mu.Unlock()
@@ -208,7 +208,7 @@ func (w *watch) changeOwner(owner string) {
 	}
 }
 
-// push queues an event in place of those that it makes pointless.
+// push queues an event in place of those that it supersedes.
 func (w *watch) push(e Event) {
 	kept := w.pending[:0:0]
 	for _, p := range w.pending {

@@ -11,8 +11,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
-// TestManyBindingsEndWithTheFirstSilence: hundreds that wait for their time to
-// be over one after another would keep whoever asked for minutes.
+// TestManyBindingsEndWithTheFirstSilence: hundreds of calls that time out one
+// after another would keep the caller waiting for minutes.
 func TestManyBindingsEndWithTheFirstSilence(t *testing.T) {
 	t.Parallel()
 	f, c := newFake(t)
@@ -39,7 +39,7 @@ func TestManyBindingsEndWithTheFirstSilence(t *testing.T) {
 	}
 }
 
-// TestUnanswered: a question that waits, or was given up, says for how long
+// TestUnanswered: a call that waits, or has timed out, determines for how long
 // firewalld has been silent; its next answer ends that.
 func TestUnanswered(t *testing.T) {
 	t.Parallel()

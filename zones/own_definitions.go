@@ -2,11 +2,11 @@ package zones
 
 import "slices"
 
-// Ours are the zones and policies of i that have the names of ours, whoever
-// put them there, sorted.
+// Ours returns the zones and policies of i that have the names of our own
+// definitions, whoever installed them, sorted.
 func (i Installed) Ours() []string {
 	defs, err := definitions()
-	if err != nil { // only for embedded files that cannot be read
+	if err != nil { // impossible: the embedded files are valid
 		return nil
 	}
 	var out []string
