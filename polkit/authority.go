@@ -1,5 +1,5 @@
 // Package polkit asks the host's authority whether somebody may do something.
-// It knows no actions of its own and nothing of what is done.
+// It has no actions of its own, and does not know what they do.
 package polkit
 
 import (
@@ -21,18 +21,18 @@ const (
 	allowInteraction = uint32(1)
 )
 
-// Answer is what the authority says. The zero value is a no.
+// Answer is the authority's decision. The zero value is a denial.
 type Answer int
 
 // The answers.
 const (
-	Denied    Answer = iota
-	Allowed          // the caller may
-	Challenge        // the caller may once somebody has authenticated, and nobody was asked
-	Dismissed        // somebody was asked and turned it down
+	Denied Answer = iota
+	Allowed
+	Challenge // the caller may once somebody has authenticated, and nobody was asked
+	Dismissed // somebody was asked and dismissed the dialogue
 )
 
-// Why there is no answer; test for them with errors.Is. None of them is a yes.
+// Why there is no valid answer; test for them with errors.Is. All mean a denial.
 var (
 	ErrAbsent        = errors.New("polkit is not on the bus")
 	ErrSilent        = errors.New("polkit did not answer in time")
@@ -41,41 +41,40 @@ var (
 	ErrNonsense      = errors.New("polkit's answer is not one")
 )
 
-// Request is one question.
+// Request is one authorisation request.
 type Request struct {
-	// Caller is the unique bus name of who wants to do it. The bus never gives
-	// one again, and polkit asks the bus for its user, so that no process can
-	// take the place of another as it could with a process's number.
+	// Caller is the unique bus name of the process that wants to do it. The bus
+	// never assigns one twice, and polkit asks the bus for its user, so that no
+	// process can pass for another as it could with a process's number.
 	Caller string
 	Action string
-	// Details are shown to the person who is asked, and rules can look at them.
-	// Only user 0 and the owner of the action may pass any.
+	// Details are shown to the person who is asked, and rules can use them. Only
+	// user 0 and the owner of the action may pass any.
 	Details map[string]string
-	// Interactive lets the authority ask a person, which takes as long as that
-	// person does.
+	// Interactive allows the authority to ask a person, and to wait for the answer.
 	Interactive bool
 }
 
-// Authority asks polkit over a connection that others may use as well.
+// Authority is a client of polkit over a connection that others may use as well.
 type Authority struct {
 	conn   *dbus.Conn
 	object dbus.BusObject
 	asked  atomic.Uint64
 }
 
-// New makes an Authority. It needs no closing.
+// New returns an Authority. It need not be closed.
 func New(conn *dbus.Conn) *Authority {
 	return &Authority{conn: conn, object: conn.Object(busName, authorityPath)}
 }
 
-// subject is polkit's description of who asks.
+// subject is polkit's description of the caller.
 type subject struct {
 	Kind    string
 	Details map[string]dbus.Variant
 }
 
-// Check asks, and waits for as long as ctx lasts. When that ends first, polkit
-// is told to take its dialogue away.
+// Check asks polkit, and waits for the answer for as long as ctx lasts. When that
+// ends first, it cancels the request, so that polkit closes its dialogue.
 func (a *Authority) Check(ctx context.Context, r Request) (Answer, error) {
 	id := strconv.FormatUint(a.asked.Add(1), 10)
 	who := subject{Kind: "system-bus-name", Details: map[string]dbus.Variant{"name": dbus.MakeVariant(r.Caller)}}
@@ -101,13 +100,13 @@ func (a *Authority) Check(ctx context.Context, r Request) (Answer, error) {
 }
 
 // cancel ends a check that nobody waits for any more. It waits for no answer:
-// there is nothing to do about a refusal.
+// an error would change nothing.
 func (a *Authority) cancel(id string) {
 	_ = a.object.Go(authority+".CancelCheckAuthorization", dbus.FlagNoReplyExpected|dbus.FlagNoAutoStart, nil, id)
 }
 
-// read takes the answer apart by hand: dbus.Store would take other types than
-// the interface has, and a yes must be one to the letter.
+// read parses an answer. It does not use dbus.Store, which accepts other types
+// than the interface has: only an exact answer may allow anything.
 func read(body []any) (Answer, error) {
 	if len(body) != 1 {
 		return Denied, fmt.Errorf("%w: it has %d values", ErrNonsense, len(body))
@@ -134,7 +133,7 @@ func read(body []any) (Answer, error) {
 	return Denied, nil
 }
 
-// explain sorts what a call can fail with.
+// explain turns the error of a call into one of the errors above, with a remedy.
 func explain(err error) error {
 	var e dbus.Error
 	switch {

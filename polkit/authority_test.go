@@ -10,7 +10,7 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// Only an answer that is one to the letter is a yes.
+// Only an exact answer allows anything.
 func TestRead(t *testing.T) {
 	none := map[string]string{}
 	for _, c := range []struct {

@@ -15,8 +15,8 @@ const (
 	maxFieldName = 64
 )
 
-// The kinds of entry that an administrator may want to be told of, for
-// journalctl MESSAGE_ID=... and for alerts. They never change.
+// The kinds of entry that an administrator may want to find with journalctl
+// MESSAGE_ID=..., or have alerts for. They never change.
 const (
 	MessageRepaired        = "3c7362406c8d428db845bc58cc78b3f8"
 	MessageNetworkDegraded = "862f593cfcde4b11a0f5029b01c49517"
@@ -24,11 +24,11 @@ const (
 	MessageBackendChanged  = "83f61cc868e14d498ebcdf9cc02fd509"
 )
 
-// MessageID marks a log record as one of the kinds above.
+// MessageID returns an attribute that marks a log record as one of these kinds.
 func MessageID(id string) slog.Attr { return slog.String(messageID, id) }
 
-// journalSink writes native entries: journalctl NETWORK=default finds what
-// concerns one network.
+// journalSink writes native entries: journalctl NETWORK=default finds those of
+// one network.
 type journalSink struct {
 	send     func(message string, p journal.Priority, fields map[string]string) error
 	fallback sink
@@ -45,21 +45,21 @@ func (s *journalSink) put(level slog.Level, message string, fields []field) erro
 			entry[name] = f.value
 		}
 	}
-	// Most people read MESSAGE only, so the fields stand in it as well.
+	// Most people read MESSAGE only, so it contains the fields as well.
 	if err := s.send(sentence(message, fields), priority(level), entry); err != nil {
 		return s.fallback.put(level, message, fields)
 	}
 	return nil
 }
 
-// fieldName makes a field's name of an attribute's. journald drops an entry's
-// field, and go-systemd only complains, where it is not of [A-Z0-9_].
+// fieldName returns the journal field for an attribute. journald drops a field
+// whose name has characters outside [A-Z0-9_], and go-systemd only complains.
 func fieldName(attribute string) string {
 	switch attribute {
 	case "":
 		return ""
 	case "network", "bridge", "backend", "cause":
-		return strings.ToUpper(attribute) // what everybody asks for has a short name
+		return strings.ToUpper(attribute) // short names, since these are often searched for
 	}
 	name := fieldPrefix + strings.Map(func(r rune) rune {
 		switch {

@@ -15,24 +15,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NewHandler is a log handler for a service whose standard error is stderr:
+// NewHandler returns a log handler for a service whose standard error is stderr.
+// It writes:
 //
-//   - native journal entries with a field for each attribute, where stderr leads
-//     to the journal;
-//   - lines with a <N> priority in front, where systemd started the process and
-//     something else reads its standard error, or the journal's socket is away;
-//   - plain lines anywhere else.
+//   - native journal entries with a field for each attribute, if stderr leads to
+//     the journal;
+//   - lines with a <N> priority in front, if systemd started the process and
+//     something else reads its standard error, or the journal's socket is missing;
+//   - plain lines otherwise.
 func NewHandler(stderr *os.File, level slog.Leveler) slog.Handler {
 	return &handler{level: level, sink: chooseSink(stderr, os.Getenv)}
 }
 
-// chooseSink looks at the environment as systemd.exec(5) describes it.
+// chooseSink uses the environment variables that systemd.exec(5) describes.
 func chooseSink(stderr *os.File, getenv func(string) string) sink {
 	toJournal := leadsTo(stderr, getenv("JOURNAL_STREAM"))
 	if toJournal && journal.Enabled() {
 		return &journalSink{send: journal.Send, fallback: &lineSink{to: stderr, prefix: priorityPrefix}}
 	}
-	// INVOCATION_ID would not do: a shell on a terminal may have inherited it.
+	// INVOCATION_ID is no evidence: a shell on a terminal may have inherited it.
 	direct := getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid()) && !isTerminal(stderr)
 	if toJournal || direct {
 		return &lineSink{to: stderr, prefix: priorityPrefix}
@@ -40,7 +41,7 @@ func chooseSink(stderr *os.File, getenv func(string) string) sink {
 	return &lineSink{to: stderr, prefix: levelPrefix}
 }
 
-// leadsTo compares a file with "device:inode".
+// leadsTo reports whether a file is the one that "device:inode" identifies.
 func leadsTo(f *os.File, stream string) bool {
 	device, inode, ok := strings.Cut(stream, ":")
 	if !ok {
@@ -58,10 +59,10 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// field is one attribute with its groups' names in front of its own.
+// field is one attribute, its name prefixed with those of its groups.
 type field struct{ name, value string }
 
-// sink takes finished records.
+// sink writes complete records.
 type sink interface {
 	put(level slog.Level, message string, fields []field) error
 }
@@ -125,7 +126,7 @@ func appendFields(fields []field, groups string, a slog.Attr) []field {
 	return append(fields, field{groups + a.Key, v.String()})
 }
 
-// sentence is a record on one line, for people.
+// sentence formats a record on one line, for people.
 func sentence(message string, fields []field) string {
 	var b strings.Builder
 	b.WriteString(oneLine(message))
@@ -146,8 +147,8 @@ func sentence(message string, fields []field) string {
 	return b.String()
 }
 
-// oneLine keeps a record on its line: names and errors come from strangers, who
-// must not be able to write lines of their own.
+// oneLine replaces control characters: names and errors come from untrusted
+// callers, which must not be able to forge lines.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {

@@ -43,7 +43,7 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// TestWithIsAValue shows that two loggers made from one do not share a tail.
+// TestWithIsAValue shows that two loggers made from one do not share attributes.
 func TestWithIsAValue(t *testing.T) {
 	var text bytes.Buffer
 	base := slog.New(&handler{level: slog.LevelInfo, sink: &lineSink{to: &text, prefix: levelPrefix}}).With("a", 1, "b", 2, "c", 3)

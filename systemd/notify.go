@@ -1,6 +1,6 @@
-// Package systemd is the service's side of the service manager: readiness,
-// reloads and the watchdog, and a log handler that speaks to the journal. All
-// of it does nothing, or falls back to plain text, where systemd is not there.
+// Package systemd connects the service with the service manager: readiness,
+// reloads and the watchdog, and a log handler for the journal. All of it does
+// nothing, or falls back to plain text, where systemd does not run.
 package systemd
 
 import (
@@ -12,29 +12,29 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Ready says that start-up or a reload is complete. The status is shown by
-// systemctl status; it may be "".
+// Ready notifies systemd that start-up or a reload is complete. systemctl status
+// shows the status; it may be "".
 func Ready(status string) error {
 	return notify(daemon.SdNotifyReady + statusLine(status))
 }
 
-// Status shows a new status and says nothing else.
+// Status sets the status that systemctl status shows, and nothing else.
 func Status(status string) error {
 	return notify(strings.TrimPrefix(statusLine(status), "\n"))
 }
 
-// Reloading says that a reload begins, which Ready ends. systemd 253 and newer
-// match the two by the time stamp; older ones ignore it.
+// Reloading notifies systemd that a reload begins, which Ready ends. systemd 253
+// and newer match the two by the time stamp; older ones ignore it.
 func Reloading() error {
 	stamp := strings.TrimSuffix(daemon.SdNotifyMonotonicUsec(), "\n")
 	return notify(daemon.SdNotifyReloading + "\n" + stamp)
 }
 
-// Stopping says that the service ends.
+// Stopping notifies systemd that the service ends.
 func Stopping() error { return notify(daemon.SdNotifyStopping) }
 
-// statusLine keeps a status on its line: what follows a newline would be
-// another assignment.
+// statusLine returns the assignment of a status, without newlines in it: the
+// text after one would be another assignment.
 func statusLine(status string) string {
 	if status == "" {
 		return ""
@@ -52,10 +52,11 @@ func notify(state string) error {
 	return nil
 }
 
-// Watchdog tells systemd three times in each watchdog interval that the service
-// works, as long as alive says so, until ctx ends. Without a watchdog in the
-// unit it returns at once. alive must ask the part of the service that does the
-// work: systemd restarts the service where the answer is no, or does not come.
+// Watchdog notifies systemd three times in each watchdog interval that the
+// service works, as long as alive returns true, until ctx ends. Without a
+// watchdog in the unit it returns at once. alive must check the part of the
+// service that does the work: systemd restarts the service if alive returns
+// false, or does not return.
 func Watchdog(ctx context.Context, alive func(context.Context) bool) error {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {

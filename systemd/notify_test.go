@@ -16,7 +16,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/systemd"
 )
 
-// manager is a socket in the service manager's place.
+// manager is a fake of the service manager's socket.
 func manager(t *testing.T) *net.UnixConn {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "notify") // a socket's path must be short
@@ -34,7 +34,7 @@ func manager(t *testing.T) *net.UnixConn {
 	return conn
 }
 
-// told is the next message to the manager, or "" for none within the time.
+// told returns the next message to the manager, or "" for none within the time.
 func told(t *testing.T, conn *net.UnixConn, within time.Duration) string {
 	t.Helper()
 	if err := conn.SetReadDeadline(time.Now().Add(within)); err != nil {

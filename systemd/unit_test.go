@@ -9,7 +9,7 @@ import (
 )
 
 // unit writes the unit as make install does, next to a program that it starts,
-// and gives its path.
+// and returns its path.
 func unit(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -38,8 +38,8 @@ func TestUnitIsValid(t *testing.T) {
 	}
 }
 
-// TestUnitIsConfined holds the sandbox at what it was measured to be: 1.9 with
-// systemd 252.
+// TestUnitIsConfined checks that the exposure is no worse than was measured: 1.9
+// with systemd 252.
 func TestUnitIsConfined(t *testing.T) {
 	out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", unit(t)).CombinedOutput()
 	if err != nil {

@@ -39,23 +39,23 @@ const (
 	gonePause      = 20 * time.Millisecond
 )
 
-// errServed says that another instance runs.
+// errServed means that another instance runs.
 var errServed = errors.New(dbus.BusName + " is on the bus already: stop the other virtfirewalld first")
 
-// daemon is everything that runs, in the order in which it is closed last.
+// daemon holds everything that runs.
 type daemon struct {
 	log     *slog.Logger
 	bus     *dbus.Bus
-	asking  *dbus.Bus // for polkit: an answer that it owes counts there alone
+	asking  *dbus.Bus // for polkit: calls that it leaves unanswered count only there
 	links   *watch.Monitor
 	tables  *watch.Tables
 	rules   *nftables.Backend
 	service *service.Service
 	server  *dbus.Server
-	changed chan struct{} // asks for a look at the status
+	changed chan struct{} // triggers followStatus
 }
 
-// start brings all up: the rules are in force before the first call is served.
+// start starts everything. The rules are in force before the first call is served.
 func start(ctx context.Context, o options, log *slog.Logger) (*daemon, error) {
 	d := &daemon{log: log, changed: make(chan struct{}, 1)}
 	if err := d.assemble(ctx, o); err != nil {
@@ -78,7 +78,7 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	// The lasting netlink sockets come first: the library that encodes the
 	// rules cannot use file descriptors of 1,024 and more.
 	config := service.ConfigFiles{Dir: o.configDir, Libvirt: o.libvirtConf, State: o.stateDir}
-	settings, _ := config.AtStart() // the service tells of what cannot be used
+	settings, _ := config.AtStart() // the service reports what cannot be used
 	var totals *service.Totals
 	begin := func(network string) ruleset.Counters { return totals.Of(network) }
 	if d.rules, err = nftables.Open(nftables.Config{Owned: settings.OwnTable, Log: d.log, StartValues: begin}); err != nil {
@@ -90,9 +90,9 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	if d.asking, err = dbus.Connect(ctx, os.Getenv("DBUS_SYSTEM_BUS_ADDRESS")); err != nil {
 		return err
 	}
-	// Opening the files sweeps what looks left over, and may be another
-	// instance's change under way.
-	if err := d.alone(ctx); err != nil {
+	// Opening the files removes what looks left over, which may be another
+	// instance's change in progress.
+	if err := d.refuseOther(ctx); err != nil {
 		return err
 	}
 	files, err := store.Open(store.Config{
@@ -134,7 +134,7 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 		Host: host.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(driver), Libvirt: driver, Settings: config, Totals: totals, Log: d.log,
 		Notify: func(e service.Event) { // from Start on, when there is a server
 			d.server.Notify(e)
-			d.noteChange()
+			d.triggerStatus()
 		},
 	})
 	d.server, err = dbus.New(d.bus, d.service, dbus.NewGate(d.asking.Conn(), polkit.New(d.asking.Conn())), d.log)
@@ -144,10 +144,10 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	return nil
 }
 
-// alone fails where another instance serves this bus, before anything is
-// touched that is its own. One that was killed a moment ago is given the time
-// that the bus takes to notice.
-func (d *daemon) alone(ctx context.Context) error {
+// refuseOther fails if another instance serves this bus, before anything of that one's
+// is changed. It waits up to goneTimeout for the bus to notice that an instance
+// was killed.
+func (d *daemon) refuseOther(ctx context.Context) error {
 	for deadline := time.Now().Add(goneTimeout); ; {
 		var taken bool
 		call := d.bus.Conn().BusObject().CallWithContext(ctx, "org.freedesktop.DBus.NameHasOwner", 0, dbus.BusName)
@@ -164,22 +164,22 @@ func (d *daemon) alone(ctx context.Context) error {
 	}
 }
 
-// serve works until it is told to stop or loses the bus.
+// serve runs until a signal stops it or the connection to the bus is lost.
 func (d *daemon) serve(signals <-chan os.Signal) error {
-	d.tell(systemd.Ready(d.status()))
+	d.logFailed(systemd.Ready(d.status()))
 	ctx, stop := context.WithCancel(context.Background())
 	var loops sync.WaitGroup
 	defer loops.Wait()
 	defer stop()
-	loops.Go(func() { d.tell(systemd.Watchdog(ctx, d.alive)) })
+	loops.Go(func() { d.logFailed(systemd.Watchdog(ctx, d.alive)) })
 	loops.Go(func() { d.followStatus(ctx) })
-	reloads := make(chan struct{}, 1) // what comes during one asks for another
+	reloads := make(chan struct{}, 1) // one more may be requested during a reload
 	loops.Go(func() { d.reloadWhenAsked(ctx, reloads) })
 	for {
 		select {
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {
-				d.tell(systemd.Stopping())
+				d.logFailed(systemd.Stopping())
 				return nil
 			}
 			select {
@@ -194,8 +194,8 @@ func (d *daemon) serve(signals <-chan os.Signal) error {
 	}
 }
 
-// reloadWhenAsked is beside what listens to signals: firewalld may take its
-// time for a reload, and a stop does not wait for that.
+// reloadWhenAsked runs beside the loop that handles signals: firewalld may make a
+// reload take long, and a stop must not wait for that.
 func (d *daemon) reloadWhenAsked(ctx context.Context, asked <-chan struct{}) {
 	for {
 		select {
@@ -209,7 +209,7 @@ func (d *daemon) reloadWhenAsked(ctx context.Context, asked <-chan struct{}) {
 
 func (d *daemon) reload(ctx context.Context) {
 	d.log.Debug("told to reload")
-	d.tell(systemd.Reloading())
+	d.logFailed(systemd.Reloading())
 	limited, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
 	err := d.service.Reload(limited)
@@ -219,24 +219,25 @@ func (d *daemon) reload(ctx context.Context) {
 	if err != nil {
 		d.log.Error("reloading", "error", err)
 	}
-	d.tell(systemd.Ready(d.status()))
+	d.logFailed(systemd.Ready(d.status()))
 }
 
-// alive proves that the part which makes changes is not stuck.
+// alive reports whether the part of the service that makes changes is not stuck.
 func (d *daemon) alive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
 	return d.service.Alive(ctx)
 }
 
-// tell notes what systemd could not be told: no reason to stop.
-func (d *daemon) tell(err error) {
+// logFailed logs a failed notification of systemd, which is no reason to stop.
+func (d *daemon) logFailed(err error) {
 	if err != nil {
 		d.log.Warn("talking to systemd", "error", err)
 	}
 }
 
-// close ends everything in reverse and leaves the rules in force.
+// close ends everything, the server first and the bus last, and leaves the rules
+// in force.
 func (d *daemon) close() error {
 	var errs []error
 	if d.server != nil {

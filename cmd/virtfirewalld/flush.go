@@ -17,15 +17,14 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
-// flushTimeout is for a thousand networks with a firewalld that is slow to
-// answer.
+// flushTimeout is enough for a thousand networks with a firewalld that is slow
+// to answer.
 const flushTimeout = 5 * time.Minute
 
-// flush takes out what the service made outside of its persistent files. It is
-// a run of the service that ends by removing its networks, so that there is one
-// way to remove them; whatever that leaves, or all where it cannot run, is then
-// taken out of the kernel directly. Each step is tried, whatever became of the
-// others.
+// flush removes what the service made outside of its persistent files. It runs
+// the service and removes its networks, so that there is one way to remove them.
+// Then it removes directly from the kernel what that left, or everything where
+// the service cannot run. Each step is tried even if others fail.
 func flush(ctx context.Context, o options, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
@@ -43,8 +42,8 @@ func removeNetworks(ctx context.Context, o options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	// A service that has just started does not know yet which zones the bridges
-	// are in, and would leave them there.
+	// A service that has just started does not know which zones the bridges are
+	// in, and would leave them there.
 	_, err = d.service.Reapply(ctx)
 	errs := []error{err}
 	for _, n := range d.service.AllNetworks() {
@@ -53,7 +52,8 @@ func removeNetworks(ctx context.Context, o options, log *slog.Logger) error {
 	return errors.Join(append(errs, d.service.Pending(), d.close())...)
 }
 
-// removeRules takes the rules of both backends out, and the help for DHCP checksums.
+// removeRules removes the rules of both backends and those for DHCP checksums,
+// and restores the handling of router advertisements.
 func removeRules(ctx context.Context, o options, log *slog.Logger) error {
 	begin := func(string) (none ruleset.Counters) { return none }
 	record := filepath.Join(o.runtimeDir, "iptables")
@@ -94,7 +94,7 @@ func forgetChecksums(ctx context.Context, log *slog.Logger) error {
 
 func advertisementsDir(runtimeDir string) string { return filepath.Join(runtimeDir, "advertisements") }
 
-// restoreAdvertisements has bridges take router advertisements as before.
+// restoreAdvertisements makes bridges accept router advertisements as before.
 func restoreAdvertisements(ctx context.Context, o options, log *slog.Logger) error {
 	links, err := watch.Start(ctx, watch.Config{Log: log})
 	if err != nil {
@@ -110,8 +110,8 @@ func restoreAdvertisements(ctx context.Context, o options, log *slog.Logger) err
 	return errors.Join(append(errs, links.Close())...)
 }
 
-// forget removes what the service keeps until a reboot, by name: the directory
-// may be one that somebody else uses too.
+// forget removes what the service keeps until a reboot, by name: other programs
+// may use the directory too.
 func forget(runtimeDir string) error {
 	var errs []error
 	for _, name := range []string{"networks", "removed", "counters.json", "journal.json", "iptables", "advertisements", "zones", "leaving", "links",

@@ -1,4 +1,4 @@
-// Command virtfirewalld is the system service that keeps the firewall of
+// Command virtfirewalld is the system service that manages the firewall of
 // virtual networks.
 package main
 
@@ -58,7 +58,7 @@ func fallback(value, otherwise string) string {
 	if value == "" {
 		return otherwise
 	}
-	// systemd gives a list where the unit names several directories.
+	// systemd sets a list where the unit names several directories.
 	return filepath.SplitList(value)[0]
 }
 

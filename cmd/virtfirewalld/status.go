@@ -10,11 +10,11 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/systemd"
 )
 
-// statusPause is how long changes gather before systemctl status has them: a
-// thousand networks can change at once.
+// statusPause is how long changes are collected before systemctl status shows
+// them: a thousand networks can change at once.
 const statusPause = 100 * time.Millisecond
 
-// followStatus keeps the line that systemctl status shows as it should be.
+// followStatus updates the line that systemctl status shows.
 func (d *daemon) followStatus(ctx context.Context) {
 	said := ""
 	for {
@@ -29,14 +29,14 @@ func (d *daemon) followStatus(ctx context.Context) {
 		case <-time.After(statusPause):
 		}
 		if now := d.status(); now != said {
-			d.tell(systemd.Status(now))
+			d.logFailed(systemd.Status(now))
 			said = now
 		}
 	}
 }
 
-// noteChange asks for a look at the status.
-func (d *daemon) noteChange() {
+// triggerStatus makes followStatus check the status.
+func (d *daemon) triggerStatus() {
 	select {
 	case d.changed <- struct{}{}:
 	default:
@@ -48,8 +48,8 @@ func (d *daemon) status() string {
 	return statusText(d.service.AllNetworks(), found, d.service.HostStatus().Backend)
 }
 
-// statusText is one line: how many networks there are, how many of them are in
-// which other state than active, and the worst of the reasons.
+// statusText returns one line: the number of networks, how many of them are in
+// each state other than active, and the worst finding.
 func statusText(networks []service.Status, found []finding.Finding, backend string) string {
 	text := fmt.Sprintf("%d networks", len(networks))
 	if len(networks) == 1 {
@@ -68,7 +68,7 @@ func statusText(networks []service.Status, found []finding.Finding, backend stri
 	return text + worst(found)
 }
 
-// worst is the first finding that somebody has to do something about.
+// worst returns the first finding that somebody has to do something about.
 func worst(found []finding.Finding) string {
 	for _, f := range found {
 		if f.Severity() == finding.Info {

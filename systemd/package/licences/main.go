@@ -1,5 +1,5 @@
-// Command licences writes what the packages say of licences, and Debian's
-// history, into a stage: licences VERSION MAINTAINER STAGE, in the project's top
+// Command licences writes the packages' licence files and Debian's changelog
+// into a stage: licences VERSION MAINTAINER STAGE, in the project's top
 // directory. The texts are those of the modules that the programs are built
 // from, in Go's module cache.
 package main
@@ -59,7 +59,7 @@ func put(path string, text []byte) error {
 	return os.WriteFile(path, text, 0o644)
 }
 
-// changelog is one entry, for what was built: the project's history is git's.
+// changelog returns one entry, for this build: the project's history is in git.
 func changelog(version, maintainer string) ([]byte, error) {
 	seconds, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
 	if err != nil {

@@ -12,16 +12,16 @@ import (
 	"strings"
 )
 
-// module is something that others wrote and the programs contain.
+// module is third-party code in the programs.
 type module struct {
 	Path, Version string
 	Licence       string   // its short name
 	Text          string   // the licence itself
-	Notice        string   // the NOTICE file that the Apache licence speaks of
-	Holders       []string // the lines that say whose copyright it is
+	Notice        string   // the NOTICE file that the Apache licence defines
+	Holders       []string // the copyright lines
 }
 
-// linked are the modules that programs are built from, and Go's own library.
+// linked returns the modules that programs are built from, and Go's own library.
 func linked(programs ...string) ([]module, error) {
 	out, err := goOutput(append([]string{"list", "-deps", "-json=Module"}, programs...)...)
 	if err != nil {
@@ -72,8 +72,8 @@ func goOutput(args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// read finds a module's licence. One whose licence is not known by its text
-// stops the build: somebody has to look at it.
+// read reads a module's licence. It fails for a licence that it does not
+// recognise, which ends the build: somebody has to check that licence.
 func read(path, version, dir string) (module, error) {
 	m := module{Path: path, Version: version}
 	files, err := filepath.Glob(filepath.Join(dir, "LICENSE*"))
@@ -96,8 +96,8 @@ func read(path, version, dir string) (module, error) {
 	return m, nil
 }
 
-// shortName is the name that DEP-5 and SPDX share, by the words of the text;
-// "" for a licence that is none of these.
+// shortName returns the name that DEP-5 and SPDX share, by the words of the
+// text; "" for any other licence.
 func shortName(text string) string {
 	words := strings.Join(strings.Fields(text), " ")
 	switch {
@@ -113,8 +113,8 @@ func shortName(text string) string {
 	return "BSD-2-Clause"
 }
 
-// holders are the lines that name somebody. The Apache licence has a form to be
-// filled in, which names nobody.
+// holders returns the copyright lines. It skips the Apache licence's template,
+// which names nobody.
 func holders(text string) (out []string) {
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)

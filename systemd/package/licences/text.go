@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// notices is every module's own text, whole.
+// notices returns the whole licence text of every module.
 func notices(modules []module) []byte {
 	var out bytes.Buffer
 	out.WriteString("virtfirewalld and virtfirewallctl contain the following, each under its own licence.\n")
@@ -20,9 +20,9 @@ func notices(modules []module) []byte {
 	return out.Bytes()
 }
 
-// debian is the copyright file in Debian's machine-readable form. The Apache
-// licence is on every Debian machine and is named only; the others' texts differ
-// from module to module, and stand with each.
+// debian returns the copyright file in Debian's machine-readable form. The Apache
+// licence is on every Debian machine and only named; the other texts differ from
+// module to module, and are included for each.
 func debian(modules []module, maintainer string) ([]byte, error) {
 	own, err := os.ReadFile("LICENSE")
 	if err != nil {
@@ -54,7 +54,7 @@ func debian(modules []module, maintainer string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// indented is a text as the continuation of a field: an empty line is a dot.
+// indented returns a text as the continuation of a field: an empty line is a dot.
 func indented(text string) string {
 	var out strings.Builder
 	for line := range strings.Lines(text) {
