@@ -21,11 +21,11 @@ func (b *behind) Sync(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// monitor has a name that is no method's.
+// monitor is Links under a name that differs from its methods'.
 type monitor interface{ Links }
 
-// TestSeeHostGivesUp: a host whose links change without end keeps no call
-// waiting for good.
+// TestSeeHostGivesUp: if the host's links never stop changing, calls still do not
+// wait forever.
 func TestSeeHostGivesUp(t *testing.T) {
 	links := &behind{}
 	v := &hostView{hostLinks: links, log: logger{slog.New(slog.DiscardHandler)}}

@@ -75,7 +75,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// wantFiles checks what is in a folder, hidden files as well.
+// wantFiles checks the contents of a folder, including hidden files.
 func wantFiles(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -89,8 +89,8 @@ func wantFiles(t *testing.T, dir string, want ...string) {
 	}
 }
 
-// A link is followed, and stays one; a write that does not come to its end
-// leaves all as it was.
+// A symbolic link is followed, and stays one; a write that does not complete
+// changes nothing.
 func TestSetBackendThroughALink(t *testing.T) {
 	dir, elsewhere := ConfigFiles{Dir: t.TempDir()}, t.TempDir()
 	to, file := filepath.Join(elsewhere, "real"), filepath.Join(dir.Dir, ConfigFile)
@@ -114,8 +114,8 @@ func TestSetBackendThroughALink(t *testing.T) {
 	}
 }
 
-// A configuration that others may have written, or that is no text, is not used,
-// and nothing waits for it; a start goes by the last good one.
+// A configuration that others may write, or that is not text, is not used, and
+// nothing waits for it; a start uses the last good one.
 func TestConfigurationThatCannotBeUsed(t *testing.T) {
 	long := "# " + strings.Repeat("x", 70000) + "\n"
 	for name, c := range map[string]struct {

@@ -15,7 +15,7 @@ import (
 
 var rewrite = flag.Bool("update", false, "write testdata/steps.txt again")
 
-// newBase returns a world in memory that operations are made in.
+// newBase returns an in-memory world for operations.
 func newBase(t testing.TB) *servicetest.World {
 	t.Helper()
 	m := servicetest.NewMemory(t)
@@ -60,7 +60,7 @@ func TestFailedCallsChangeNothing(t *testing.T) {
 	}
 }
 
-// TestKilledAtEachStep ends the service at each step of each call in turn.
+// TestKilledAtEachStep kills the service at each step of each call in turn.
 func TestKilledAtEachStep(t *testing.T) {
 	for _, op := range servicetest.Operations() {
 		t.Run(op.Name, func(t *testing.T) {

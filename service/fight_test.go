@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// begin is any time: the logic is told what time it is.
+// begin is an arbitrary time: the current time is an argument of the logic.
 var begin = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
 func TestFightPausesGrow(t *testing.T) {
@@ -18,7 +18,7 @@ func TestFightPausesGrow(t *testing.T) {
 		if len(got) == 0 || f.pause > 0 {
 			got = append(got, f.pause)
 		}
-		at = at.Add(max(100*time.Millisecond, f.pause)) // undone at once, and repaired as soon as it may be
+		at = at.Add(max(100*time.Millisecond, f.pause)) // undone at once, and repaired as soon as allowed
 	}
 	want := []time.Duration{0}
 	for s := 1; s < 64; s *= 2 {
@@ -48,9 +48,9 @@ func TestFightNeedsFiveRepairsInTenSeconds(t *testing.T) {
 	}
 }
 
-// TestFightIsNotAReload: a firewall that loads its rules anew undoes several
-// repairs, one after another; a few such loads in a row are no fight. Who does not
-// stop is named within the window, however far his steps are apart.
+// TestFightIsNotAReload: a firewall that reloads its rules undoes several repairs,
+// one after another; a few such reloads in a row are not a fight. A program that
+// does not stop is named within the window, however far apart its acts are.
 func TestFightIsNotAReload(t *testing.T) {
 	var f fight
 	for reload := range fightRepairs - 1 {
@@ -86,10 +86,10 @@ func TestFightRemembersWhoWasNamed(t *testing.T) {
 	}
 }
 
-// actEvery is short enough for a fight and long enough for acts of their own.
+// actEvery is short enough for a fight and long enough to count as separate acts.
 const actEvery = 2200 * time.Millisecond
 
-// fought makes n repairs of as many acts, and returns when the last one was.
+// fought makes n repairs after as many acts, and returns the time of the last one.
 func fought(f fights, n int, things ...string) time.Time {
 	for i := range n {
 		f.repaired(begin.Add(time.Duration(i)*actEvery), opponent{"nft", 1}, things...)
@@ -135,13 +135,13 @@ func TestFightEndsWhenItIsQuiet(t *testing.T) {
 	if _, ok := f.next(); ok || len(f) != 0 {
 		t.Errorf("%v is left", f)
 	}
-	// It takes another five to be a fight again.
+	// Another five make it a fight again.
 	if on := f.repaired(over, opponent{}, "a"); on != nil {
 		t.Errorf("one repair after the end is a fight over %v", on)
 	}
 }
 
-// TestFewRepairsAreForgotten without a timer: there is no fight to end.
+// TestFewRepairsAreForgotten checks that this needs no timer: there is no fight to end.
 func TestFewRepairsAreForgotten(t *testing.T) {
 	f := fights{}
 	last := fought(f, fightRepairs-1, "a")
@@ -153,8 +153,8 @@ func TestFewRepairsAreForgotten(t *testing.T) {
 	}
 }
 
-// TestAnEndedPauseOutlastsItself: whoever undoes a repair once a minute still
-// fights.
+// TestAnEndedPauseOutlastsItself: a program that undoes a repair once a minute is
+// still fighting.
 func TestAnEndedPauseOutlastsItself(t *testing.T) {
 	f := fights{}
 	at := begin

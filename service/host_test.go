@@ -19,8 +19,8 @@ func (r *rig) off(setting string) {
 	pass(moment)
 }
 
-// TestForwarding is switched on, and back on, and State says who keeps switching
-// it off.
+// TestForwarding: forwarding is switched on, and on again, and State names what
+// keeps switching it off.
 func TestForwarding(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
@@ -46,7 +46,8 @@ func TestForwarding(t *testing.T) {
 	})
 }
 
-// TestForwardingThatMustNotBe or cannot be: State says why, until it can.
+// TestForwardingThatMustNotBe, or cannot be, switched on: State gives the reason
+// until it can.
 func TestForwardingThatMustNotBe(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
@@ -86,8 +87,8 @@ func TestAdvertisements(t *testing.T) {
 	})
 }
 
-// TestBesideTheRules: connections that began before their translation, and help
-// for DHCP.
+// TestBesideTheRules covers connections that began before their translation, and
+// DHCP checksums.
 func TestBesideTheRules(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
@@ -106,7 +107,7 @@ func TestBesideTheRules(t *testing.T) {
 const libvirtsDoc = `<networkstatus><class_id bitmap='0-2'/><floor sum='0'/><network><name>default</name><uuid>1c1f0a6e-5d2b-4c4e-9b5e-0c3f9a3c4f11</uuid>
 <forward mode='nat'/><bridge name='virbr0' stp='on' delay='0'/><ip address='192.168.122.1' netmask='255.255.255.0'/></network></networkstatus>`
 
-// TestBesideLibvirt: a network that libvirt has too says so, and says so where
+// TestBesideLibvirt: a network reports that libvirt has it too, and whether
 // libvirt's own rules are missing.
 func TestBesideLibvirt(t *testing.T) {
 	virtual(t, func(r *rig) {
@@ -133,7 +134,7 @@ func TestBesideLibvirt(t *testing.T) {
 		r.use("iptables")
 		r.Libvirt.Changed()
 		pass(time.Second)
-		// libvirt's own zone stays where the network goes.
+		// The bridge stays in libvirt's own zone when the network is removed.
 		r.Must(r.Service.RemoveNetwork(context.Background(), "default", service.ChangeOptions{}))
 		r.wantZone("removed", "virbr0", "libvirt")
 	})

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestOnlyLastingFailuresAreToldOf: a look that others' changes spoilt is tried
-// again, and told of when that fails as well, once.
+// TestOnlyLastingFailuresAreToldOf: a check that other programs' changes disturbed
+// is retried, and logged, once, if that fails as well.
 func TestOnlyLastingFailuresAreToldOf(t *testing.T) {
 	var log strings.Builder
 	lv := &libvirtFollower{log: logger{slog.New(slog.NewTextHandler(&log, nil))}}

@@ -58,7 +58,7 @@ func TestRenamedBridge(t *testing.T) {
 		r.Start()
 		pass(time.Second)
 		r.wantFinding("renamed, started again", finding.BridgeRenamed, true)
-		r.Links.Bridge("virbr0") // takes the name, and is not the network's bridge
+		r.Links.Bridge("virbr0") // takes the name, but is not the network's bridge
 		pass(moment)
 		if st := r.status("default"); st.BridgeIndex != index {
 			t.Errorf("the network has gone over to another link: %d", st.BridgeIndex)
@@ -66,8 +66,8 @@ func TestRenamedBridge(t *testing.T) {
 	})
 }
 
-// TestRenamedToAnothersName: a link that gets the name of another network's
-// bridge stays its own network's.
+// TestRenamedToAnothersName: a link that is renamed to another network's bridge
+// stays its own network's.
 func TestRenamedToAnothersName(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
@@ -106,7 +106,7 @@ func TestDefaultRouteThroughBridge(t *testing.T) {
 		r.Links.Route(watch.Route{Index: r.index("virbr1")})
 		err := r.Add(context.Background(), servicetest.NetXML("other", "virbr1", "nat", "10.9.0.1/24"), service.ChangeOptions{})
 		wantKind(t, "a network on the host's uplink", err, service.InvalidArgument)
-		// A router among guests, behind taps alone, is none of the host's.
+		// A router among guests, behind taps alone, is not the host's.
 		r.Links.Add(watch.Link{Name: "vnet0", Tap: true, Master: r.index("virbr1")})
 		r.Must(r.Add(context.Background(), servicetest.NetXML("other", "virbr1", "nat", "10.9.0.1/24"), service.ChangeOptions{}))
 	})
@@ -151,8 +151,7 @@ func TestSubnetsBesideTheHosts(t *testing.T) {
 	})
 }
 
-// TestLookingFails: links that cannot be looked at are no reason to forget what
-// is known of them.
+// TestLookingFails: if links cannot be queried, what is known of them is kept.
 func TestLookingFails(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()

@@ -14,7 +14,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/servicetest"
 )
 
-// stuck is a call that waits for firewalld, whose answer comes as the test says:
+// stuck is a call that waits for firewalld, which answers when the test says so:
 // late, after other things have happened.
 type stuck struct {
 	*rig
@@ -40,7 +40,7 @@ func (r *rig) call(do func(context.Context) error) *stuck {
 	return c
 }
 
-// answer is what firewalld says at last. It returns what the call does.
+// answer makes firewalld answer at last, and returns the call's error.
 func (c *stuck) answer(err error) error {
 	c.answers <- err
 	got := <-c.ended
@@ -52,9 +52,9 @@ func (r *rig) addNew(ctx context.Context) error {
 	return r.Add(ctx, servicetest.NetXML("new", "virbr4", "isolated", "10.4.0.1/24"), service.ChangeOptions{Persistent: true})
 }
 
-// TestReloadTakesOutWhatWaits: a reload takes out a network that a call waits
-// for. The call's end must not bring it back, and rules hold for the bridge until
-// it has left the zone that it has entered late.
+// TestReloadTakesOutWhatWaits: a reload removes a network while a call that adds it
+// waits. The end of the call must not restore it, and rules hold for the bridge
+// until it has left the zone that it entered late.
 func TestReloadTakesOutWhatWaits(t *testing.T) {
 	virtual(t, func(r *rig) {
 		c := r.call(r.addNew)
@@ -81,8 +81,8 @@ func TestReloadTakesOutWhatWaits(t *testing.T) {
 	})
 }
 
-// TestReloadMovesWhatWaits to another bridge: the call's end says nothing of
-// that one, and takes the first out of the zone that it has entered late.
+// TestReloadMovesWhatWaits to another bridge: the end of the call does not affect
+// that one, and takes the first out of the zone that it entered late.
 func TestReloadMovesWhatWaits(t *testing.T) {
 	virtual(t, func(r *rig) {
 		c := r.call(r.addNew)
@@ -97,8 +97,8 @@ func TestReloadMovesWhatWaits(t *testing.T) {
 	})
 }
 
-// TestBackendMovesUnderWhatWaits: when an update fails that waits for firewalld,
-// what comes back is held by the backend that all have moved to.
+// TestBackendMovesUnderWhatWaits: if an update that waited for firewalld fails, the
+// old network is restored in the backend that all networks have moved to.
 func TestBackendMovesUnderWhatWaits(t *testing.T) {
 	virtual(t, func(r *rig) {
 		c := r.call(func(ctx context.Context) error {
@@ -118,8 +118,8 @@ func TestBackendMovesUnderWhatWaits(t *testing.T) {
 	})
 }
 
-// TestLinksChangeUnderWhatWaits: a bridge that goes and comes while a call waits
-// is looked at again.
+// TestLinksChangeUnderWhatWaits: a bridge that is deleted and created again while
+// a call waits is looked up again.
 func TestLinksChangeUnderWhatWaits(t *testing.T) {
 	virtual(t, func(r *rig) {
 		c := r.call(r.addNew)
@@ -133,7 +133,7 @@ func TestLinksChangeUnderWhatWaits(t *testing.T) {
 	})
 }
 
-// TestCallsAboutOneNetworkTakeTurns, and one whose time is over gives up.
+// TestCallsAboutOneNetworkTakeTurns, and a call whose time is over gives up.
 func TestCallsAboutOneNetworkTakeTurns(t *testing.T) {
 	virtual(t, func(r *rig) {
 		c := r.call(r.addNew)

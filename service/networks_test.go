@@ -14,7 +14,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/servicetest"
 )
 
-// TestErrorKinds: each call that cannot be has its kind, and changes nothing.
+// TestErrorKinds: each call that fails has its kind of error and changes nothing.
 func TestErrorKinds(t *testing.T) {
 	virtual(t, func(r *rig) {
 		ctx := context.Background()
@@ -70,7 +70,8 @@ func parsed(t *testing.T, doc string) network.Network {
 	return n
 }
 
-// TestExpectIsAskedFirst, with the network as it is, and its answer ends the call.
+// TestExpectIsAskedFirst: Expect is called first, with the present network, and its
+// error ends the call.
 func TestExpectIsAskedFirst(t *testing.T) {
 	virtual(t, func(r *rig) {
 		ctx := context.Background()
@@ -129,7 +130,7 @@ func TestPreviewAndRuleset(t *testing.T) {
 	})
 }
 
-// TestBridgeByAlternativeName is stored and in force by its own name.
+// TestBridgeByAlternativeName: it is stored and in force under its own name.
 func TestBridgeByAlternativeName(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
@@ -145,8 +146,7 @@ func TestBridgeByAlternativeName(t *testing.T) {
 	})
 }
 
-// TestAlive: a watchdog is told that the service follows the host, and that it
-// does not.
+// TestAlive: a watchdog learns whether the service follows the host.
 func TestAlive(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
@@ -166,7 +166,7 @@ func TestAlive(t *testing.T) {
 	})
 }
 
-// TestManyNetworksChangeAtOnce and are told in one line of the log each way.
+// TestManyNetworksChangeAtOnce: they share one log line each way.
 func TestManyNetworksChangeAtOnce(t *testing.T) {
 	virtual(t, func(r *rig) {
 		ctx := context.Background()

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestFirstOverlapFindsWhatPairsFind compares with every pair.
+// TestFirstOverlapFindsWhatPairsFind compares the result with that of every pair.
 func TestFirstOverlapFindsWhatPairsFind(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var all []owned

@@ -16,8 +16,8 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// TestFlushedRulesComeBack with either backend, and clients are told whose doing
-// it was.
+// TestFlushedRulesComeBack with either backend, and clients learn which program
+// flushed them.
 func TestFlushedRulesComeBack(t *testing.T) {
 	for _, backend := range []string{choice.NFTables, choice.IPTables} {
 		t.Run(backend, func(t *testing.T) {
@@ -44,14 +44,14 @@ func TestFlushedRulesComeBack(t *testing.T) {
 	}
 }
 
-// use moves all networks to a backend.
+// use switches to a backend.
 func (r *rig) use(backend string) {
 	r.t.Helper()
 	r.Must(r.Service.SetBackend(context.Background(), backend, service.ChangeOptions{}))
 	pass(moment)
 }
 
-// flush is what another program does to the rules.
+// flush flushes the rules as another program.
 func (r *rig) flush(backend, program string, pid int) {
 	if backend == choice.IPTables {
 		r.World.Chains.Flush()
@@ -61,7 +61,7 @@ func (r *rig) flush(backend, program string, pid int) {
 	r.touch(backend, program, pid)
 }
 
-// touch is another program's change, whatever it changed.
+// touch reports a change by another program.
 func (r *rig) touch(backend, program string, pid int) {
 	if backend == choice.IPTables {
 		r.Calls.Touch(program, pid)
@@ -78,8 +78,8 @@ func (r *rig) wantSame(when string, before servicetest.State) {
 	}
 }
 
-// TestFight: another program undoes each repair. It is named, repairs pause for
-// longer and longer, and the fight is over when it stops.
+// TestFight: another program undoes each repair. It is named, repairs back off, and
+// the fight is over when it stops.
 func TestFight(t *testing.T) {
 	for _, backend := range []string{choice.NFTables, choice.IPTables} {
 		t.Run(backend, func(t *testing.T) {
@@ -114,9 +114,9 @@ func TestFight(t *testing.T) {
 	}
 }
 
-// TestABusyFirewalldIsNotDisturbed: rules that go in a reload of firewalld's come
-// back once it is done, and not in the middle of it, where a change of nf_tables can
-// make it fail. For a firewalld that is stuck they do not wait long.
+// TestABusyFirewalldIsNotDisturbed: rules that a reload of firewalld removes are
+// restored once the reload is done, not in the middle of it, where a change of
+// nf_tables can make it fail. They do not wait long for a stuck firewalld.
 func TestABusyFirewalldIsNotDisturbed(t *testing.T) {
 	for name, answers := range map[string]bool{"reload": true, "stuck": false} {
 		t.Run(name, func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestABusyFirewalldIsNotDisturbed(t *testing.T) {
 	}
 }
 
-// TestFirewalldsReloadsAreNoFight, however many there are in a row.
+// TestFirewalldsReloadsAreNoFight, however many follow each other.
 func TestFirewalldsReloadsAreNoFight(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
@@ -159,8 +159,8 @@ func TestFirewalldsReloadsAreNoFight(t *testing.T) {
 	})
 }
 
-// TestTableOfAnotherProgram: State says who owns the table, and the rules come
-// when it is gone.
+// TestTableOfAnotherProgram: State names the owner of the table, and the rules are
+// written when it is gone.
 func TestTableOfAnotherProgram(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
@@ -176,7 +176,7 @@ func TestTableOfAnotherProgram(t *testing.T) {
 	})
 }
 
-// TestRepairFails: what cannot be compared is tried again, and State says so.
+// TestRepairFails: a comparison that fails is retried, and State reports it.
 func TestRepairFails(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
@@ -192,7 +192,7 @@ func TestRepairFails(t *testing.T) {
 	})
 }
 
-// TestLegacyCalls: iptables-legacy tells nobody what it did.
+// TestLegacyCalls: iptables-legacy sends no notification of its changes.
 func TestLegacyCalls(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
@@ -222,7 +222,7 @@ func TestCounters(t *testing.T) {
 		if n := read(); n != 7 {
 			t.Errorf("%d packets, want 7", n)
 		}
-		pass(2 * time.Second) // what clients have seen is kept
+		pass(2 * time.Second) // counters that clients have seen are kept
 		r.Kernel.Flush()
 		r.Table.Touch("nft", 9)
 		if n := read(); n != 7 {

@@ -39,8 +39,8 @@ type onlyName struct{ backend.Backend }
 
 func (onlyName) Name() string { return choice.NFTables }
 
-// A value that readers may hold is never written again: settling a change that
-// finds something new of the network makes a new value. Run with -race.
+// A value that readers may hold is never written again: if finishing a change finds
+// something new about the network, that makes a new value. Run with -race.
 func TestSettlingWritesNoPublishedValue(t *testing.T) {
 	s := New("test", Deps{Host: stubbornHost{}, Links: bareHost{}, Advertisements: stubbornHost{}, Totals: NewTotals(nil), Log: slog.New(slog.DiscardHandler), Notify: func(Event) {}})
 	s.rules.active = onlyName{}
@@ -61,7 +61,7 @@ func TestSettlingWritesNoPublishedValue(t *testing.T) {
 			}
 		}
 	})
-	// The zone is another one by now, so that the value is not copied for it.
+	// The zone has changed meanwhile, so the value is not copied for it.
 	s.changes.settle(t.Context(), intent{transition: transition{next: managed{net: n}.compiled()}, cause: "AddNetwork"}, binding.State{})
 	close(stop)
 	reader.Wait()

@@ -17,8 +17,8 @@ import (
 
 func nameGuests(l *watch.Link) { l.AltNames = watch.NewAltNames("guests") }
 
-// TestBrokenFileKeepsTheNetwork in force by its last good definition; what never
-// was in force is left out and said of.
+// TestBrokenFileKeepsTheNetwork in force by its last good definition; a file that
+// never was in force is left out and reported.
 func TestBrokenFileKeepsTheNetwork(t *testing.T) {
 	virtual(t, func(r *rig) {
 		ctx := context.Background()
@@ -47,7 +47,7 @@ func TestBrokenFileKeepsTheNetwork(t *testing.T) {
 	})
 }
 
-// TestFilesThatContradict one another: a reload is refused, a start keeps what was
+// TestFilesThatContradict each other: a reload is refused, a start keeps what was
 // in force.
 func TestFilesThatContradict(t *testing.T) {
 	virtual(t, func(r *rig) {
@@ -67,7 +67,7 @@ func TestFilesThatContradict(t *testing.T) {
 	})
 }
 
-// TestUnusableConfiguration: a start has the last good one, a reload is refused.
+// TestUnusableConfiguration: a start uses the last good one, a reload is refused.
 func TestUnusableConfiguration(t *testing.T) {
 	virtual(t, func(r *rig) {
 		ctx := context.Background()
@@ -91,7 +91,7 @@ func TestUnusableConfiguration(t *testing.T) {
 	})
 }
 
-// TestBackendThatDoesNotWork is never replaced in silence.
+// TestBackendThatDoesNotWork is never replaced silently.
 func TestBackendThatDoesNotWork(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Lacks.IPTables = servicetest.ErrInjected
@@ -108,8 +108,8 @@ func TestBackendThatDoesNotWork(t *testing.T) {
 	})
 }
 
-// TestStartBesideAnotherOwner of the table: the service runs, says why its
-// networks are not in force, and puts them there when it can.
+// TestStartBesideAnotherOwner of the table: the service runs, reports why its
+// networks are not in force, and puts them in force when it can.
 func TestStartBesideAnotherOwner(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Write("default.xml", servicetest.NetXML("default", "virbr0", "nat", natNet))
@@ -122,8 +122,8 @@ func TestStartBesideAnotherOwner(t *testing.T) {
 	})
 }
 
-// TestStartWithIPTablesBesideAnotherOwner of a table with our name, which is
-// nothing that networks in iptables' chains need.
+// TestStartWithIPTablesBesideAnotherOwner of a table with the service's name, which
+// networks in iptables' chains do not need.
 func TestStartWithIPTablesBesideAnotherOwner(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Write("etc/virtfirewalld.conf", "firewall_backend = \"iptables\"\n")
@@ -135,7 +135,7 @@ func TestStartWithIPTablesBesideAnotherOwner(t *testing.T) {
 	})
 }
 
-// TestRemovedUntilReload comes back with the reload, and not where its file was
+// TestRemovedUntilReload: the network returns with the reload, unless its file was
 // removed for good meanwhile.
 func TestRemovedUntilReload(t *testing.T) {
 	virtual(t, func(r *rig) {

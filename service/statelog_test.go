@@ -14,7 +14,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// logged is a log that one goroutine writes and another one reads.
+// logged is a log that one goroutine writes and another reads.
 type logged struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -59,7 +59,7 @@ func off() finding.Finding {
 	return finding.Finding{ID: finding.ForwardingOff, Summary: "forwarding is off", Remedy: "reapply"}
 }
 
-// TestEachChangeOfStateHasALine, at the priority of what it comes from.
+// TestEachChangeOfStateHasALine, at the priority of its cause.
 func TestEachChangeOfStateHasALine(t *testing.T) {
 	s, log := stateRig(2)
 	s.networks.note("n0", fromForwarding, off())
@@ -97,7 +97,7 @@ func TestManyAlikeShareALine(t *testing.T) {
 }
 
 // TestFlappingIsSummedUp: a network that changes all the time writes a few lines,
-// and the last one says what it is.
+// the last one with its State.
 func TestFlappingIsSummedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, log := stateRig(1)
@@ -125,7 +125,7 @@ func TestFlappingIsSummedUp(t *testing.T) {
 	// The loop ended with the test's context.
 }
 
-// TestAddedSaysItsState in its one line.
+// TestAddedSaysItsState: one log line reports an added network and its State.
 func TestAddedSaysItsState(t *testing.T) {
 	s, log := stateRig(0)
 	s.networks.sumUpStates()

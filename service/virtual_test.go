@@ -14,15 +14,15 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/servicetest"
 )
 
-// rig is a service in memory whose time is virtual: waiting costs none.
+// rig is an in-memory service in virtual time: waiting takes no real time.
 type rig struct {
 	*servicetest.World
 	*servicetest.Memory
 	t *testing.T
 }
 
-// virtual runs a test in virtual time, over a host whose bridges virbr0 and
-// virbr1 are there. The service does not run yet, and is ended where it does.
+// virtual runs a test in virtual time, on a host with bridges virbr0 and virbr1.
+// The service is not running yet; if the test starts it, it is stopped at the end.
 func virtual(t *testing.T, f func(r *rig)) {
 	t.Helper()
 	t.Parallel()
@@ -38,7 +38,7 @@ func virtual(t *testing.T, f func(r *rig)) {
 	})
 }
 
-// pass lets time go by, and what it causes come to its end.
+// pass lets time pass and waits until everything that it causes is done.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -70,7 +70,7 @@ func (r *rig) status(name string) service.Status {
 	return st
 }
 
-// want checks a network's State and what says most of it, "" for active.
+// want checks a network's State and StateCode, "" for active.
 func (r *rig) want(when string, state service.State, code finding.ID) {
 	r.t.Helper()
 	if st := r.status("default"); st.State != state || st.StateCode != code {
@@ -78,7 +78,7 @@ func (r *rig) want(when string, state service.State, code finding.ID) {
 	}
 }
 
-// wantFinding checks whether Diagnose returns a kind of finding.
+// wantFinding checks whether Diagnose returns a finding of a kind.
 func (r *rig) wantFinding(when string, id finding.ID, want bool) {
 	r.t.Helper()
 	all, err := r.Service.Diagnose(context.Background())
@@ -88,7 +88,7 @@ func (r *rig) wantFinding(when string, id finding.ID, want bool) {
 	}
 }
 
-// repaired are the causes that clients were told of since the last time.
+// repaired returns the causes of Repaired events since the last call.
 func (r *rig) repaired() (causes []string) {
 	for _, e := range r.Events() {
 		if e, ok := e.(service.Repaired); ok {

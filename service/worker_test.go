@@ -9,8 +9,8 @@ import (
 )
 
 // rounds runs a worker, triggers it at some times and ends it after a minute. It
-// returns when it worked, and when it worked for the last time at its end. A
-// round takes as long as took says.
+// returns when it worked, and when it did its last work at the end. Each round takes
+// the time took.
 func rounds(t *testing.T, w worker, took time.Duration, triggers ...time.Duration) (began []time.Duration, last time.Duration) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
-// TestZonesFollowFirewalld over its reload, its end and its return.
+// TestZonesFollowFirewalld over its reload, its stop and its start.
 func TestZonesFollowFirewalld(t *testing.T) {
 	virtual(t, func(r *rig) {
 		r.Start()
@@ -37,7 +37,7 @@ func TestZonesFollowFirewalld(t *testing.T) {
 	})
 }
 
-// TestZonesOfSomebodysChoice stay, until a reload of the service.
+// TestZonesOfSomebodysChoice: zones chosen by hand stay until a reload of the service.
 func TestZonesOfSomebodysChoice(t *testing.T) {
 	virtual(t, func(r *rig) {
 		ctx := context.Background()
@@ -70,7 +70,7 @@ func TestZonesOfSomebodysChoice(t *testing.T) {
 	})
 }
 
-// TestZonesInstalledAndRemoved with what networks say of it.
+// TestZonesInstalledAndRemoved also checks what networks report then.
 func TestZonesInstalledAndRemoved(t *testing.T) {
 	virtual(t, func(r *rig) {
 		ctx := context.Background()
@@ -97,9 +97,9 @@ func TestZonesInstalledAndRemoved(t *testing.T) {
 	})
 }
 
-// TestSilentFirewalld: calls do not wait for it, what is added is bound when it
-// answers, and what is removed keeps its rules until its bridge has left its
-// zone, also over a restart.
+// TestSilentFirewalld: calls do not wait for it; an added network's bridge is bound
+// when it answers, and a removed network keeps its rules until its bridge has left
+// its zone, also over a restart.
 func TestSilentFirewalld(t *testing.T) {
 	virtual(t, func(r *rig) {
 		ctx := context.Background()
@@ -135,7 +135,8 @@ func TestSilentFirewalld(t *testing.T) {
 	})
 }
 
-// TestLeavingBridgeIsGovernedAgain: what waits for a silent firewalld gives way.
+// TestLeavingBridgeIsGovernedAgain: rules that wait for a silent firewalld give way
+// to a network's.
 func TestLeavingBridgeIsGovernedAgain(t *testing.T) {
 	virtual(t, func(r *rig) {
 		ctx := context.Background()

@@ -13,24 +13,24 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// Chains are iptables' chains in memory, which outlive the service. They go by
-// interface names alone, of which no two networks can have the same, and refuse
+// Chains are in-memory iptables chains, which outlive the service. They know
+// interfaces by name alone, so no two networks can have the same name, and refuse
 // networks that iptables cannot hold.
 type Chains struct {
 	mu     sync.Mutex
 	rules  map[string]string // by network
 	ifaces map[string]string // the network by its bridge's name
-	wanted map[string]string // what the service last asked for
+	wanted map[string]string // what the service last wrote
 }
 
-// Lines are what the chains hold, by network.
+// Lines returns what the chains hold, by network.
 func (c *Chains) Lines() map[string]string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.rules)
 }
 
-// Flush is another program's flush.
+// Flush removes all rules, as another program might.
 func (c *Chains) Flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package servicetest has what tests of package service need: a kernel, a
-// firewalld and a host in memory that refuse what the real ones refuse, and
-// faults that make one step of a call fail, or end the service at it.
+// Package servicetest provides what tests of package service need: an in-memory
+// kernel, firewalld and host that refuse what the real ones refuse, and faults
+// that make one step of a call fail, or kill the service at it.
 package servicetest
 
 import (
@@ -23,29 +23,28 @@ import (
 // ErrInjected is in the chain of every failure that Faults inject.
 var ErrInjected = errors.New("injected failure")
 
-// Faults make one of the steps fail that a call makes. The zero value makes
-// none fail.
+// Faults make one of a call's steps fail. The zero value makes none fail.
 type Faults struct {
 	mu    sync.Mutex
 	at    int  // which step; 0 for none
 	after bool // it is done all the same: its answer is lost
-	dead  bool // so do all that follow, as if the service was killed
+	dead  bool // all later steps fail too, as if the service was killed
 	steps []string
-	// stuck is a firewalld that does not answer: a binding that counts waits for
-	// what it is sent, and from then on nobody else waits for firewalld.
+	// stuck is not nil while firewalld does not answer: a counted binding waits
+	// for the result sent here, and meanwhile no other call waits for firewalld.
 	stuck chan error
-	waits bool
+	waits bool // a binding waits at stuck
 }
 
 type faultKey struct{}
 
-// Mark returns a context whose steps count. Those under other contexts are the
-// service's own, in the background.
+// Mark returns a context whose steps are counted. Steps under other contexts are
+// the service's own, in the background.
 func (f *Faults) Mark(ctx context.Context) context.Context {
 	return context.WithValue(ctx, faultKey{}, f)
 }
 
-// Arm makes a step fail, counted from 1, before it is done or after.
+// Arm makes a step fail, counted from 1, either before or after it is done.
 func (f *Faults) Arm(at int, after bool) { f.arm(at, after, false) }
 
 func (f *Faults) arm(at int, after, dead bool) {
@@ -54,10 +53,10 @@ func (f *Faults) arm(at int, after, dead bool) {
 	f.at, f.after, f.dead, f.steps = at, after, dead, nil
 }
 
-// ArmKill makes a step and all after it fail, those that take back included.
+// ArmKill makes a step and all later ones fail, those that undo included.
 func (f *Faults) ArmKill(at int) { f.arm(at, false, true) }
 
-// Disarm returns the steps that were made since.
+// Disarm ends that and returns the steps since Arm or ArmKill.
 func (f *Faults) Disarm() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -65,8 +64,8 @@ func (f *Faults) Disarm() []string {
 	return f.steps
 }
 
-// Stick has firewalld leave the next counted binding unanswered until the
-// channel that it returns is sent what comes of it.
+// Stick makes firewalld leave the next counted binding unanswered until its
+// result is sent to the returned channel.
 func (f *Faults) Stick() chan<- error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -74,14 +73,14 @@ func (f *Faults) Stick() chan<- error {
 	return f.stuck
 }
 
-// Waiting reports whether a call waits for a firewalld that is stuck.
+// Waiting reports whether a call waits for a stuck firewalld.
 func (f *Faults) Waiting() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.waits
 }
 
-// wait waits for the answer of a firewalld that is stuck, if it is.
+// wait waits until a stuck firewalld answers.
 func (f *Faults) wait(ctx context.Context) error {
 	f.mu.Lock()
 	gate := f.stuck
@@ -98,7 +97,7 @@ func (f *Faults) wait(ctx context.Context) error {
 	return err
 }
 
-// in makes a step under a context, if it is one that counts.
+// in runs a step, which is counted if the context is marked.
 func (f *Faults) in(ctx context.Context, name string, do func() error) error {
 	if ctx.Value(faultKey{}) == f {
 		return f.step(name, true, do)
@@ -109,15 +108,14 @@ func (f *Faults) in(ctx context.Context, name string, do func() error) error {
 	return do()
 }
 
-// ended reports whether the service was killed: nothing of it goes on then, in
-// the background neither.
+// ended reports whether the service was killed: then its background work ends too.
 func (f *Faults) ended() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.dead && len(f.steps) >= f.at
 }
 
-// step makes a step. One whose answer cannot be lost fails before it is done.
+// step runs a step. If its answer cannot be lost, it fails before it is done.
 func (f *Faults) step(name string, canBeLost bool, do func() error) error {
 	f.mu.Lock()
 	if f.at == 0 {
@@ -136,15 +134,14 @@ func (f *Faults) step(name string, canBeLost bool, do func() error) error {
 	return fmt.Errorf("%s: %w after it was done", name, ErrInjected)
 }
 
-// killed reports whether the service is taken for killed.
+// killed reports whether the service counts as killed, or is about to.
 func (f *Faults) killed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.dead
 }
 
-// faultyBackend is a backend whose steps can fail. What they are called ends in
-// suffix.
+// faultyBackend is a backend whose steps can fail. Their names end in suffix.
 type faultyBackend struct {
 	backend.Backend
 	f      *Faults
@@ -169,10 +166,10 @@ func (b faultyBackend) Counters(ctx context.Context) (out map[string]ruleset.Cou
 	return out, err
 }
 
-// links is service.Links under a name that none of its methods has.
+// links is service.Links under a name that differs from its methods'.
 type links = service.Links
 
-// faultyLinks can fail to look.
+// faultyLinks are links whose queries can fail.
 type faultyLinks struct {
 	links
 	f *Faults
@@ -183,7 +180,7 @@ func (l faultyLinks) Query(name string) (link watch.Link, ok bool, err error) {
 	return link, ok, err
 }
 
-// faultyZones is a firewalld whose answers can be lost, or long in coming.
+// faultyZones is a firewalld whose answers can be lost or late.
 type faultyZones struct {
 	binding.Zones
 	f *Faults
@@ -224,8 +221,8 @@ func (z faultyZones) Unbind(ctx context.Context, zone, iface string) error {
 	return z.f.in(ctx, "Unbind", func() error { return z.Zones.Unbind(ctx, zone, iface) })
 }
 
-// faultyFiles cannot lose answers: the store takes back itself what failed, and
-// has tests of its own for that.
+// faultyFiles cannot lose answers: the store undoes failed changes itself, and has
+// its own tests for that.
 type faultyFiles struct {
 	*store.Store
 	f *Faults
@@ -251,7 +248,7 @@ func (s faultyFiles) ForgetRuntimeChanges(read store.State) (undo func() error, 
 	return s.undo(undo), err
 }
 
-// undo is not a step of its own, but nobody who was killed takes it.
+// undo is not a step of its own, but fails once the service is killed.
 func (s faultyFiles) undo(undo func() error) func() error {
 	return func() error {
 		if s.f.killed() {
@@ -261,7 +258,7 @@ func (s faultyFiles) undo(undo func() error) func() error {
 	}
 }
 
-// faultySettings can fail to write.
+// faultySettings are settings whose writes can fail.
 type faultySettings struct {
 	service.ConfigFiles
 	f *Faults

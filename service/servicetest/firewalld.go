@@ -12,15 +12,15 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
-// Firewalld is firewalld in memory, which outlives the service. It has the zones
-// of this project and the one called trusted and work, or none of ours, and
-// refuses what the real one refuses. Its bindings end with its reload.
+// Firewalld is an in-memory firewalld, which outlives the service. It has zones
+// public, trusted and work and, until Forget, the service's, and refuses what the
+// real one refuses. A reload clears its bindings.
 type Firewalld struct {
 	mu       sync.Mutex
 	running  bool
-	lives    int // how often it has begun
+	lives    int // how often it has started
 	silent   bool
-	since    time.Time // of its silence
+	since    time.Time // when silent became true
 	zones    []string
 	policies []string
 	bound    map[string]string
@@ -42,15 +42,14 @@ func NewFirewalld() *Firewalld {
 	}
 }
 
-// Bound are the interfaces that are in zones.
+// Bound returns the zone of each interface that is in one.
 func (f *Firewalld) Bound() map[string]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return maps.Clone(f.bound)
 }
 
-// Move is somebody's firewall-cmd: the interface is in the zone from now on, ""
-// for none.
+// Move puts an interface into a zone, "" for none, as firewall-cmd does.
 func (f *Firewalld) Move(iface, zone string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -62,36 +61,37 @@ func (f *Firewalld) put(iface, zone string) {
 	if zone != "" {
 		f.bound[iface] = zone
 	}
-	f.tell(zones.Event{Kind: zones.BindingChanged, Interface: iface, Zone: zone})
+	f.notify(zones.Event{Kind: zones.BindingChanged, Interface: iface, Zone: zone})
 }
 
-// Reload is firewalld's own reload: bindings are gone.
+// Reload reloads firewalld, which clears the bindings.
 func (f *Firewalld) Reload() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(f.bound)
-	f.tell(zones.Event{Kind: zones.Reloaded})
+	f.notify(zones.Event{Kind: zones.Reloaded})
 }
 
-// Stop ends firewalld, and Start begins it again.
+// Stop stops firewalld, and Start starts it again.
 func (f *Firewalld) Stop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.running = false
 	clear(f.bound)
-	f.tell(zones.Event{Kind: zones.Vanished})
+	f.notify(zones.Event{Kind: zones.Vanished})
 }
 
-// Start begins firewalld again.
+// Start starts firewalld again.
 func (f *Firewalld) Start() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.running = true
 	f.lives++
-	f.tell(zones.Event{Kind: zones.Appeared})
+	f.notify(zones.Event{Kind: zones.Appeared})
 }
 
-// Silence has firewalld answer nothing more, or answer again.
+// Silence makes firewalld stop answering, for more than a second already, or
+// answer again.
 func (f *Firewalld) Silence(silent bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -100,13 +100,13 @@ func (f *Firewalld) Silence(silent bool) {
 	}
 	f.silent = silent
 	if silent {
-		f.since, f.answers = time.Now().Add(-time.Second), make(chan struct{}) // a question was given up
+		f.since, f.answers = time.Now().Add(-time.Second), make(chan struct{}) // a request has timed out
 		return
 	}
 	close(f.answers)
 }
 
-// Busy has firewalld answer nothing from now on, until Silence(false).
+// Busy makes firewalld stop answering from now on, until Silence(false).
 func (f *Firewalld) Busy() {
 	f.Silence(true)
 	f.mu.Lock()
@@ -114,24 +114,24 @@ func (f *Firewalld) Busy() {
 	f.since = time.Now()
 }
 
-// Forget takes the service's zones and policies away.
+// Forget removes the service's zones and policies.
 func (f *Firewalld) Forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.zones = slices.DeleteFunc(f.zones, func(z string) bool { return slices.Contains(oursZones, z) })
 	f.policies = nil
 	clear(f.bound)
-	f.tell(zones.Event{Kind: zones.Reloaded})
+	f.notify(zones.Event{Kind: zones.Reloaded})
 }
 
-// tell tells of an event. The caller holds mu.
-func (f *Firewalld) tell(e zones.Event) {
+// notify sends an event to all watchers. The caller holds mu.
+func (f *Firewalld) notify(e zones.Event) {
 	for c := range f.watchers {
 		c <- e
 	}
 }
 
-// answer waits as a client does, and returns why there is no answer.
+// answer returns why firewalld does not answer, or nil.
 func (f *Firewalld) answer() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -144,7 +144,7 @@ func (f *Firewalld) answer() error {
 	return nil
 }
 
-// Installed is what firewalld has. That it does not run is no error.
+// Installed returns what firewalld has. It is no error if firewalld does not run.
 func (f *Firewalld) Installed(context.Context) (zones.Installed, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -154,7 +154,7 @@ func (f *Firewalld) Installed(context.Context) (zones.Installed, error) {
 	return zones.Installed{Running: true, Life: strconv.Itoa(f.lives), Zones: slices.Clone(f.zones), Policies: slices.Clone(f.policies)}, nil
 }
 
-// Interfaces are all interfaces that are in a zone.
+// Interfaces returns the zone of each interface that is in one.
 func (f *Firewalld) Interfaces(context.Context) (map[string]string, error) {
 	if err := f.answer(); err != nil {
 		return nil, fmt.Errorf("listing bound interfaces: %w", err)
@@ -183,7 +183,7 @@ func (f *Firewalld) bind(iface, zone string) (err error) {
 	return fmt.Errorf("binding %s to zone %s: %w", iface, zone, err)
 }
 
-// Unbind takes an interface out of a zone, or out of whichever it is in for "".
+// Unbind takes an interface out of a zone, "" for whichever it is in.
 func (f *Firewalld) Unbind(_ context.Context, zone, iface string) error {
 	if err := f.answer(); err != nil {
 		return fmt.Errorf("unbinding %s: %w", iface, err)
@@ -196,7 +196,7 @@ func (f *Firewalld) Unbind(_ context.Context, zone, iface string) error {
 	return nil
 }
 
-// Unanswered is for how long firewalld has not answered.
+// Unanswered returns for how long firewalld has not answered.
 func (f *Firewalld) Unanswered() time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -206,7 +206,7 @@ func (f *Firewalld) Unanswered() time.Duration {
 	return time.Since(f.since)
 }
 
-// Backend is the one that firewalld itself uses.
+// Backend returns the backend that firewalld itself uses.
 func (f *Firewalld) Backend(context.Context) (string, error) {
 	if err := f.answer(); err != nil {
 		return "", err
@@ -214,7 +214,7 @@ func (f *Firewalld) Backend(context.Context) (string, error) {
 	return "nftables", nil
 }
 
-// Install adds the zones and policies that are missing, and reloads then.
+// Install adds missing zones and policies, and reloads if there are any.
 func (f *Firewalld) Install(context.Context, bool, []string) (added []string, err error) {
 	if err := f.answer(); err != nil {
 		return nil, err
@@ -235,7 +235,7 @@ func (f *Firewalld) Install(context.Context, bool, []string) (added []string, er
 	return added, nil
 }
 
-// Remove takes the zones and policies out, unless interfaces are in them.
+// Remove removes the zones and policies, unless interfaces are in them.
 func (f *Firewalld) Remove(_ context.Context, o zones.Removal, _ []string) ([]string, error) {
 	if err := f.answer(); err != nil {
 		return nil, err
@@ -249,17 +249,17 @@ func (f *Firewalld) Remove(_ context.Context, o zones.Removal, _ []string) ([]st
 	return slices.Concat(oursZones, oursPolicies), nil
 }
 
-// Watch tells what firewalld does by itself until ctx ends.
+// Watch returns firewalld's events until ctx ends.
 func (f *Firewalld) Watch(ctx context.Context) (<-chan zones.Event, error) {
-	told, out := make(chan zones.Event, 4096), make(chan zones.Event)
+	events, out := make(chan zones.Event, 4096), make(chan zones.Event)
 	f.mu.Lock()
-	f.watchers[told] = true
+	f.watchers[events] = true
 	f.mu.Unlock()
 	go func() {
 		defer close(out)
 		for {
 			select {
-			case e := <-told:
+			case e := <-events:
 				select {
 				case out <- e:
 					continue
@@ -268,7 +268,7 @@ func (f *Firewalld) Watch(ctx context.Context) (<-chan zones.Event, error) {
 			case <-ctx.Done():
 			}
 			f.mu.Lock()
-			delete(f.watchers, told)
+			delete(f.watchers, events)
 			f.mu.Unlock()
 			return
 		}

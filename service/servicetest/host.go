@@ -15,22 +15,21 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// The settings of forwarding that Needs know.
+// The forwarding settings that Needs has.
 const (
 	Forward4 = "net/ipv4/ip_forward"
 	Forward6 = "net/ipv6/conf/all/forwarding"
 )
 
-// Needs are what networks need of the host, in memory: forwarding, router
-// advertisements, connections and checksums.
+// Needs is an in-memory service.HostNeeds and service.Advertisements.
 type Needs struct {
 	mu        sync.Mutex
 	off       map[string]bool // settings that are off
 	problem   string          // why forwarding must not be switched on
-	err       error           // what switching it on fails with
+	err       error           // the error of switching it on
 	silenced  map[int]bool    // links whose advertisements are ignored
-	heard     map[int]bool    // links whose advertisements somebody switched on
-	forgotten []string        // networks whose connections were looked at
+	heard     map[int]bool    // links whose advertisements Hear switched on
+	forgotten []string        // networks that Retranslate was called for
 	filled    map[string]string
 }
 
@@ -46,7 +45,7 @@ func (n *Needs) SwitchOff(setting string) {
 	n.off[setting] = true
 }
 
-// Refuse gives a reason why forwarding must not be switched on, or an error.
+// Refuse sets the reason why forwarding must not be switched on, or an error.
 func (n *Needs) Refuse(problem string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -67,21 +66,21 @@ func (n *Needs) Forwards(setting string) bool {
 	return !n.off[setting]
 }
 
-// Retranslated are the networks whose connections were looked at.
+// Retranslated returns the networks that Retranslate was called for.
 func (n *Needs) Retranslated() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.forgotten)
 }
 
-// Filled are the bridges that have checksum help, with their networks.
+// Filled returns the bridges that have checksum help, with their networks.
 func (n *Needs) Filled() map[string]string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return maps.Clone(n.filled)
 }
 
-// ForwardingNeeded are the settings that a demand goes by.
+// ForwardingNeeded returns the settings that a demand needs.
 func (n *Needs) ForwardingNeeded(d host.Demand) (needed []string) {
 	if d.V4 {
 		needed = append(needed, Forward4)
@@ -92,7 +91,7 @@ func (n *Needs) ForwardingNeeded(d host.Demand) (needed []string) {
 	return needed
 }
 
-// ForwardingOff are those of them that are off.
+// ForwardingOff returns those of them that are off.
 func (n *Needs) ForwardingOff(d host.Demand) ([]string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -115,7 +114,7 @@ func (n *Needs) Forward(_ context.Context, d host.Demand) (on []string, problem 
 	return on, "", nil
 }
 
-// Silence has a link's advertisements ignored.
+// Silence makes the host ignore a link's advertisements.
 func (n *Needs) Silence(index int) (again bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -125,7 +124,7 @@ func (n *Needs) Silence(index int) (again bool, err error) {
 	return again, nil
 }
 
-// Restore puts back what was set before. What was never ignored has nothing.
+// Restore ends that. It does nothing to a link that Silence was not called for.
 func (n *Needs) Restore(index int) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -133,14 +132,14 @@ func (n *Needs) Restore(index int) error {
 	return nil
 }
 
-// Silenced are the links whose advertisements are ignored.
+// Silenced returns the links whose advertisements are ignored.
 func (n *Needs) Silenced() []int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Sorted(maps.Keys(n.silenced))
 }
 
-// Retranslate notes the networks.
+// Retranslate records the networks.
 func (n *Needs) Retranslate(_ context.Context, nets []host.Guests) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -150,7 +149,7 @@ func (n *Needs) Retranslate(_ context.Context, nets []host.Guests) error {
 	return nil
 }
 
-// FillChecksums notes the bridges.
+// FillChecksums records the bridges.
 func (n *Needs) FillChecksums(_ context.Context, bridges map[string]string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -158,15 +157,15 @@ func (n *Needs) FillChecksums(_ context.Context, bridges map[string]string) erro
 	return nil
 }
 
-// Libvirt is a libvirt whose status documents are in a folder. It has the rules
-// of its networks, or has lost them.
+// Libvirt is a libvirt whose status documents are in a folder. Until Lose, the
+// rules of its networks are present.
 type Libvirt struct {
 	*libvirt.Driver
 	changed chan struct{}
 
 	mu   sync.Mutex
 	lost bool
-	err  error // what looking at its rules fails with
+	err  error // the error of looking for its rules
 }
 
 // NewLibvirt returns a libvirt that keeps its state in a folder.
@@ -174,17 +173,17 @@ func NewLibvirt(dir string) *Libvirt {
 	return &Libvirt{Driver: libvirt.New(dir), changed: make(chan struct{}, 1)}
 }
 
-// Changed has the service look at the folder again.
+// Changed makes the service read the folder again.
 func (l *Libvirt) Changed() { l.changed <- struct{}{} }
 
-// Lose has libvirt's rules gone, and looking at them fail with err.
+// Lose sets whether libvirt's rules are lost, and the error of looking for them.
 func (l *Libvirt) Lose(lost bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lost, l.err = lost, err
 }
 
-// Follow calls changed when Changed was.
+// Follow calls changed after each call of Changed.
 func (l *Libvirt) Follow(ctx context.Context, changed func()) error {
 	for {
 		select {
@@ -209,7 +208,7 @@ func (l *Libvirt) Present(_ context.Context, nets []network.Network) (neighbour.
 	return p, l.err
 }
 
-// Remove takes nothing out: there is nothing left behind.
+// Remove removes nothing: nothing is left behind.
 func (l *Libvirt) Remove(context.Context, []network.Network, xtables.Variants) (neighbour.Report, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -217,7 +216,7 @@ func (l *Libvirt) Remove(context.Context, []network.Network, xtables.Variants) (
 }
 
 // Touches are other programs' changes of rules, as the watch of the nft table or
-// of iptables' chains tells them.
+// of iptables' chains reports them.
 type Touches struct {
 	mu      sync.Mutex
 	touched chan struct{}
@@ -225,12 +224,12 @@ type Touches struct {
 	took    []watch.Touch
 }
 
-// NewTouches returns a watch that nothing happens on.
+// NewTouches returns a watch without changes.
 func NewTouches() *Touches {
 	return &Touches{touched: make(chan struct{}, 1), legacy: make(chan struct{}, 1)}
 }
 
-// Touch tells of a program.
+// Touch reports a change by a program.
 func (t *Touches) Touch(program string, pid int) {
 	t.mu.Lock()
 	t.took = append(t.took, watch.Touch{Program: program, PID: pid})
@@ -241,13 +240,13 @@ func (t *Touches) Touch(program string, pid int) {
 	}
 }
 
-// Call tells of a call of iptables' legacy variant.
+// Call reports a call of iptables' legacy variant.
 func (t *Touches) Call() { t.legacy <- struct{}{} }
 
-// Touched tells that there is something to take.
+// Touched signals that Take has something to return.
 func (t *Touches) Touched() <-chan struct{} { return t.touched }
 
-// Take returns what happened since the last time.
+// Take returns the changes since the last call.
 func (t *Touches) Take() []watch.Touch {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -259,10 +258,10 @@ func (t *Touches) Take() []watch.Touch {
 // Watch watches iptables' chains.
 func (t *Touches) Watch(xtables.Variants) (service.ChainWatch, error) { return t, nil }
 
-// NFT and Legacy are the two sorts of news.
+// NFT signals changes through nf_tables.
 func (t *Touches) NFT() <-chan struct{} { return t.touched }
 
-// Legacy tells of calls of the legacy variant.
+// Legacy signals calls of the legacy variant.
 func (t *Touches) Legacy() <-chan struct{} { return t.legacy }
 
 // Close ends a watch.

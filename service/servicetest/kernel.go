@@ -16,25 +16,25 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// Kernel is nf_tables in memory: the one table, which outlives the service. It
-// makes a transaction whole or not at all, and refuses what the real one
-// refuses: a second element with the same key, a chain or a counter that is
-// there already or is not, a verdict to a chain that is not there, the deletion
-// of a chain that something leads to.
+// Kernel is an in-memory nf_tables with one table, which outlives the service. It
+// applies a transaction as a whole or not at all, and refuses what the real one
+// refuses: a second element with the same key, adding a chain or counter that
+// exists or removing one that does not, a verdict to a chain that does not exist,
+// the deletion of a chain that is referenced.
 type Kernel struct {
 	mu    sync.Mutex
 	table *table // nil while there is none
-	owner error  // why nobody but another program may change the table
+	owner error  // the error while another program owns the table
 }
 
-// table is what one table holds.
+// table is the contents of one table.
 type table struct {
 	chains   map[string]ruleset.Chain
 	elements map[elementKey]ruleset.Element
 	counters map[string]uint64 // packets
 }
 
-// elementKey is what no second element of a set may have.
+// elementKey is unique among the elements of a set.
 type elementKey struct {
 	set   string
 	index int
@@ -60,7 +60,7 @@ func (t *table) clone() *table {
 	return &table{chains: maps.Clone(t.chains), elements: maps.Clone(t.elements), counters: maps.Clone(t.counters)}
 }
 
-// add puts a network's objects in.
+// add adds a network's objects.
 func (t *table) add(p ruleset.Part, start uint64) error {
 	for _, name := range p.Counters {
 		if _, there := t.counters[name]; there {
@@ -86,7 +86,7 @@ func (t *table) add(p ruleset.Part, start uint64) error {
 	return nil
 }
 
-// remove takes a network's objects out; keep are the counters that stay.
+// remove removes a network's objects, except for the counters in keep.
 func (t *table) remove(p ruleset.Part, keep []string) error {
 	for _, e := range p.Elements {
 		if _, there := t.elements[keyOf(e)]; !there {
@@ -111,7 +111,7 @@ func (t *table) remove(p ruleset.Part, keep []string) error {
 	return nil
 }
 
-// check refuses what leads nowhere.
+// check refuses references to what does not exist.
 func (t *table) check() error {
 	for _, e := range t.elements {
 		if _, there := t.chains[e.Goto]; e.Goto != "" && !there {
@@ -133,7 +133,7 @@ func (t *table) check() error {
 	return nil
 }
 
-// Lines are what the kernel holds, in an order of their own.
+// Lines returns what the kernel holds, sorted.
 func (k *Kernel) Lines() (lines []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -155,14 +155,14 @@ func (k *Kernel) Lines() (lines []string) {
 	return lines
 }
 
-// Flush is another program's flush of the whole ruleset.
+// Flush flushes the whole ruleset, as another program might.
 func (k *Kernel) Flush() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.table = nil
 }
 
-// Damage is another program's flush of one network's chains.
+// Damage flushes one network's chains, as another program might.
 func (k *Kernel) Damage(network string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -174,14 +174,14 @@ func (k *Kernel) Damage(network string) {
 	}
 }
 
-// Count has packets counted that a network's guests sent.
+// Count counts packets as sent by a network's guests.
 func (k *Kernel) Count(network string, packets uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.table.counters[ruleset.NamesOf(network).From] += packets
 }
 
-// Own has another program own the table, nil for none.
+// Own makes another program the table's owner: changes fail with err, nil for none.
 func (k *Kernel) Own(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -198,7 +198,7 @@ func (k *Kernel) Open(start func(network string) ruleset.Counters) backend.Backe
 type nftables struct {
 	kernel *Kernel
 	start  func(network string) ruleset.Counters
-	parts  map[string]ruleset.Part // what it put in
+	parts  map[string]ruleset.Part // what it wrote
 	synced bool
 }
 
@@ -214,7 +214,7 @@ func compile(members []backend.Member) map[string]ruleset.Part {
 	return parts
 }
 
-// commit makes one transaction. What leaves goes before what comes.
+// commit applies one transaction: first removals, then additions.
 func (b *nftables) commit(ctx context.Context, old, next map[string]ruleset.Part, from *table) error {
 	if err := errors.Join(ctx.Err(), b.kernel.owner); err != nil {
 		return err
@@ -247,7 +247,7 @@ func (b *nftables) commit(ctx context.Context, old, next map[string]ruleset.Part
 	}
 	maps.Copy(b.parts, next)
 	if len(b.parts) == 0 {
-		b.kernel.table = nil // it goes with its last network
+		b.kernel.table = nil // it is deleted with its last network
 	}
 	return nil
 }
@@ -312,8 +312,7 @@ func (b *nftables) sync(ctx context.Context, want map[string]ruleset.Part) (dama
 	return damaged, nil
 }
 
-// differing names the networks whose rules the kernel does not hold as they are
-// wanted.
+// differing returns the networks whose rules in the kernel are not as wanted.
 func (b *nftables) differing(want map[string]ruleset.Part) (damaged []string) {
 	for name, p := range want {
 		if !b.kernel.holds(p) {

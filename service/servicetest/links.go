@@ -10,16 +10,16 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
-// Links are the host's interfaces in memory, which outlive the service. A name
+// Links are the host's in-memory interfaces, which outlive the service. A name
 // belongs to one link alone.
 type Links struct {
 	mu        sync.Mutex
-	last      int // the highest index that was ever given
+	last      int // the highest index that was ever assigned
 	links     map[int]watch.Link
 	addresses []watch.Address
 	routes    []watch.Route
 	changes   chan watch.Change
-	broken    error // what looking ends with
+	broken    error // the error of each query
 }
 
 // NewLinks returns a host that has lo and eth0, which carries its default route.
@@ -32,7 +32,7 @@ func NewLinks() *Links {
 	return l
 }
 
-// Add makes a link and returns its index.
+// Add adds a link and returns its index.
 func (l *Links) Add(link watch.Link) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -46,10 +46,10 @@ func (l *Links) Add(link watch.Link) int {
 	return link.Index
 }
 
-// Bridge makes a bridge and returns its index.
+// Bridge adds a bridge and returns its index.
 func (l *Links) Bridge(name string) int { return l.Add(watch.Link{Name: name, Bridge: true, Up: true}) }
 
-// Delete takes a link away, with its addresses and routes.
+// Delete deletes a link with its addresses and routes.
 func (l *Links) Delete(index int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -78,12 +78,12 @@ func (l *Links) Change(index int, f func(*watch.Link)) {
 	l.changes <- watch.Change{Kind: kind, Old: old, New: next}
 }
 
-// Rename gives a link another name.
+// Rename renames a link.
 func (l *Links) Rename(index int, name string) {
 	l.Change(index, func(link *watch.Link) { link.Name = name })
 }
 
-// Address gives a link an address.
+// Address adds an address to a link.
 func (l *Links) Address(index int, prefix string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -98,10 +98,10 @@ func (l *Links) Route(r watch.Route) {
 	l.changes <- watch.Change{Kind: watch.RoutesChanged}
 }
 
-// Tell tells of something that is no change of a link.
+// Tell reports a change that is not a link's.
 func (l *Links) Tell(c watch.Change) { l.changes <- c }
 
-// Break has each look end with an error, nil for none.
+// Break makes each query fail with an error, nil for none.
 func (l *Links) Break(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -133,14 +133,14 @@ func (l *Links) QueryIndex(index int) (watch.Link, bool, error) {
 	return link, ok, l.broken
 }
 
-// LinkByName is Query from memory.
+// LinkByName returns what the link monitor knows of a name.
 func (l *Links) LinkByName(name string) (watch.Link, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.named(name)
 }
 
-// LinkByIndex is QueryIndex from memory.
+// LinkByIndex returns what the link monitor knows of an index.
 func (l *Links) LinkByIndex(index int) (watch.Link, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -148,29 +148,29 @@ func (l *Links) LinkByIndex(index int) (watch.Link, bool) {
 	return link, ok
 }
 
-// Links are all links.
+// Links returns all links.
 func (l *Links) Links() []watch.Link {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Collect(maps.Values(l.links))
 }
 
-// Addresses are all addresses.
+// Addresses returns all addresses.
 func (l *Links) Addresses() []watch.Address {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.addresses)
 }
 
-// DefaultRoutes are all default routes.
+// DefaultRoutes returns all default routes.
 func (l *Links) DefaultRoutes() []watch.Route {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.routes)
 }
 
-// Sync returns at once: there is nothing between the host and the picture.
+// Sync returns at once: there is no cache to wait for.
 func (l *Links) Sync(context.Context) error { return nil }
 
-// Changes are the changes since the last one was taken.
+// Changes returns the channel of changes.
 func (l *Links) Changes() <-chan watch.Change { return l.changes }

@@ -8,7 +8,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// Memory is a platform in memory, the same each time and fit for virtual time.
+// Memory is an in-memory platform, deterministic and fit for virtual time.
 type Memory struct {
 	Kernel    *Kernel
 	Firewalld *Firewalld
@@ -17,8 +17,8 @@ type Memory struct {
 	Libvirt   *Libvirt
 	// LibvirtDir is where libvirt's status documents are.
 	LibvirtDir string
-	Table      *Touches // changes of the nft table by others
-	Calls      *Touches // calls of iptables by others
+	Table      *Touches // other programs' changes of the nft table
+	Calls      *Touches // other programs' calls of iptables
 }
 
 // NewMemory returns a host with a firewalld that has the service's zones.
@@ -30,7 +30,7 @@ func NewMemory(t testing.TB) *Memory {
 	}
 }
 
-// Deps are those of one run of the service.
+// Deps returns the dependencies of one run of the service.
 func (m *Memory) Deps(_ testing.TB, start func(string) ruleset.Counters) (service.Deps, backend.Backend, func() error) {
 	return service.Deps{
 		Links: m.Links, Table: m.Table, Chains: m.Calls, Zones: m.Firewalld, Firewalld: m.Firewalld,
@@ -38,8 +38,8 @@ func (m *Memory) Deps(_ testing.TB, start func(string) ruleset.Counters) (servic
 	}, m.Kernel.Open(start), func() error { return nil }
 }
 
-// Rules are what the kernel holds.
+// Rules returns what the kernel holds.
 func (m *Memory) Rules() []string { return m.Kernel.Lines() }
 
-// Zones are the zones of interfaces.
+// Zones returns the zones of interfaces.
 func (m *Memory) Zones(testing.TB) map[string]string { return m.Firewalld.Bound() }

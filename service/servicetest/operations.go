@@ -12,7 +12,7 @@ import (
 // Operation is a call of the API that consists of several steps.
 type Operation struct {
 	Name string
-	// Prepare does what the call finds; nil for nothing.
+	// Prepare sets up what the call needs; nil for nothing.
 	Prepare func(w *World)
 	Do      func(ctx context.Context, w *World) error
 }
@@ -42,18 +42,18 @@ func NetXML(name, bridge, mode string, cidrs ...string) string {
 	return b.String()
 }
 
-// Zoned is a document with a zone.
+// Zoned returns a document with a zone.
 func Zoned(doc, zone string) string {
 	return strings.Replace(doc, "<bridge ", "<bridge zone='"+zone+"' ", 1)
 }
 
-// NewBase returns a world that operations are made in, running: a network that
-// is kept, one that was changed at runtime, and a runtime one, on the bridges
-// virbr1, virbr3 and virbr2. The platform has bridges virbr1 to virbr5, and its
-// firewalld has virbr5 in zone work.
+// NewBase starts the world for Operations and returns it: with a persistent
+// network, one that was changed at runtime, and a runtime one, on virbr1, virbr3
+// and virbr2. The platform has bridges virbr1 to virbr5, and its firewalld has
+// virbr5 in zone work.
 func NewBase(w *World) *World {
 	w.T.Helper()
-	// Totals of an earlier run, so that counters which begin again are seen.
+	// Totals of an earlier run, so that a counter which starts from zero shows.
 	w.Write("run/counters.json", `{"kept":{"FromGuestPackets":1000},"changed":{"ToGuestPackets":2000}}`)
 	w.Write("kept.xml", NetXML("kept", "virbr1", "nat6", "10.1.0.1/24", "2001:db8:1::1/64"))
 	w.Write("changed.xml", NetXML("changed", "virbr3", "route", "10.3.0.1/24"))
@@ -87,7 +87,7 @@ func move(backend string, o service.ChangeOptions) func(context.Context, *World)
 
 func reload(ctx context.Context, w *World) error { return w.Service.Reload(ctx) }
 
-// Operations are all calls that change something, in a world of NewBase.
+// Operations returns all calls that change something, for a world of NewBase.
 func Operations() []Operation {
 	fresh := NetXML("new", "virbr4", "nat", "10.4.0.1/24")
 	elsewhere := NetXML("new", "virbr5", "nat", "10.5.0.1/24")
@@ -101,7 +101,7 @@ func Operations() []Operation {
 		{Name: "add", Do: add(fresh, service.ChangeOptions{})},
 		{Name: "add for good", Do: add(fresh, persistent)},
 		{Name: "add with a zone", Do: add(Zoned(fresh, "trusted"), service.ChangeOptions{})},
-		// firewalld has virbr5 in zone work before anybody asks for it.
+		// firewalld has virbr5 in zone work beforehand.
 		{Name: "add with a zone, bridge in another", Do: add(Zoned(elsewhere, "trusted"), persistent)},
 		{Name: "replace", Do: add(route, service.ChangeOptions{Replace: true})},
 		{Name: "replace for good", Do: add(route, service.ChangeOptions{Replace: true, Persistent: true})},

@@ -11,10 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// FailEachStep makes each step of an operation fail in turn, and compares all
-// there is. after says that a step that fails is done all the same. fresh
-// returns a world of NewBase for each try that needs one. It returns the
-// operation's steps.
+// FailEachStep makes each step of an operation fail in turn, checks that nothing
+// changed, and returns the steps. With after, a failing step is done all the same.
+// fresh returns a world of NewBase for each try that needs one.
 func FailEachStep(t *testing.T, op Operation, after bool, fresh func(testing.TB) *World) (steps []string) {
 	w := prepared(t, op, fresh)
 	var failed []string
@@ -36,7 +35,7 @@ func FailEachStep(t *testing.T, op Operation, after bool, fresh func(testing.TB)
 		}
 		when := fmt.Sprintf("%s, step %d, failed", steps[at-1], at)
 		if err == nil {
-			// A zone that the network did not ask for fails no call.
+			// A failure to enter a zone that the network does not name fails no call.
 			w.wantRepaired(when)
 			w.Stop()
 			w = prepared(t, op, fresh)
@@ -55,7 +54,7 @@ func prepared(t testing.TB, op Operation, fresh func(testing.TB) *World) *World 
 	return w
 }
 
-// wantUnchanged checks what a call that failed left.
+// wantUnchanged checks that a failed call changed nothing.
 func (w *World) wantUnchanged(when string, before State, err error) {
 	w.T.Helper()
 	if !errors.Is(err, ErrInjected) {
@@ -72,7 +71,7 @@ func (w *World) wantUnchanged(when string, before State, err error) {
 	}
 }
 
-// wantRepaired checks that one comparison later nothing is left to do.
+// wantRepaired checks that one comparison repairs everything.
 func (w *World) wantRepaired(when string) {
 	w.T.Helper()
 	for range 2 {
@@ -87,12 +86,13 @@ func (w *World) wantRepaired(when string) {
 	w.T.Errorf("%s: a second comparison still finds something", when)
 }
 
-// looks are steps that change nothing: to be killed there is to be killed before
-// the next change.
-var looks = []string{"Query", "Installed", "Interfaces", "Read", "Counters"}
+// readOnly are steps that change nothing: being killed there is being killed
+// before the next change.
+var readOnly = []string{"Query", "Installed", "Interfaces", "Read", "Counters"}
 
-// KillAtEachStep ends the service at each step of an operation in turn, with
-// nothing taken back. The next start gives the old state or the new one.
+// KillAtEachStep kills the service at each step of an operation in turn, so that
+// nothing is undone, and checks that the next start leads to the old state or the
+// new one.
 func KillAtEachStep(t *testing.T, op Operation, fresh func(testing.TB) *World) {
 	run := func(at int) (restarted State, steps []string) {
 		w := prepared(t, op, fresh)
@@ -109,19 +109,19 @@ func KillAtEachStep(t *testing.T, op Operation, fresh func(testing.TB) *World) {
 			t.Errorf("killed at step %d: a start left %d networks to repair, %v", at, n, err)
 		}
 		restarted = w.State()
-		// Those of a network that a Replace was about to end may go on.
+		// Counters of a network that a Replace was about to end may continue.
 		restarted.Rules = slices.DeleteFunc(restarted.Rules, func(l string) bool {
 			return strings.HasPrefix(l, "packets ") || strings.HasPrefix(l, "counter ")
 		})
 		return restarted, steps
 	}
 	const never = 1000
-	// The first step fails, so that nothing is done: but files that were changed
-	// by hand before a reload speak at a start too.
+	// The first step fails, so nothing is done; but a start reads files that were
+	// changed by hand before a reload as well.
 	before, _ := run(1)
 	done, steps := run(never)
 	for at, step := range steps {
-		if at == 0 || slices.Contains(looks, step) {
+		if at == 0 || slices.Contains(readOnly, step) {
 			continue
 		}
 		got, _ := run(at + 1)

@@ -24,25 +24,25 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// Platform is what a service runs on: a kernel, a firewalld and a host, in
-// memory or real ones. It outlives the service.
+// Platform is what a service runs on: a kernel, a firewalld and a host, in-memory
+// or real. It outlives the service.
 type Platform interface {
-	// Deps returns what one run of the service works with, but its files. Its
-	// counters begin at what start returns. done ends it.
+	// Deps returns the dependencies of one run of the service, except for files.
+	// Counters begin at what start returns; done ends the run.
 	Deps(t testing.TB, start func(network string) ruleset.Counters) (d service.Deps, nftables backend.Backend, done func() error)
-	// Rules are what nf_tables holds, and Zones the zone of each interface.
+	// Rules returns what nf_tables holds, and Zones the zone of each interface.
 	Rules() []string
 	Zones(t testing.TB) map[string]string
 }
 
-// World is a service in this process over a platform, with real files in a
-// folder of its own, and faults between the two.
+// World is a service in this process on a platform, with real files in its own
+// folder, and faults between service and platform.
 type World struct {
 	T        testing.TB
 	Service  *service.Service
 	Faults   *Faults
 	Platform Platform
-	Chains   *Chains // what the iptables backend holds
+	Chains   *Chains // the chains of the iptables backend
 	Log      *slog.Logger
 	// Lacks are backends that the host does not have, with the reason.
 	Lacks choice.Available
@@ -54,7 +54,7 @@ type World struct {
 	events []service.Event
 }
 
-// NewWorld returns a world whose service does not run yet.
+// NewWorld returns a world whose service is not running yet.
 func NewWorld(t testing.TB, p Platform) *World {
 	t.Helper()
 	w := &World{T: t, Faults: &Faults{}, Platform: p, Chains: &Chains{}, Log: slog.New(slog.DiscardHandler), dir: t.TempDir()}
@@ -64,7 +64,7 @@ func NewWorld(t testing.TB, p Platform) *World {
 	return w
 }
 
-// Must ends the test with an error.
+// Must fails the test if there is an error.
 func (w *World) Must(err error) {
 	w.T.Helper()
 	if err != nil {
@@ -72,10 +72,10 @@ func (w *World) Must(err error) {
 	}
 }
 
-// Path is that of a file in the world's folder.
+// Path returns the path of a file in the world's folder.
 func (w *World) Path(name string) string { return filepath.Join(w.dir, name) }
 
-// Write writes a persistent network's file, or for a name with a slash any other.
+// Write writes a persistent network's file or, if the name has a slash, any other.
 func (w *World) Write(file, text string) {
 	w.T.Helper()
 	if !strings.Contains(file, "/") {
@@ -84,13 +84,13 @@ func (w *World) Write(file, text string) {
 	w.Must(os.WriteFile(w.Path(file), []byte(text), 0o644))
 }
 
-// Start starts a service over the files that there are.
+// Start starts a service on the existing files.
 func (w *World) Start() {
 	w.T.Helper()
 	w.Must(w.TryStart())
 }
 
-// TryStart is Start where it may fail.
+// TryStart is Start, but returns the error.
 func (w *World) TryStart() error {
 	w.T.Helper()
 	files, err := store.Open(store.Config{PersistentDir: w.Path("etc/networks"), RuntimeDir: w.Path("run"), StateDir: w.Path("state"), Parse: network.FromXML})
@@ -110,7 +110,7 @@ func (w *World) TryStart() error {
 	return w.Service.Start(context.Background())
 }
 
-// Stop ends the service and leaves what is in force.
+// Stop stops the service and leaves its rules in force.
 func (w *World) Stop() {
 	w.T.Helper()
 	if err := errors.Join(w.Service.Close(), w.done()); err != nil {
@@ -118,7 +118,7 @@ func (w *World) Stop() {
 	}
 }
 
-// Kill ends a service that Faults took for killed, whose end may fail.
+// Kill stops a service that Faults has killed, so its end may fail.
 func (w *World) Kill() {
 	w.T.Helper()
 	if err := errors.Join(w.Service.Close(), w.done()); err != nil && !errors.Is(err, ErrInjected) {
@@ -126,7 +126,7 @@ func (w *World) Kill() {
 	}
 }
 
-// backends are those of a world. Nothing is probed.
+// backends are the backends of a world. Nothing is probed.
 type backends struct {
 	w                  *World
 	nftables, iptables backend.Backend
@@ -149,8 +149,8 @@ func (b backends) Available(context.Context, choice.Configured) choice.Available
 	return a
 }
 
-// Compare has all brought in order, so that zones need not be waited for. A
-// firewalld that is slow on a busy machine is given its time.
+// Compare reapplies everything until no network is degraded, so that tests need
+// not wait for zones. A firewalld on a busy machine may take a while.
 func (w *World) Compare() {
 	w.T.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -176,7 +176,7 @@ func (w *World) Add(ctx context.Context, doc string, o service.ChangeOptions) er
 	return w.Service.AddNetwork(ctx, n, o)
 }
 
-// RemoveAll takes every network out.
+// RemoveAll removes every network.
 func (w *World) RemoveAll() {
 	w.T.Helper()
 	for _, st := range w.Service.AllNetworks() {
@@ -192,7 +192,7 @@ func (w *World) notify(e service.Event) {
 	w.events = append(w.events, e)
 }
 
-// Events are those since the last time.
+// Events returns the events since the last call.
 func (w *World) Events() []service.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -201,7 +201,7 @@ func (w *World) Events() []service.Event {
 	return events
 }
 
-// State is all that a call that fails must not change.
+// State is everything that a failed call must not change.
 type State struct {
 	Rules    []string
 	Chains   map[string]string
@@ -211,7 +211,7 @@ type State struct {
 	Host     string
 }
 
-// State looks at everything.
+// State returns the present state.
 func (w *World) State() State {
 	w.T.Helper()
 	s := State{
@@ -224,7 +224,8 @@ func (w *World) State() State {
 	return s
 }
 
-// files are the texts of all files but counters, which are kept at any time.
+// files returns the text of each file except the counters, which are saved at any
+// time.
 func (w *World) files() map[string]string {
 	w.T.Helper()
 	files := map[string]string{}
