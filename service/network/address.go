@@ -8,7 +8,7 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// parseAddr reads one address. A scope such as %eth0 is refused: the bridge
+// parseAddr parses one address. A scope such as %eth0 is refused: the bridge
 // is the scope.
 func parseAddr(field, text string) (netip.Addr, error) {
 	if text == "" {
@@ -24,7 +24,7 @@ func parseAddr(field, text string) (netip.Addr, error) {
 	return a, nil
 }
 
-// parseFamily reads an address beside a family attribute, whose absence means
+// parseFamily parses an address with a family attribute, whose absence means
 // IPv4, as in libvirt.
 func parseFamily(field, family, text string) (netip.Addr, error) {
 	a, err := parseAddr(field, text)
@@ -46,7 +46,7 @@ func parseFamily(field, family, text string) (netip.Addr, error) {
 	return a, nil
 }
 
-// prefixBits reads a netmask or a prefix's length; given is false for neither.
+// prefixBits returns the length of a netmask or a prefix; given is false for neither.
 func prefixBits(field string, a netip.Addr, netmask string, prefix uint) (n int, given bool, err error) {
 	if netmask == "" {
 		if prefix > uint(a.BitLen()) {
@@ -70,8 +70,8 @@ func prefixBits(field string, a netip.Addr, netmask string, prefix uint) (n int,
 	return n, true, nil
 }
 
-// naturalBits is the prefix's length that libvirt supposes where a document
-// gives none: that of the address's class, and 64 for IPv6.
+// naturalBits returns the prefix's length that libvirt assumes if a document has
+// none: that of the address's class, and 64 for IPv6.
 func naturalBits(a netip.Addr) (int, error) {
 	if !a.Is4() {
 		return 64, nil
@@ -87,8 +87,8 @@ func naturalBits(a netip.Addr) (int, error) {
 	return 0, invalid("<ip>", "%s has neither netmask nor prefix: add one", a)
 }
 
-// parseRoute reads the subnet of a <route>. libvirt supposes no prefix for
-// routes: without one only 0.0.0.0 and :: pass there, as default routes.
+// parseRoute parses the subnet of a <route>. libvirt assumes no prefix for routes:
+// without one it accepts only 0.0.0.0 and ::, as default routes.
 func parseRoute(r libvirtxml.NetworkRoute) (netip.Prefix, error) {
 	a, err := parseFamily("<route>", r.Family, r.Address)
 	if err != nil {
@@ -115,7 +115,7 @@ func defaultRoute(a netip.Addr) error {
 		"name the subnets behind the guest instead, or set the route on the host with ip route", whole)
 }
 
-// parseSubnet reads "192.168.122.1/24".
+// parseSubnet parses "192.168.122.1/24".
 func parseSubnet(field, text string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(text)
 	if err != nil {

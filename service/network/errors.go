@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// The sorts of failure, for errors.Is.
+// The kinds of error, for errors.Is.
 var (
 	// ErrInvalid marks a document or setting that cannot be what its author meant.
 	ErrInvalid = errors.New("invalid network")
@@ -19,7 +19,7 @@ var (
 	ErrNotSupported = errors.New("not supported")
 )
 
-// InvalidError says what is wrong with which part of a network, and what to do.
+// InvalidError is what is wrong with which part of a network, and what to do.
 type InvalidError struct {
 	Field  string // a contract key such as "Bridge", or a place in the document
 	Reason string
@@ -30,7 +30,7 @@ func (e *InvalidError) Error() string { return e.Field + ": " + e.Reason }
 // Is makes errors.Is(err, ErrInvalid) true.
 func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
 
-// LimitError says which limit was passed.
+// LimitError means that a limit was exceeded.
 type LimitError struct {
 	Field    string
 	Got, Max int
@@ -51,7 +51,7 @@ func invalid(field, format string, args ...any) error {
 // maxQuoted keeps messages readable on a bus and in a log line.
 const maxQuoted = 48
 
-// quote gives s for a message: shortened, and escaped so that it is valid
+// quote returns s for a message: shortened, and escaped so that it is valid
 // UTF-8 without control characters, which D-Bus demands.
 func quote(s string) string { return strconv.Quote(shorten(s, maxQuoted)) }
 

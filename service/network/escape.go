@@ -4,7 +4,7 @@ import "strings"
 
 const hexDigits = "0123456789abcdef"
 
-// Escape gives name in the form that object paths, files and chains use: each
+// Escape returns name in the form that object paths, files and chains use: each
 // byte outside [A-Za-z0-9] is written _xx in lower-case hex, so that different
 // names stay different.
 func Escape(name string) string {
@@ -22,8 +22,8 @@ func Escape(name string) string {
 	return b.String()
 }
 
-// Unescape undoes Escape. It is false for a text that Escape cannot have
-// made, so that each name has one escaped form only.
+// Unescape undoes Escape. It returns false for a text that Escape cannot return,
+// so that each name has one escaped form only.
 func Unescape(s string) (string, bool) {
 	var b strings.Builder
 	b.Grow(len(s))

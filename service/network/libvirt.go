@@ -7,7 +7,7 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// fromLibvirt gives the value of a decoded document and of our element in its
+// fromLibvirt returns the value of a decoded document and of our element in its
 // metadata, nil for none.
 func fromLibvirt(def *libvirtxml.Network, own *ownMetadata) (Network, error) {
 	n := Network{
@@ -16,12 +16,12 @@ func fromLibvirt(def *libvirtxml.Network, own *ownMetadata) (Network, error) {
 		DNS:        def.DNS == nil || def.DNS.Enable != "no",
 	}
 	steps := []func() error{
-		func() error { return n.takeUUID(def.UUID) },
-		func() error { return n.takeForward(def.Forward) },
-		func() error { return n.takeBridge(def.Bridge) },
-		func() error { return n.takeIPs(def.IPs) },
-		func() error { return n.takeRoutes(def.Routes) },
-		func() error { return n.takeOwn(own) },
+		func() error { return n.readUUID(def.UUID) },
+		func() error { return n.readForward(def.Forward) },
+		func() error { return n.readBridge(def.Bridge) },
+		func() error { return n.readIPs(def.IPs) },
+		func() error { return n.readRoutes(def.Routes) },
+		func() error { return n.readOwn(own) },
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -31,7 +31,7 @@ func fromLibvirt(def *libvirtxml.Network, own *ownMetadata) (Network, error) {
 	return n, nil
 }
 
-func (n *Network) takeUUID(text string) (err error) {
+func (n *Network) readUUID(text string) (err error) {
 	if text == "" {
 		n.UUID = deriveUUID(n.Name)
 		return nil
@@ -40,11 +40,11 @@ func (n *Network) takeUUID(text string) (err error) {
 	return err
 }
 
-func (n *Network) takeBridge(b *libvirtxml.NetworkBridge) error {
+func (n *Network) readBridge(b *libvirtxml.NetworkBridge) error {
 	if b != nil {
 		n.Bridge, n.Zone = b.Name, b.Zone
 	}
-	// libvirt also takes a pattern such as virbr%d, and chooses as if nothing was given.
+	// libvirt also accepts a pattern such as virbr%d, and chooses as if none was given.
 	if n.Bridge == "" || strings.Contains(n.Bridge, "%d") {
 		return invalid("Bridge", "the document names no bridge, since libvirt chooses one when the network starts: "+
 			"start the network and pass what virsh net-dumpxml prints then, or add <bridge name='...'/>")
@@ -52,8 +52,8 @@ func (n *Network) takeBridge(b *libvirtxml.NetworkBridge) error {
 	return nil
 }
 
-// takeForward reads libvirt's <forward>. Its absence means an isolated network.
-func (n *Network) takeForward(f *libvirtxml.NetworkForward) error {
+// readForward reads libvirt's <forward>. Its absence means an isolated network.
+func (n *Network) readForward(f *libvirtxml.NetworkForward) error {
 	if f == nil {
 		n.Mode = ModeIsolated
 		return nil
@@ -76,14 +76,14 @@ func (n *Network) takeForward(f *libvirtxml.NetworkForward) error {
 	if len(f.PFs) > 0 || len(f.Addresses) > 0 {
 		return invalid("<forward>", "<pf> and <address> are for hostdev networks: remove them")
 	}
-	if err := n.takeDevices(f.Dev, f.Interfaces); err != nil {
+	if err := n.readDevices(f.Dev, f.Interfaces); err != nil {
 		return err
 	}
-	return n.takeNAT(f.NAT, false)
+	return n.readNAT(f.NAT, false)
 }
 
-// takeDevices reads the two ways of naming the interfaces to forward to.
-func (n *Network) takeDevices(dev string, list []libvirtxml.NetworkForwardInterface) error {
+// readDevices reads the two ways of naming the interfaces to forward to.
+func (n *Network) readDevices(dev string, list []libvirtxml.NetworkForwardInterface) error {
 	for _, i := range list {
 		if i.Dev == "" {
 			return invalid("<forward>", "an <interface> has no dev: name the interface")
@@ -101,8 +101,8 @@ func (n *Network) takeDevices(dev string, list []libvirtxml.NetworkForwardInterf
 	return nil
 }
 
-// takeNAT reads <nat>, libvirt's or our own, which may have an IPv6 pool too.
-func (n *Network) takeNAT(nat *libvirtxml.NetworkForwardNAT, own bool) error {
+// readNAT reads <nat>, libvirt's or our own, which may have an IPv6 pool too.
+func (n *Network) readNAT(nat *libvirtxml.NetworkForwardNAT, own bool) error {
 	if nat == nil {
 		return nil
 	}
@@ -114,7 +114,7 @@ func (n *Network) takeNAT(nat *libvirtxml.NetworkForwardNAT, own bool) error {
 		return invalid("<nat>", "it has more than one <address>: keep one")
 	}
 	for _, a := range nat.Addresses {
-		if err := n.takePool(a, own); err != nil {
+		if err := n.readPool(a, own); err != nil {
 			return err
 		}
 	}
@@ -127,8 +127,8 @@ func (n *Network) takeNAT(nat *libvirtxml.NetworkForwardNAT, own bool) error {
 	return nil
 }
 
-// takePool reads one <address> of <nat>.
-func (n *Network) takePool(a libvirtxml.NetworkForwardNATAddress, own bool) error {
+// readPool reads one <address> of <nat>.
+func (n *Network) readPool(a libvirtxml.NetworkForwardNATAddress, own bool) error {
 	first, err := parseAddr("<nat> address start", a.Start)
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (n *Network) takePool(a libvirtxml.NetworkForwardNATAddress, own bool) erro
 	return nil
 }
 
-func (n *Network) takeIPs(ips []libvirtxml.NetworkIP) error {
+func (n *Network) readIPs(ips []libvirtxml.NetworkIP) error {
 	if len(ips) > MaxAddresses {
 		return &LimitError{Field: "Addresses", Got: len(ips), Max: MaxAddresses, Unit: "addresses"}
 	}
@@ -182,8 +182,8 @@ func (n *Network) takeIPs(ips []libvirtxml.NetworkIP) error {
 	return nil
 }
 
-// takeRoutes reads libvirt's <route>, whose gateway must be a guest.
-func (n *Network) takeRoutes(routes []libvirtxml.NetworkRoute) error {
+// readRoutes reads libvirt's <route>, whose gateway must be a guest.
+func (n *Network) readRoutes(routes []libvirtxml.NetworkRoute) error {
 	if len(routes) > MaxRoutes {
 		return &LimitError{Field: "Routes", Got: len(routes), Max: MaxRoutes, Unit: "routes"}
 	}

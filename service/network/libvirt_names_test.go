@@ -130,7 +130,7 @@ func (c libvirtCase) document() string {
 	return "<network" + attrs + "><name>" + c.name + "</name>" + c.body + "</network>\n"
 }
 
-// TestLibvirtsNames holds the parser to what libvirt's own tests have.
+// TestLibvirtsNames compares the parser with libvirt's own tests.
 func TestLibvirtsNames(t *testing.T) {
 	dir := t.TempDir()
 	var files []string
@@ -160,7 +160,7 @@ func TestLibvirtsNames(t *testing.T) {
 }
 
 // virshDefines defines each document with libvirt's test driver, which has its
-// real parser and no host, and returns what it says of those that it refuses.
+// real parser and no host, and returns its errors for those that it refuses.
 // The documents' networks are called n, or each differently.
 func virshDefines(t *testing.T, files []string) map[string]string {
 	t.Helper()

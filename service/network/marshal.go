@@ -7,8 +7,8 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// XML gives the network as a libvirt <network> document, with our metadata
-// element where libvirt's words do not suffice. FromXML reads the same network
+// XML returns the network as a libvirt <network> document, with our metadata
+// element where libvirt's elements do not suffice. FromXML reads the same network
 // from it. It has no DHCP ranges and no TFTP folder, which a network does not
 // hold.
 func (n Network) XML() ([]byte, error) {
@@ -48,7 +48,7 @@ func (n Network) XML() ([]byte, error) {
 	return append(doc, '\n'), nil
 }
 
-// forwardXML is nil for an isolated network, as libvirt has it.
+// forwardXML returns nil for an isolated network, as libvirt does.
 func (n Network) forwardXML() *libvirtxml.NetworkForward {
 	if n.Mode == ModeIsolated {
 		return nil

@@ -9,12 +9,11 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// MetadataNamespace is that of the element in a document's <metadata> which
-// says what libvirt's own elements cannot: docs/metadata.md.
+// MetadataNamespace is the namespace of the element in a document's <metadata> for
+// what libvirt's own elements cannot express: docs/metadata.md.
 const MetadataNamespace = "https://virtfirewall.org/ns/network/1"
 
-// ownMetadata is the element, in libvirt's own structures where the words are
-// the same.
+// ownMetadata is the element, in libvirt's own structures where they are the same.
 type ownMetadata struct {
 	Forward *libvirtxml.NetworkForward    `xml:"forward"`
 	NAT     *libvirtxml.NetworkForwardNAT `xml:"nat"`
@@ -22,17 +21,17 @@ type ownMetadata struct {
 	Serve   *ownServe                     `xml:"serve"`
 }
 
-// ownServe overrides what the document says of the host's services: "yes",
-// "no" or "" for what the document says.
+// ownServe overrides the document's settings of the host's services: "yes", "no",
+// or "" for the document's.
 type ownServe struct {
 	DHCP string `xml:"dhcp,attr"`
 	DNS  string `xml:"dns,attr"`
 	TFTP string `xml:"tftp,attr"`
 }
 
-// metadata reads <metadata>: our element in it, and nothing of others'.
+// metadata reads our element in <metadata>, and ignores others'.
 func (w *walker) metadata(parent *frame) error {
-	if err := w.only(parent, "metadata", &element{once: true}); err != nil {
+	if err := w.checkOnce(parent, "metadata", &element{once: true}); err != nil {
 		return err
 	}
 	for outside := w.depth - 1; w.depth > outside; {
@@ -58,10 +57,10 @@ func (w *walker) metadata(parent *frame) error {
 
 func (w *walker) ownElement(t xml.StartElement) (err error) {
 	if t.Name.Local != "network" {
-		return invalid(w.place("metadata"), "it contains an unknown element %s of %s: correct its name, or remove it", quote(t.Name.Local), MetadataNamespace)
+		return invalid(w.location("metadata"), "it contains an unknown element %s of %s: correct its name, or remove it", quote(t.Name.Local), MetadataNamespace)
 	}
 	if w.own != nil {
-		return invalid(w.place("metadata"), "it contains a second network element of %s: keep one", MetadataNamespace)
+		return invalid(w.location("metadata"), "it contains a second network element of %s: keep one", MetadataNamespace)
 	}
 	w.own = new(ownMetadata)
 	if w.pending, err = w.enter(t, ownNetwork, MetadataNamespace); err != nil {
@@ -70,15 +69,15 @@ func (w *walker) ownElement(t xml.StartElement) (err error) {
 	return decode(w, w.own)
 }
 
-// takeOwn adds what our element says.
-func (n *Network) takeOwn(own *ownMetadata) error {
+// readOwn adds the settings of our element.
+func (n *Network) readOwn(own *ownMetadata) error {
 	if own == nil {
 		return nil
 	}
-	if err := n.takeOwnForward(own.Forward); err != nil {
+	if err := n.readOwnForward(own.Forward); err != nil {
 		return err
 	}
-	if err := n.takeOwnPool(own.NAT); err != nil {
+	if err := n.readOwnPool(own.NAT); err != nil {
 		return err
 	}
 	if len(own.Routes) > MaxRoutes {
@@ -108,9 +107,9 @@ func override(b *bool, text string) {
 	}
 }
 
-// takeOwnForward gives a network a mode that libvirt leaves alone. Where
-// libvirt makes rules of its own, a second mode would contradict them.
-func (n *Network) takeOwnForward(f *libvirtxml.NetworkForward) error {
+// readOwnForward sets the mode of a network that libvirt leaves alone. If libvirt
+// makes rules of its own, a second mode would contradict them.
+func (n *Network) readOwnForward(f *libvirtxml.NetworkForward) error {
 	const field = "<forward> in <metadata>"
 	if f == nil {
 		return nil
@@ -124,14 +123,14 @@ func (n *Network) takeOwnForward(f *libvirtxml.NetworkForward) error {
 	default:
 		return invalid(field, "its mode is %s: use nat, route, open or isolated", quote(f.Mode))
 	}
-	if err := n.takeDevices("", f.Interfaces); err != nil {
+	if err := n.readDevices("", f.Interfaces); err != nil {
 		return err
 	}
-	return n.takeNAT(f.NAT, true)
+	return n.readNAT(f.NAT, true)
 }
 
-// takeOwnPool adds the IPv6 pool that libvirt's <nat> has no place for.
-func (n *Network) takeOwnPool(nat *libvirtxml.NetworkForwardNAT) error {
+// readOwnPool adds the IPv6 pool, which libvirt's <nat> cannot have.
+func (n *Network) readOwnPool(nat *libvirtxml.NetworkForwardNAT) error {
 	if nat == nil {
 		return nil
 	}
@@ -139,15 +138,15 @@ func (n *Network) takeOwnPool(nat *libvirtxml.NetworkForwardNAT) error {
 		if !strings.Contains(a.Start, ":") {
 			return invalid("<nat> in <metadata>", "%s is not an IPv6 address: put IPv4 ranges into the <nat> of <forward>", quote(a.Start))
 		}
-		if err := n.takePool(a, true); err != nil {
+		if err := n.readPool(a, true); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// ownXML is the content of <metadata> for what the rest of the document
-// cannot say; "" for nothing.
+// ownXML returns the content of <metadata> for what the rest of the document
+// cannot express; "" for nothing.
 func (n Network) ownXML() string {
 	var b strings.Builder
 	if r := n.NATAddresses6; !r.IsZero() {

@@ -6,9 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// validateName checks a network's own name. Names become file names, object
-// paths, comments in quotation marks and XML, and none of those may be broken
-// out of.
+// validateName checks a network's own name. Names become file names, object paths,
+// comments in quotation marks and XML, and must not break out of any of those.
 func validateName(name string) error {
 	const field = "Name"
 	switch {
@@ -31,8 +30,8 @@ func validateName(name string) error {
 }
 
 // validateIfName checks an interface's name by the kernel's rule
-// (dev_valid_name in net/core/dev.c) and refuses, beyond it, what another
-// reader of the rules would take for something else.
+// (dev_valid_name in net/core/dev.c) and also refuses what another reader of the
+// rules would misread.
 func validateIfName(field, name string) error {
 	switch {
 	case name == "":

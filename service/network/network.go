@@ -1,15 +1,15 @@
 // Package network holds the value of one virtual network: what a client asked
-// the service to govern. It reads the value from a libvirt <network> document
-// or from D-Bus settings and checks it. It knows nothing of rules, of the
-// kernel or of the bus, and it does not look at the host: whether a bridge
-// exists or a subnet is taken is the service's question.
+// the service to govern. It parses the value from a libvirt <network> document
+// or from D-Bus settings and validates it. It is independent of rules, the kernel
+// and the bus, and does not check the host: whether a bridge exists or a subnet is
+// taken is for the service to find out.
 package network
 
 import (
 	"net/netip"
 )
 
-// Mode is what happens to traffic between the network and the world outside.
+// Mode is what happens to traffic between the network and the outside.
 type Mode string
 
 // The forward modes of libvirt that concern a firewall.
@@ -54,7 +54,7 @@ type Network struct {
 	NATIPv6       bool      // IPv6 is translated too
 	IPv6Guests    bool      // guests may use IPv6 among themselves without an IPv6 address of the host
 
-	Zone string // firewalld zone asked for by name; "": the one that Mode calls for
+	Zone string // firewalld zone asked for by name; "": the one for Mode
 
 	DHCP bool // the host serves DHCP here
 	DNS  bool // the host serves DNS here
@@ -64,10 +64,10 @@ type Network struct {
 // AddrRange is an inclusive range of addresses of one family.
 type AddrRange struct{ First, Last netip.Addr }
 
-// IsZero says that no range was given.
+// IsZero reports whether no range was given.
 func (r AddrRange) IsZero() bool { return !r.First.IsValid() }
 
-// String gives "first-last", or "" for no range.
+// String returns "first-last", or "" for no range.
 func (r AddrRange) String() string {
 	if r.IsZero() {
 		return ""
@@ -78,10 +78,10 @@ func (r AddrRange) String() string {
 // PortRange is an inclusive range of TCP and UDP ports.
 type PortRange struct{ First, Last uint16 }
 
-// IsZero says that no range was given.
+// IsZero reports whether no range was given.
 func (r PortRange) IsZero() bool { return r == PortRange{} }
 
-// Subnets are the prefixes that guests of the network may have addresses in:
+// Subnets returns the prefixes that guests of the network may have addresses in:
 // those of Addresses, masked, then Routes, without repetition.
 func (n Network) Subnets() []netip.Prefix {
 	seen := make(map[netip.Prefix]bool, len(n.Addresses)+len(n.Routes))

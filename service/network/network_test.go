@@ -17,7 +17,7 @@ var cmpAddr = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 }
 
-// valid draws any network that may exist.
+// valid draws any valid network.
 func valid(t *rapid.T) Network {
 	n := Network{
 		Name:       rapid.Custom(drawName).Draw(t, "name"),

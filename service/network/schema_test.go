@@ -17,7 +17,7 @@ var (
 	example    = regexp.MustCompile("(?s)```xml\n(.*?)```")
 )
 
-// examples gives the documents of the page on metadata.
+// examples returns the documents of the page on metadata.
 func examples(t *testing.T) map[string]string {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join(docsDir, "metadata.md"))
@@ -46,7 +46,7 @@ func TestMetadataExamples(t *testing.T) {
 	}
 }
 
-// TestMetadataSchema holds the shipped schema to the same opinion as FromXML.
+// TestMetadataSchema checks that the shipped schema accepts what FromXML does.
 func TestMetadataSchema(t *testing.T) {
 	accept, refuse := make(map[string]string), make(map[string]string)
 	for name, doc := range examples(t) {

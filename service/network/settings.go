@@ -8,17 +8,17 @@ import (
 	"strings"
 )
 
-// setting is one key that a client may set: how it is read into a network and
-// shown from one.
+// setting is one key that a client may set: how it is set in a network and read
+// from one.
 type setting struct {
 	key  string
 	want string // the type, for messages
-	// set is false for a value of another type.
+	// set returns false for a value of another type.
 	set func(*Network, any) (ok bool, err error)
 	get func(Network) any
 }
 
-// FromSettings makes a network from the contract's settings, whose values are
+// FromSettings returns a network with the contract's settings, whose values are
 // strings, bools and []string. Bridge is required. ForwardMode is nat unless
 // given, DHCP and DNS are served and TFTP is not: what virsh's default network
 // has. The error is an *InvalidError, a *LimitError or ErrNotSupported.
@@ -33,8 +33,7 @@ func FromSettings(name string, values map[string]any) (Network, error) {
 	return n.With(values)
 }
 
-// With gives the network with the given settings changed and all others as
-// they are. The network itself stays as it is.
+// With returns a copy of the network with the given settings changed.
 func (n Network) With(values map[string]any) (Network, error) {
 	all := settings()
 	if err := refuseUnknown(all, values); err != nil {
@@ -58,7 +57,7 @@ func (n Network) With(values map[string]any) (Network, error) {
 	return n, n.Validate()
 }
 
-// Settings gives all settings by key, as FromSettings takes them.
+// Settings returns all settings by key, as FromSettings takes them.
 func (n Network) Settings() map[string]any {
 	n = n.normal()
 	out := make(map[string]any)
@@ -68,7 +67,7 @@ func (n Network) Settings() map[string]any {
 	return out
 }
 
-// SettingKeys are the keys that FromSettings and With know, in the order of
+// SettingKeys returns the keys that FromSettings and With accept, in the order of
 // the contract.
 func SettingKeys() []string {
 	var keys []string
@@ -97,7 +96,7 @@ func settings() []setting {
 	}
 }
 
-// refuseUnknown names the first key, by alphabet, that is no setting.
+// refuseUnknown returns an error for the first key, by alphabet, that is no setting.
 func refuseUnknown(all []setting, values map[string]any) error {
 	known := make(map[string]bool, len(all))
 	for _, s := range all {
@@ -125,7 +124,7 @@ func refuseUnknown(all []setting, values map[string]any) error {
 	return nil
 }
 
-// refusePortForwards lets through that a client asks for none.
+// refusePortForwards accepts only an empty list.
 func refusePortForwards(v any) error {
 	list := reflect.ValueOf(v)
 	if list.Kind() != reflect.Slice {
@@ -158,7 +157,7 @@ func boolean(key string, at func(*Network) *bool) setting {
 	}, func(n Network) any { return *at(&n) }}
 }
 
-// ranged is a setting of the form "first-last", "" for none.
+// ranged returns a setting of the form "first-last", "" for none.
 func ranged[T any](key string, at func(*Network) *T, parse func(key, s string) (T, error), show func(T) string) setting {
 	return setting{key, "a string", func(n *Network, v any) (ok bool, err error) {
 		s, ok := v.(string)
@@ -172,12 +171,12 @@ func ranged[T any](key string, at func(*Network) *T, parse func(key, s string) (
 	}, func(n Network) any { return show(*at(&n)) }}
 }
 
-// strs is a setting that is a list.
-func strs[T any](key string, most int, at func(*Network) *[]T, parse func(key, s string) (T, error), show func(T) string) setting {
+// strs returns a setting that is a list.
+func strs[T any](key string, limit int, at func(*Network) *[]T, parse func(key, s string) (T, error), show func(T) string) setting {
 	return setting{key, "an array of strings", func(n *Network, v any) (bool, error) {
 		list, ok := v.([]string)
-		if len(list) > most {
-			return true, &LimitError{Field: key, Got: len(list), Max: most, Unit: "entries"}
+		if len(list) > limit {
+			return true, &LimitError{Field: key, Got: len(list), Max: limit, Unit: "entries"}
 		}
 		out := make([]T, 0, len(list))
 		for _, s := range list {

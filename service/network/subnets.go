@@ -2,12 +2,11 @@ package network
 
 import "net/netip"
 
-// reserved are the addresses that no guest may have, nor a translated packet as
-// its source, and that would take traffic of the host itself if a network's
-// rules covered them.
+// reserved are the addresses that neither a guest may have nor a translated packet
+// as its source. Rules that covered them would match traffic of the host itself.
 var reserved = []struct {
 	prefix netip.Prefix
-	what   string
+	kind   string
 }{
 	{netip.MustParsePrefix("0.0.0.0/8"), "unspecified"},
 	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
@@ -25,8 +24,8 @@ const (
 	minBits6 = 16
 )
 
-// validateSubnets checks addresses and routes. Subnets of one network may lie
-// inside one another, as with libvirt: all of them get the same verdicts.
+// validateSubnets checks addresses and routes. Subnets of one network may contain
+// one another, as with libvirt: all of them have the same verdicts.
 func validateSubnets(n Network) error {
 	for i, p := range n.Addresses {
 		if err := validateSubnet("Addresses", p); err != nil {
@@ -62,7 +61,7 @@ func validateSubnet(field string, p netip.Prefix) error {
 	}
 	for _, r := range reserved {
 		if p.Overlaps(r.prefix) {
-			return invalid(field, "%s covers %s addresses (%s), which guests cannot have: use another subnet", p, r.what, r.prefix)
+			return invalid(field, "%s covers %s addresses (%s), which guests cannot have: use another subnet", p, r.kind, r.prefix)
 		}
 	}
 	return nil
@@ -83,7 +82,7 @@ func validatePool(field string, r AddrRange, family func(netip.Addr) bool, want 
 	}
 	for _, p := range reserved {
 		if rangeOverlaps(r, p.prefix) {
-			return invalid(field, "%s covers %s addresses (%s), which no packet may come from: use another range", r, p.what, p.prefix)
+			return invalid(field, "%s covers %s addresses (%s), which no packet may come from: use another range", r, p.kind, p.prefix)
 		}
 	}
 	return nil
@@ -96,13 +95,13 @@ func rangeOverlaps(r AddrRange, p netip.Prefix) bool {
 	return p.Contains(r.First) || p.Contains(r.Last) || !p.Addr().Less(r.First) && !r.Last.Less(p.Addr())
 }
 
-// linkLocal6 are the addresses that every IPv6 interface has one of.
+// linkLocal6 is the prefix that every IPv6 interface has an address of.
 var linkLocal6 = netip.MustParsePrefix("fe80::/10")
 
-// OfOneLink reports whether a subnet's addresses hold on each link anew: those
+// OfOneLink reports whether a subnet's addresses are valid on one link only: those
 // of IPv6's link-local prefix, which no host forwards (RFC 4291, 2.5.6), so that
-// any number of bridges and uplinks have the same. IPv4's 169.254.0.0/16 is none
-// of them, for Linux forwards it like any other subnet.
+// any number of bridges and uplinks may have the same. IPv4's 169.254.0.0/16 is not
+// one, as Linux forwards it like any other subnet.
 func OfOneLink(p netip.Prefix) bool {
 	return p.Bits() >= linkLocal6.Bits() && linkLocal6.Contains(p.Addr())
 }

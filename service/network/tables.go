@@ -1,6 +1,6 @@
 package network
 
-// attrKind is what an attribute's value must look like.
+// attrKind is the form of an attribute's value.
 type attrKind int
 
 const (
@@ -14,22 +14,22 @@ const (
 type element struct {
 	attrs    map[string]attrKind
 	children map[string]*element
-	// once: the schema allows one such element in its parent, and two would
-	// leave open which of them holds.
+	// once: the schema allows one such element in its parent; with two it would
+	// be undefined which applies.
 	once bool
 	// text: the element has text for content.
 	text bool
-	// loose: what the schema does not define is passed over, since it says
-	// nothing about a firewall.
-	loose bool
+	// ignoreUnknown: what the schema does not define is ignored, as it does not
+	// concern a firewall.
+	ignoreUnknown bool
 }
 
 // libvirtNetwork is the part of libvirt's schema (network.rng and
 // networkcommon.rng of libvirt 12.8) that concerns a firewall, with what older
-// documents have there and libvirt passes over.
+// documents have there and libvirt ignores.
 var libvirtNetwork = &element{
-	loose: true,
-	attrs: map[string]attrKind{"ipv6": yesNo},
+	ignoreUnknown: true,
+	attrs:         map[string]attrKind{"ipv6": yesNo},
 	children: map[string]*element{
 		"name":    {once: true, text: true},
 		"uuid":    {once: true, text: true},
@@ -37,7 +37,7 @@ var libvirtNetwork = &element{
 		"bridge": {once: true, attrs: map[string]attrKind{
 			"name": anyText, "zone": anyText, "stp": anyText, "delay": anyText, "macTableManager": anyText,
 			"forwardDelay": anyText}}, // of old documents; libvirt's delay
-		"dns": {once: true, loose: true, attrs: map[string]attrKind{"enable": yesNo}},
+		"dns": {once: true, ignoreUnknown: true, attrs: map[string]attrKind{"enable": yesNo}},
 		"ip":  libvirtIP,
 		"route": {attrs: map[string]attrKind{
 			"family": anyText, "address": anyText, "netmask": anyText, "prefix": number,
@@ -73,19 +73,18 @@ var libvirtIP = &element{
 		"family": anyText, "address": anyText, "netmask": anyText, "prefix": positive, "localPtr": yesNo},
 	children: map[string]*element{
 		"tftp": {once: true, attrs: map[string]attrKind{"root": anyText}},
-		// Whether there is <dhcp> counts, not what it says: ranges, hosts and
+		// Only whether <dhcp> exists matters, not its content: ranges, hosts and
 		// leases are dnsmasq's.
 		"dhcp": {once: true, children: map[string]*element{
-			"range": passedOver, "host": passedOver, "bootp": passedOver, "lease": passedOver, "option": passedOver,
+			"range": ignored, "host": ignored, "bootp": ignored, "lease": ignored, "option": ignored,
 		}},
 	},
 }
 
-// passedOver is an element that says nothing about a firewall, whatever it
-// contains.
-var passedOver = &element{loose: true}
+// ignored is an element that does not concern a firewall, whatever it contains.
+var ignored = &element{ignoreUnknown: true}
 
-// ownNetwork is the schema of our element in <metadata>, the same as
+// ownNetwork is the schema of our element in <metadata>, equal to
 // docs/network-metadata.rng.
 var ownNetwork = &element{
 	children: map[string]*element{

@@ -9,9 +9,9 @@ import (
 // urlNamespace is the UUID of the URL namespace, RFC 9562, 6.6.
 const urlNamespace = "6ba7b8119dad11d180b400c04fd430c8"
 
-// deriveUUID gives the UUID of a network whose client named none: version 5
-// (RFC 9562, 5.5) over the name, in a namespace made from MetadataNamespace, so
-// that the same name has the same UUID after every restart and on every host.
+// deriveUUID returns the UUID of a network whose client set none: version 5
+// (RFC 9562, 5.5) of the name, in a namespace made from MetadataNamespace, so that
+// the same name has the same UUID after every restart and on every host.
 func deriveUUID(name string) string {
 	space := uuid5(unhex(urlNamespace), MetadataNamespace)
 	return dashed(uuid5(space, name))
@@ -27,8 +27,8 @@ func uuid5(space []byte, name string) []byte {
 	return id
 }
 
-// parseUUID reads a UUID as libvirt does, which lets dashes and white space
-// stand anywhere, and gives it in lower case with dashes where they belong.
+// parseUUID parses a UUID as libvirt does, which allows dashes and white space
+// anywhere, and returns it in lower case with the standard dashes.
 func parseUUID(s string) (string, error) {
 	digits := strings.Map(func(r rune) rune {
 		if r == '-' || strings.ContainsRune(" \t\r\n", r) {
@@ -43,7 +43,7 @@ func parseUUID(s string) (string, error) {
 	return dashed(id), nil
 }
 
-// unhex is nil for anything but hex digits.
+// unhex returns nil for anything but hex digits.
 func unhex(s string) []byte {
 	b, err := hex.DecodeString(s)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Validate checks all that can be told from the value alone. The error is an
+// Validate checks all that can be checked of the value alone. The error is an
 // *InvalidError or a *LimitError.
 func (n Network) Validate() error {
 	checks := []func(Network) error{
@@ -78,7 +78,7 @@ func validateDevices(n Network) error {
 	return nil
 }
 
-// validateNAT checks the settings that only translation has.
+// validateNAT checks the settings of translation.
 func validateNAT(n Network) error {
 	given := []struct {
 		key string

@@ -6,12 +6,12 @@ import (
 	"strconv"
 )
 
-// defaultNATPorts are the source ports of translated TCP and UDP where the
-// client asks for none. libvirt keeps guests off the privileged ports, which
-// NFS servers and others trust.
+// defaultNATPorts are the source ports of translated TCP and UDP if the client sets
+// none. libvirt keeps guests off the privileged ports, which NFS servers and others
+// trust.
 var defaultNATPorts = PortRange{First: 1024, Last: 65535}
 
-// Equal says that both networks ask for the same. The order of lists counts,
+// Equal reports whether both networks ask for the same. The order of lists matters,
 // since clients see it.
 func (n Network) Equal(o Network) bool {
 	a, b := n.normal(), o.normal()
@@ -24,10 +24,10 @@ func (n Network) Equal(o Network) bool {
 		a.Zone == b.Zone && a.DHCP == b.DHCP && a.DNS == b.DNS && a.TFTP == b.TFTP
 }
 
-// normal gives one form to what can be said in several ways. libvirt writes
-// the default port range into the definition of a running network, so the
-// range and its absence must be the same; and it lets two routes to one subnet
-// differ in the metric, which is nothing to a firewall.
+// normal returns the network in normal form. libvirt writes the default port range
+// into the definition of a running network, so the range and its absence must be
+// equal; and it allows two routes to one subnet that differ in the metric, which a
+// firewall ignores.
 func (n Network) normal() Network {
 	if n.NATPorts == defaultNATPorts {
 		n.NATPorts = PortRange{}
@@ -38,7 +38,7 @@ func (n Network) normal() Network {
 	return n
 }
 
-// String gives "first-last", or "" for no range.
+// String returns "first-last", or "" for no range.
 func (r PortRange) String() string {
 	if r.IsZero() {
 		return ""
@@ -46,8 +46,8 @@ func (r PortRange) String() string {
 	return strconv.Itoa(int(r.First)) + "-" + strconv.Itoa(int(r.Last))
 }
 
-// compact copies a list, so that networks never share memory with their
-// makers, and makes an empty one nil.
+// compact copies a list, so that networks never share memory with callers, and
+// returns nil for an empty one.
 func compact[T any](list []T) []T {
 	if len(list) == 0 {
 		return nil

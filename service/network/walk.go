@@ -8,16 +8,16 @@ import (
 	"strings"
 )
 
-// maxDepth is far above what any network document nests.
+// maxDepth is far above the nesting of any network document.
 const maxDepth = 32
 
-// walker reads a document once. It hands on, as an xml.TokenReader, what the
-// tables define, without namespaces; refuses what is unknown where a firewall
-// would have to obey it; and passes over the rest.
+// walker reads a document once. As an xml.TokenReader it returns what the tables
+// define, without namespaces; it refuses unknown elements where a firewall would
+// have to obey them, and ignores the rest.
 type walker struct {
 	dec     *xml.Decoder
-	open    []frame // the elements handed on and not yet closed
-	depth   int     // of the document, passed over elements included
+	open    []frame // the elements returned and not yet closed
+	depth   int     // of the document, including ignored elements
 	pending xml.Token
 	own     *ownMetadata
 }
@@ -27,10 +27,10 @@ type frame struct {
 	name  string
 	def   *element
 	space string
-	seen  map[string]bool // children that may come once and did
+	seen  map[string]bool // children that may occur once and did
 }
 
-// raw gives the next token of the document, with the checks that hold
+// raw returns the next token of the document, with the checks that apply
 // everywhere.
 func (w *walker) raw() (xml.Token, error) {
 	tok, err := w.dec.Token()
@@ -50,7 +50,7 @@ func (w *walker) raw() (xml.Token, error) {
 	return tok, nil
 }
 
-// Token gives the next token that the tables define.
+// Token returns the next token that the tables define.
 func (w *walker) Token() (xml.Token, error) {
 	if tok := w.pending; tok != nil {
 		w.pending = nil
@@ -79,8 +79,8 @@ func (w *walker) Token() (xml.Token, error) {
 	}
 }
 
-// start decides on a child of the innermost open element. A nil token means
-// that it was passed over.
+// start handles a child of the innermost open element. It returns a nil token for
+// an ignored one.
 func (w *walker) start(t xml.StartElement) (xml.Token, error) {
 	parent := &w.open[len(w.open)-1]
 	if len(w.open) == 1 && t.Name == (xml.Name{Local: "metadata"}) {
@@ -88,24 +88,24 @@ func (w *walker) start(t xml.StartElement) (xml.Token, error) {
 	}
 	def := parent.def.children[t.Name.Local]
 	if def == nil || t.Name.Space != parent.space {
-		if parent.def.loose {
+		if parent.def.ignoreUnknown {
 			return nil, w.skip()
 		}
-		return nil, invalid(w.place(parent.name), "it contains an unknown element %s: correct its name, or remove it", quote(display(t.Name)))
+		return nil, invalid(w.location(parent.name), "it contains an unknown element %s: correct its name, or remove it", quote(display(t.Name)))
 	}
-	if err := w.only(parent, t.Name.Local, def); err != nil {
+	if err := w.checkOnce(parent, t.Name.Local, def); err != nil {
 		return nil, err
 	}
 	return w.enter(t, def, parent.space)
 }
 
-// only refuses the second of what there may be one of.
-func (w *walker) only(parent *frame, name string, def *element) error {
+// checkOnce refuses the second of an element that may occur once.
+func (w *walker) checkOnce(parent *frame, name string, def *element) error {
 	if !def.once {
 		return nil
 	}
 	if parent.seen[name] {
-		return invalid(w.place(parent.name), "it contains a second element %s: keep one", quote(name))
+		return invalid(w.location(parent.name), "it contains a second element %s: keep one", quote(name))
 	}
 	if parent.seen == nil {
 		parent.seen = make(map[string]bool, len(parent.def.children))
@@ -114,8 +114,8 @@ func (w *walker) only(parent *frame, name string, def *element) error {
 	return nil
 }
 
-// enter opens an element and gives its token with the attributes that def
-// knows.
+// enter opens an element and returns its token with the attributes that def
+// defines.
 func (w *walker) enter(t xml.StartElement, def *element, space string) (xml.Token, error) {
 	out := xml.StartElement{Name: xml.Name{Local: t.Name.Local}}
 	for _, a := range t.Attr {
@@ -124,18 +124,18 @@ func (w *walker) enter(t xml.StartElement, def *element, space string) (xml.Toke
 		}
 		kind, known := def.attrs[a.Name.Local]
 		if !known || a.Name.Space != "" {
-			if def.loose {
+			if def.ignoreUnknown {
 				continue
 			}
-			return nil, invalid(w.place(t.Name.Local), "it has an unknown attribute %s: correct its name, or remove it", quote(display(a.Name)))
+			return nil, invalid(w.location(t.Name.Local), "it has an unknown attribute %s: correct its name, or remove it", quote(display(a.Name)))
 		}
 		for _, b := range out.Attr {
 			if b.Name == a.Name {
-				return nil, invalid(w.place(t.Name.Local), "it has the attribute %s twice: keep one", quote(a.Name.Local))
+				return nil, invalid(w.location(t.Name.Local), "it has the attribute %s twice: keep one", quote(a.Name.Local))
 			}
 		}
 		if want := kind.refuse(a.Value); want != "" {
-			return nil, invalid(w.place(t.Name.Local), "its attribute %s is %s: give %s", a.Name.Local, quote(a.Value), want)
+			return nil, invalid(w.location(t.Name.Local), "its attribute %s is %s: give %s", a.Name.Local, quote(a.Value), want)
 		}
 		out.Attr = append(out.Attr, a)
 	}
@@ -143,7 +143,7 @@ func (w *walker) enter(t xml.StartElement, def *element, space string) (xml.Toke
 	return out, nil
 }
 
-// refuse says what a value of the kind looks like if s is none, else "".
+// refuse returns a description of the kind's values if s is not one, else "".
 func (k attrKind) refuse(s string) string {
 	switch k {
 	case yesNo:
@@ -162,20 +162,19 @@ func (k attrKind) refuse(s string) string {
 	return ""
 }
 
-// text passes white space over and refuses other text where nothing but
-// elements may stand.
+// text ignores white space and refuses other text where only elements may be.
 func (w *walker) text(t xml.CharData) (xml.Token, error) {
 	top := w.open[len(w.open)-1]
 	switch {
 	case top.def.text:
 		return t, nil
-	case top.def.loose || strings.Trim(string(t), " \t\r\n") == "":
+	case top.def.ignoreUnknown || strings.Trim(string(t), " \t\r\n") == "":
 		return nil, nil
 	}
-	return nil, invalid(w.place(top.name), "it contains the text %s: remove it", quote(strings.TrimSpace(string(t))))
+	return nil, invalid(w.location(top.name), "it contains the text %s: remove it", quote(strings.TrimSpace(string(t))))
 }
 
-// skip passes the element over that was just opened.
+// skip reads to the end of the element that was just opened.
 func (w *walker) skip() error {
 	for outside := w.depth - 1; w.depth > outside; {
 		if _, err := w.raw(); err != nil {
@@ -185,8 +184,8 @@ func (w *walker) skip() error {
 	return nil
 }
 
-// place names an element for a message.
-func (w *walker) place(name string) string {
+// location names an element for a message.
+func (w *walker) location(name string) string {
 	line, _ := w.dec.InputPos()
 	return fmt.Sprintf("<%s> in line %d", plain(name), line)
 }
@@ -200,7 +199,7 @@ func display(n xml.Name) string {
 	return n.Space + " " + n.Local
 }
 
-// documentError makes an error of the XML parser one of ours.
+// documentError turns an error of the XML parser into one of ours.
 func documentError(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.EOF

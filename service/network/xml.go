@@ -10,15 +10,14 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// FromXML reads a libvirt <network> document as virsh net-dumpxml prints it.
-// What concerns a firewall is taken or refused, never overlooked; the rest of
-// what libvirt defines is passed over. The error is an *InvalidError or a
-// *LimitError.
+// FromXML parses a libvirt <network> document as virsh net-dumpxml prints it.
+// What concerns a firewall is used or refused, never overlooked; the rest of what
+// libvirt defines is ignored. The error is an *InvalidError or a *LimitError.
 func FromXML(doc []byte) (Network, error) {
 	if len(doc) > MaxXMLBytes {
 		return Network{}, &LimitError{Field: "document", Got: len(doc), Max: MaxXMLBytes, Unit: "bytes"}
 	}
-	// Editors put a byte order mark in front of UTF-8, which libvirt takes too.
+	// Editors put a byte order mark in front of UTF-8, which libvirt accepts too.
 	doc = bytes.TrimPrefix(doc, []byte("\xef\xbb\xbf"))
 	w := &walker{dec: xml.NewDecoder(bytes.NewReader(doc))}
 	w.dec.CharsetReader = onlyUTF8
@@ -40,7 +39,7 @@ func FromXML(doc []byte) (Network, error) {
 	return n, n.Validate()
 }
 
-// decode fills a struct from what the walker hands on.
+// decode decodes the walker's tokens into a struct.
 func decode(w *walker, into any) error {
 	err := xml.NewTokenDecoder(w).Decode(into)
 	if err == nil {
@@ -54,7 +53,7 @@ func decode(w *walker, into any) error {
 	return invalid("document", "libvirt could not read it (%s): correct it", plain(err.Error()))
 }
 
-// onlyUTF8 refuses a declared encoding, but for the one that UTF-8 contains.
+// onlyUTF8 refuses a declared encoding, except ASCII, which UTF-8 contains.
 func onlyUTF8(label string, in io.Reader) (io.Reader, error) {
 	if strings.EqualFold(label, "us-ascii") || strings.EqualFold(label, "ascii") {
 		return in, nil
@@ -62,7 +61,7 @@ func onlyUTF8(label string, in io.Reader) (io.Reader, error) {
 	return nil, errors.New("convert it to UTF-8 and declare that")
 }
 
-// root finds <network> and leaves it to be handed on.
+// root finds <network> and makes it the pending token.
 func (w *walker) root() error {
 	for {
 		tok, err := w.raw()

@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// corpus gives the documents of a folder by name, without .xml.
+// corpus returns the documents of a folder by name, without .xml.
 func corpus(t testing.TB, dir string) map[string][]byte {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.xml"))
@@ -49,7 +49,7 @@ func golden(t *testing.T, path, got string) {
 	}
 }
 
-// dump shows a network as clients see it.
+// dump returns a network as clients see it.
 func dump(t *testing.T, n Network) string {
 	t.Helper()
 	s := n.Settings()
@@ -74,8 +74,8 @@ func TestFromXML(t *testing.T) {
 	}
 }
 
-// roundTrip fails unless a network is the same after a turn through each of
-// its forms.
+// roundTrip fails unless a network is the same after conversion to each of its
+// forms and back.
 func roundTrip(t testing.TB, n Network) {
 	t.Helper()
 	if err := n.Validate(); err != nil {
@@ -118,7 +118,7 @@ func TestFromXMLRefuses(t *testing.T) {
 	}
 }
 
-// checkMessage holds a message to what every bus and log line can carry.
+// checkMessage checks that every bus and log line can carry a message.
 func checkMessage(t testing.TB, err error) {
 	t.Helper()
 	msg := err.Error()
@@ -157,7 +157,7 @@ func TestDerivedUUID(t *testing.T) {
 	}
 }
 
-// TestLargeDocuments sends documents that cost a careless reader much time.
+// TestLargeDocuments parses documents that take a careless parser much time.
 func TestLargeDocuments(t *testing.T) {
 	wrap := func(s string) string {
 		return "<network><name>n</name><bridge name='virbr0'/>" + s + "</network>"
