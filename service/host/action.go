@@ -9,12 +9,12 @@ import (
 )
 
 // action is a tc action. The library's own encoding reads two bytes beyond what
-// it encodes, since it takes struct tc_gen for 22 bytes long and it has 20: that
-// sends the kernel some of the service's memory, which others may be writing.
+// it encodes, since it takes struct tc_gen to be 22 bytes long and it has 20: that
+// sends the kernel some of the service's memory, which may be written concurrently.
 type action struct {
 	kind    string
 	parms   int    // the attribute that has the parameters
-	control int32  // what becomes of the packet
+	control int32  // what happens to the packet
 	own     []byte // what follows struct tc_gen in the parameters
 }
 
@@ -27,7 +27,7 @@ func csum() action {
 	}
 }
 
-// encode gives the attributes of the action; index 0 lets the kernel number it.
+// encode adds the attributes of the action; index 0 lets the kernel number it.
 func (a action) encode(to *nl.RtAttr, index uint32) {
 	var parms []byte // struct tc_gen: index, capab, action, refcnt, bindcnt
 	for _, v := range []uint32{index, 0, uint32(a.control), 0, 0} {
@@ -37,7 +37,7 @@ func (a action) encode(to *nl.RtAttr, index uint32) {
 	to.AddRtAttr(nl.TCA_ACT_OPTIONS, nil).AddRtAttr(a.parms, append(parms, a.own...))
 }
 
-// addFilter is tc filter add with one u32 match and one action.
+// addFilter does tc filter add with one u32 match and one action.
 func addFilter(link, handle, priority int, key nl.TcU32Key, a action) error {
 	sel := nl.TcU32Sel{Nkeys: 1, Flags: netlink.TC_U32_TERMINAL, Keys: []nl.TcU32Key{key}}
 	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
@@ -51,7 +51,7 @@ func addFilter(link, handle, priority int, key nl.TcU32Key, a action) error {
 	return err
 }
 
-// deleteFilter is tc filter del of one filter that was listed.
+// deleteFilter does tc filter del of one listed filter.
 func deleteFilter(f netlink.Filter) error {
 	req := nl.NewNetlinkRequest(unix.RTM_DELTFILTER, unix.NLM_F_ACK)
 	req.AddData(filterHeader(f.Attrs().LinkIndex, f.Attrs().Handle, f.Attrs().Priority))
@@ -67,7 +67,7 @@ func filterHeader(link int, handle uint32, priority uint16) *nl.TcMsg {
 	}
 }
 
-// bigEndian32 is a number as the selector of a u32 filter has it.
+// bigEndian32 returns a number as the selector of a u32 filter has it.
 func bigEndian32(v uint32) uint32 {
 	return binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, v))
 }

@@ -16,60 +16,60 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
-// Neighbourhood is what has to be known of links to change settings of theirs.
+// Neighbourhood is what Advertisements reads about links.
 type Neighbourhood interface {
 	Routes
-	// Query asks the kernel itself.
+	// Query asks the kernel, not the cache.
 	Query(name string) (link watch.Link, ok bool, err error)
 }
 
-// Advertisements has the host ignore router advertisements on bridges of guests,
-// as libvirt does on its own, and keeps on the disk what was set before, for as
-// long as the host is up. A bridge is known by its interface index, which a
-// rename keeps and which no other bridge gets before a reboot. It is for one
-// goroutine at a time.
+// Advertisements makes the host ignore router advertisements on bridges of guests,
+// as libvirt does on its own, and records on disk what was set before, until the
+// host shuts down. A bridge is identified by its interface index, which a rename
+// keeps and which no other bridge gets before a reboot. It is not safe for
+// concurrent use.
 type Advertisements struct {
 	cfg    AdvertisementsConfig
 	before map[int]Listening
 }
 
-// AdvertisementsConfig is what Advertisements works with.
+// AdvertisementsConfig configures Advertisements.
 type AdvertisementsConfig struct {
 	Links  Neighbourhood
 	Proc   string // usually /proc
-	Record string // the folder where it keeps what was set before; it ends with the host's uptime
+	Record string // the folder of the records; it does not outlive a reboot
 	Log    *slog.Logger
 }
 
-// Listening is how an interface takes router advertisements.
+// Listening is how an interface handles router advertisements.
 type Listening struct {
 	AcceptRA string `json:"accept_ra"`
 	Autoconf string `json:"autoconf"`
 }
 
-// deaf is how it is on a bridge of guests.
-func deaf() Listening { return Listening{AcceptRA: "0", Autoconf: "0"} }
+// disabled returns the settings of a bridge of guests.
+func disabled() Listening { return Listening{AcceptRA: "0", Autoconf: "0"} }
 
-// values are the settings by name.
+// values returns the settings with their names.
 func (l Listening) values() [2][2]string {
 	return [2][2]string{{"accept_ra", l.AcceptRA}, {"autoconf", l.Autoconf}}
 }
 
 const unreadable = ".unreadable"
 
-// OpenAdvertisements reads what an earlier run noted. A note that cannot be read
-// is kept aside, and that of a bridge that has gone is removed.
+// OpenAdvertisements reads what an earlier run recorded. A record that cannot be
+// read is renamed, and that of a bridge that no longer exists is removed.
 func OpenAdvertisements(cfg AdvertisementsConfig) (*Advertisements, error) {
 	a := &Advertisements{cfg: cfg, before: make(map[int]Listening)}
 	if err := os.MkdirAll(cfg.Record, 0o700); err != nil {
 		return nil, fmt.Errorf("making the folder for bridges' settings: %w", err)
 	}
-	notes, err := os.ReadDir(cfg.Record)
+	records, err := os.ReadDir(cfg.Record)
 	if err != nil {
 		return nil, fmt.Errorf("reading what bridges' settings were: %w", err)
 	}
-	for _, note := range notes {
-		index, err := strconv.Atoi(note.Name())
+	for _, record := range records {
+		index, err := strconv.Atoi(record.Name())
 		if err != nil {
 			continue
 		}
@@ -77,7 +77,7 @@ func OpenAdvertisements(cfg AdvertisementsConfig) (*Advertisements, error) {
 			a.remove(index)
 			continue
 		}
-		was, err := readNote(a.path(index))
+		was, err := readRecord(a.path(index))
 		if err != nil {
 			cfg.Log.Warn("what a bridge's settings were is not known any more; the file is kept aside",
 				"file", a.path(index)+unreadable, "error", err)
@@ -89,7 +89,7 @@ func OpenAdvertisements(cfg AdvertisementsConfig) (*Advertisements, error) {
 	return a, nil
 }
 
-func readNote(path string) (l Listening, err error) {
+func readRecord(path string) (l Listening, err error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return l, err
@@ -105,47 +105,48 @@ func readNote(path string) (l Listening, err error) {
 	return l, nil
 }
 
-// Silenced are the bridges whose advertisements are ignored, by index.
+// Silenced returns the bridges whose advertisements are ignored, by index.
 func (a *Advertisements) Silenced() []int { return slices.Sorted(maps.Keys(a.before)) }
 
-// Silence has the host ignore advertisements on a bridge from now on, and takes
-// out what it learned from earlier ones. again reports that it was to ignore them
-// before already, and that somebody had switched them on.
+// Silence makes the host ignore advertisements on a bridge from now on, and removes
+// what it learned from earlier ones. again reports that the bridge was silenced
+// before, and that another program had switched advertisements on.
 func (a *Advertisements) Silence(index int) (again bool, err error) {
-	link, now, ok, err := a.look(index)
+	link, now, ok, err := a.readSettings(index)
 	if !ok || err != nil {
 		return false, err
 	}
 	_, known := a.before[index]
 	if !known {
-		// Before anything is changed: a killed service finds it at its next start.
-		err = a.note(index, now)
+		// Before anything is changed, so that a killed service finds it at its next
+		// start.
+		err = a.saveRecord(index, now)
 	}
-	changed, failed := a.set(link, now, deaf())
+	changed, failed := a.set(link, now, disabled())
 	err = errors.Join(err, failed)
-	if (changed || a.hasRoute(index)) && a.heard(link) {
+	if (changed || a.hasRoute(index)) && a.hasReceived(link) {
 		err = errors.Join(err, a.unlearn(link))
 	}
 	return known && changed, err
 }
 
-// Restore puts back what was set on a bridge before it was silenced, but for what
-// somebody else has set since. Where it fails, it can be tried again.
+// Restore restores what was set on a bridge before it was silenced, except what
+// another program has set since. If it fails, it can be retried.
 func (a *Advertisements) Restore(index int) error {
 	was, known := a.before[index]
 	if !known {
 		return nil
 	}
-	link, now, ok, err := a.look(index)
+	link, now, ok, err := a.readSettings(index)
 	if err != nil {
 		return err
 	}
 	if ok {
 		want := now
-		if now.AcceptRA == deaf().AcceptRA {
+		if now.AcceptRA == disabled().AcceptRA {
 			want.AcceptRA = was.AcceptRA
 		}
-		if now.Autoconf == deaf().Autoconf {
+		if now.Autoconf == disabled().Autoconf {
 			want.Autoconf = was.Autoconf
 		}
 		if _, err := a.set(link, now, want); err != nil {
@@ -157,9 +158,9 @@ func (a *Advertisements) Restore(index int) error {
 	return nil
 }
 
-// look reads how a link takes advertisements. ok is false where it has gone, and
-// where the kernel has no IPv6.
-func (a *Advertisements) look(index int) (link watch.Link, l Listening, ok bool, err error) {
+// readSettings reads how a link handles advertisements. ok is false if the link is
+// gone or the kernel has no IPv6.
+func (a *Advertisements) readSettings(index int) (link watch.Link, l Listening, ok bool, err error) {
 	link, is := a.cfg.Links.LinkByIndex(index)
 	if !is || !isFileName(link.Name) {
 		return link, l, false, nil
@@ -199,8 +200,8 @@ func (a *Advertisements) set(link watch.Link, now, want Listening) (changed bool
 	return a.write(link, files, values)
 }
 
-// write writes settings of the link itself, not of another that has just got its
-// name: once the files are open they are that link's, and a rename closes them
+// write writes settings of the link itself, not of another that has just taken its
+// name: once open, the files belong to that link, and a rename makes writes fail
 // (ENOENT).
 func (a *Advertisements) write(link watch.Link, files [2]*os.File, values [2][2]string) (changed bool, err error) {
 	if files == [2]*os.File{} {
@@ -228,8 +229,8 @@ func settingName(link watch.Link, name string) string {
 	return SysctlName("net/ipv6/conf/" + link.Name + "/" + name)
 }
 
-// hasRoute reports whether the host has a default route by the link that an
-// advertisement made.
+// hasRoute reports whether the host has a default route through the link from an
+// advertisement.
 func (a *Advertisements) hasRoute(index int) bool {
 	return slices.ContainsFunc(a.cfg.Links.DefaultRoutes(), func(r watch.Route) bool {
 		return r.Index == index && r.IPv6 && r.FromRA
@@ -240,14 +241,14 @@ func (a *Advertisements) setting(link, name string) string {
 	return filepath.Join(a.cfg.Proc, "sys/net/ipv6/conf", link, name)
 }
 
-// note keeps what was set, whole or not at all.
-func (a *Advertisements) note(index int, l Listening) error {
+// saveRecord records what was set, atomically.
+func (a *Advertisements) saveRecord(index int, l Listening) error {
 	a.before[index] = l
 	data, err := json.Marshal(l)
 	if err != nil {
 		return err
 	}
-	// A name that is no number is not read.
+	// Files whose names are not numbers are not read.
 	temporary := a.path(index) + ".new"
 	if err := os.WriteFile(temporary, data, 0o600); err != nil {
 		return errors.Join(fmt.Errorf("noting what a bridge's settings were: %w", err), ignoreMissing(os.Remove(temporary)))

@@ -18,7 +18,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/watch/watchtest"
 )
 
-// village is a host with a bridge and a guest on it that can advertise itself.
+// village holds a host with a bridge and a guest on it that can advertise itself.
 type village struct {
 	t      *testing.T
 	guest  netns.NsHandle
@@ -65,7 +65,7 @@ func (v *village) silence(a *Advertisements) (again bool) {
 	return again
 }
 
-// learned are the routes and addresses by the bridge that no administrator made.
+// learned returns the bridge's routes and addresses that no administrator made.
 func (v *village) learned() (routes, addresses int) {
 	v.t.Helper()
 	link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: v.bridge}}
@@ -101,7 +101,7 @@ func (v *village) wantSysctl(accept, autoconf string) {
 	}
 }
 
-// teach has the guest advertise itself and a prefix until the host believes it.
+// teach makes the guest advertise itself and a prefix until the host accepts it.
 func (v *village) teach() {
 	v.t.Helper()
 	watchtest.AdvertisePrefix(v.t, v.guest, "eth0", 30*time.Minute, "2001:db8:bad::/64", func() bool {
@@ -110,7 +110,7 @@ func (v *village) teach() {
 	})
 }
 
-// shout has the guest advertise a number of times.
+// shout makes the guest advertise a number of times.
 func (v *village) shout() {
 	v.t.Helper()
 	n := 0
@@ -165,8 +165,8 @@ func TestOwnAddressKeepsItsPrefix(t *testing.T) {
 	v.wantLearned(1, 0)
 }
 
-// What was set is known over a run that was killed, a rename, and a change that
-// somebody else made meanwhile.
+// What was set before survives a killed run, a rename, and a change that another
+// program made meanwhile.
 func TestWhatWasSetIsKnown(t *testing.T) {
 	v := newVillage(t)
 	watchtest.SetSysctl(t, "net/ipv6/conf/virbr0/accept_ra", "2")
@@ -185,7 +185,7 @@ func TestWhatWasSetIsKnown(t *testing.T) {
 	}
 }
 
-// A bridge that has gone leaves no note for another of its name.
+// A deleted bridge leaves no record for another of its name.
 func TestNewBridgeIsNotTheOldOne(t *testing.T) {
 	v := newVillage(t)
 	watchtest.SetSysctl(t, "net/ipv6/conf/virbr0/accept_ra", "2")

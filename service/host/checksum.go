@@ -11,33 +11,33 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// errNoHelp is what a way of help says of a host that does not have it.
-var errNoHelp = errors.New("this host has no way to fill in checksums")
+// errUnsupported means that the host cannot fill in checksums with iptables.
+var errUnsupported = errors.New("this host has no way to fill in checksums")
 
 // Checksums fills in the UDP checksums of DHCP replies on bridges. The host
 // leaves them to a network card, but on the way to a guest there is none, and
-// guests that look, such as FreeBSD, drop the reply. The kernel's tc action
-// does it where there is one, else the CHECKSUM target of iptables. Writing a
-// zero in place of the checksum is no way out: it breaks packets of ports that
-// do not leave checksums to the card.
+// guests that check, such as FreeBSD, drop the reply. It uses the kernel's tc
+// action if it exists, else the CHECKSUM target of iptables. Writing a zero in
+// place of the checksum would not do: it breaks packets of ports that do not leave
+// checksums to the card.
 type Checksums struct {
 	log    *slog.Logger
 	tc     *csumFilters
 	tables *checksumRules
 
-	helpless bool            // it was logged that there is no way
-	unfit    map[string]bool // bridges that were logged for their names
+	warned bool            // it was logged that the host cannot do it
+	unfit  map[string]bool // bridges that were logged for their names
 }
 
-// NewChecksums makes it; nothing is touched yet. Its method is for one
-// goroutine at a time.
+// NewChecksums returns Checksums and changes nothing. Fill is not safe for
+// concurrent use.
 func NewChecksums(log *slog.Logger) *Checksums {
 	return &Checksums{log: log, tc: newCsumFilters(), tables: &checksumRules{}}
 }
 
-// Fill sees to it that exactly these bridges have help, each for its network's
-// DHCP replies, and puts back what somebody else took away. A host that cannot
-// help is no error.
+// Fill makes sure that checksums are filled in on exactly these bridges, each for
+// its network's DHCP replies, and restores what another program removed. A host
+// that cannot do it is no error.
 func (c *Checksums) Fill(ctx context.Context, bridges map[string]string) error {
 	left, err := c.tc.fill(ctx, bridges)
 	if err != nil {
@@ -45,13 +45,13 @@ func (c *Checksums) Fill(ctx context.Context, bridges map[string]string) error {
 	}
 	left = c.withoutUnfit(left)
 	err = c.tables.fill(ctx, left)
-	if errors.Is(err, errNoHelp) {
-		if !c.helpless {
+	if errors.Is(err, errUnsupported) {
+		if !c.warned {
 			c.log.Warn("DHCP replies may carry bad checksums, which some guests refuse: the kernel has no tc csum action, "+
 				"and iptables with its CHECKSUM target does not work here; install iptables, or load act_csum and start the service again",
 				"reason", err, "bridges", slices.Sorted(maps.Keys(left)))
 		}
-		c.helpless = true
+		c.warned = true
 		return nil
 	}
 	if err != nil {
@@ -60,8 +60,7 @@ func (c *Checksums) Fill(ctx context.Context, bridges map[string]string) error {
 	return nil
 }
 
-// withoutUnfit leaves out bridges whose names iptables-restore could take for
-// something else.
+// withoutUnfit leaves out bridges whose names iptables-restore could misread.
 func (c *Checksums) withoutUnfit(bridges map[string]string) map[string]string {
 	fit, unfit := make(map[string]string, len(bridges)), make(map[string]bool)
 	for bridge, network := range bridges {

@@ -15,7 +15,7 @@ import (
 	hosts "github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
-// listen opens a packet socket on a guest that tells what the kernel knows of
+// listen opens a packet socket on a guest that reports the kernel's state of
 // checksums.
 func listen(t *testing.T, guest *hosts.Peer) int {
 	t.Helper()
@@ -82,8 +82,8 @@ func arrives(t *testing.T, h *hosts.Host, fd int, to string) (right bool) {
 	}
 }
 
-// sum adds up a UDP packet over IPv4 with its pseudo header: 0xffff if its
-// checksum is right.
+// sum returns the sum of a UDP packet over IPv4 with its pseudo header: 0xffff if
+// its checksum is right.
 func sum(packet []byte) uint32 {
 	length := binary.BigEndian.Uint16(packet[24:])
 	data := append([]byte{0, unix.IPPROTO_UDP, byte(length >> 8), byte(length)}, packet[12:20+length]...)

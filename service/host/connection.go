@@ -13,7 +13,7 @@ import (
 // was read from, unless cloned.
 type connection struct {
 	from    netip.Addr // original source
-	to      netip.Addr // where it really goes: the source of replies
+	to      netip.Addr // actual destination: the source of replies
 	replyTo netip.Addr // the destination of replies
 
 	original []byte // the original direction, as the kernel names it
@@ -25,10 +25,9 @@ func (c connection) clone() connection {
 	return c
 }
 
-// parseConnection reads a message about a connection. ok is false where
-// something is missing, and for one in a zone of conntrack other than the usual
-// one: it belongs to whoever made that zone, who may use the same addresses for
-// something else.
+// parseConnection parses a message about a connection. ok is false if something is
+// missing, and for one outside conntrack's default zone: it belongs to the creator
+// of that zone, who may use the same addresses for something else.
 func parseConnection(b []byte) (c connection, ok bool) {
 	var zoned bool
 	for kind, value := range nfnl.All(b) {
@@ -51,7 +50,7 @@ func parseConnection(b []byte) (c connection, ok bool) {
 	return c, c.from.IsValid() && c.to.IsValid() && c.replyTo.IsValid() && len(c.id) == 4 && !zoned
 }
 
-// parseTuple reads one direction of a connection.
+// parseTuple parses one direction of a connection.
 func parseTuple(b []byte) (source, destination netip.Addr, zoned bool) {
 	const tupleZone = 3 // CTA_TUPLE_ZONE
 	for kind, value := range nfnl.All(b) {

@@ -19,14 +19,13 @@ import (
 const (
 	// ctGetStats is IPCTNL_MSG_CT_GET_STATS, linux/netfilter/nfnetlink_conntrack.h.
 	ctGetStats = 5
-	// ctaStatusMask is CTA_STATUS_MASK; kernels that do not know it give all
-	// connections.
+	// ctaStatusMask is CTA_STATUS_MASK; kernels without it list all connections.
 	ctaStatusMask = 26
 	// ipsSrcNAT is IPS_SRC_NAT, linux/netfilter/nf_conntrack_common.h.
 	ipsSrcNAT = 1 << 4
 
-	// dumpTries bounds how often a dump is begun again that the kernel says
-	// was disturbed.
+	// dumpTries bounds the attempts at a dump that the kernel reports as
+	// interrupted.
 	dumpTries = 3
 
 	answerTimeout = 5 * time.Second
@@ -38,13 +37,13 @@ type Guests struct {
 	Index   int
 }
 
-// Retranslate deletes the connections of the networks' guests that began
-// without the translation that they would get now, so that the next packet of
-// each begins it anew and translated. An entry of conntrack does not say which
-// interface its packets came in by, and others may use the same addresses: one
-// is deleted only where its source is known to be at the network's bridge. own gives the host's own addresses: what
-// goes there is not forwarded, and so not translated either. It is asked for
-// only if there is something to compare.
+// Retranslate deletes the connections of the networks' guests that began without
+// the translation that they would get now, so that the next packet of each begins
+// it again, translated. An entry of conntrack does not have the interface that its
+// packets arrived on, and others may use the same addresses: it is deleted only if
+// its source is known to be at the network's bridge. own returns the host's own
+// addresses: traffic to them is not forwarded, and so not translated either. It is
+// called only if there is something to compare.
 func Retranslate(ctx context.Context, nets []Guests, own func() []netip.Addr) (deleted int, err error) {
 	if n, err := connections(); err != nil || n == 0 {
 		return 0, err
@@ -100,11 +99,11 @@ func deleteAll(ctx context.Context, stale []connection) (deleted int, err error)
 	return deleted, nil
 }
 
-// connections counts the namespace's connections. A look at all of them walks
-// the kernel's whole hash table, which holds those of all namespaces, so it is
-// worth asking first.
+// connections returns the number of the namespace's connections. A dump walks the
+// kernel's whole hash table, which holds those of all namespaces, so it is worth
+// asking first.
 func connections() (n uint32, err error) {
-	// The answer says that more follows, which is not so: only the
+	// The answer is marked as multi-part, though nothing follows: only the
 	// acknowledgement ends it.
 	req := ctRequest(ctGetStats, unix.NLM_F_ACK, unix.AF_UNSPEC)
 	err = req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(b []byte) bool {
@@ -123,7 +122,7 @@ func connections() (n uint32, err error) {
 	return n, nil
 }
 
-// untranslated finds what the matcher wants, of both families in one walk.
+// untranslated returns the connections that match, of both families in one dump.
 func untranslated(ctx context.Context, m *matcher) ([]connection, error) {
 	req := ctRequest(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, m.family())
 	// Most connections of a busy host are translated: the kernel leaves those out.
@@ -145,8 +144,8 @@ func untranslated(ctx context.Context, m *matcher) ([]connection, error) {
 	return found, nil
 }
 
-// delete deletes this connection and no later one between the same ends, which
-// the ID sees to. One that has ended meanwhile is fine.
+// delete deletes this connection; the ID protects later ones between the same ends.
+// gone is false if it has ended meanwhile.
 func (c connection) delete(sockets map[int]*nl.SocketHandle) (gone bool, err error) {
 	family := uint8(unix.AF_INET)
 	if c.from.Is6() {

@@ -32,7 +32,7 @@ func addConnections(t testing.TB, first netip.Addr, n int) {
 	}
 }
 
-// natNetworks are n networks of 250 guests each, all translated.
+// natNetworks returns n networks of 250 guests each, all translated.
 func natNetworks(n int) []network.Network {
 	nets := make([]network.Network, n)
 	for i := range nets {
@@ -46,7 +46,7 @@ func natNetworks(n int) []network.Network {
 
 func none() []netip.Addr { return nil }
 
-// BenchmarkRetranslate looks at other hosts' connections and deletes none.
+// BenchmarkRetranslate compares other hosts' connections and deletes none.
 func BenchmarkRetranslate(b *testing.B) {
 	for _, entries := range []int{0, 1, 1000, 100_000} {
 		for _, networks := range []int{1, 1000} {
@@ -67,8 +67,8 @@ func BenchmarkRetranslate(b *testing.B) {
 	}
 }
 
-// behindAGuest is a network all of whose connections come from a subnet that a
-// guest has behind it.
+// behindAGuest returns a network all of whose connections come from a subnet behind
+// a guest.
 func behindAGuest(b *testing.B) []Guests {
 	b.Helper()
 	link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "virbr0"}}
@@ -85,7 +85,7 @@ func behindAGuest(b *testing.B) []Guests {
 	return []Guests{{Network: n, Index: link.Index}}
 }
 
-// BenchmarkRetranslateAll deletes every connection that there is.
+// BenchmarkRetranslateAll deletes every connection.
 func BenchmarkRetranslateAll(b *testing.B) {
 	for _, entries := range []int{1000, 100_000} {
 		b.Run(fmt.Sprint("entries=", entries), func(b *testing.B) {

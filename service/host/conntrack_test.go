@@ -44,7 +44,7 @@ func newFlow(t *testing.T, guest, server hosts.Node, to string) *flow {
 	return f
 }
 
-// source sends a packet and gives the address that the server sees.
+// source sends a packet and returns the address that the server sees.
 func (f *flow) source() netip.Addr {
 	f.t.Helper()
 	if _, err := f.client.Write([]byte("hello")); err != nil {
@@ -107,14 +107,15 @@ func guestsOf(nets []network.Network) (out []Guests) {
 	return out
 }
 
-// meet has the host know guests of virbr0, as if they had asked it for an address.
+// meet makes guests of virbr0 neighbours of the host, as if they had asked it for an
+// address.
 func meet(h *hosts.Host, dev string, addrs ...string) {
 	for i, a := range addrs {
 		h.Must("ip", "neigh", "replace", a, "lladdr", fmt.Sprintf("02:00:00:00:01:%02x", i), "dev", dev, "nud", "permanent")
 	}
 }
 
-// again runs Retranslate on a host and gives how many it deleted.
+// again runs Retranslate on a host and returns how many it deleted.
 func again(t *testing.T, h *hosts.Host, nets ...network.Network) (deleted int) {
 	t.Helper()
 	own := func() (all []netip.Addr) {

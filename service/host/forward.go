@@ -14,20 +14,20 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
-// Routes is what forwarding needs to know of the host's links.
+// Routes is what forwarding reads about the host's links.
 type Routes interface {
 	LinkByIndex(index int) (watch.Link, bool)
 	DefaultRoutes() []watch.Route
 }
 
-// Forwarding switches the kernel's IP forwarding on, never off: nobody knows
-// who else relies on it by then.
+// Forwarding switches the kernel's IP forwarding on, never off: other programs may
+// rely on it by then.
 type Forwarding struct {
 	routes Routes
 	proc   string
 }
 
-// NewForwarding looks at and writes what is below proc, usually /proc.
+// NewForwarding returns Forwarding that reads and writes below proc, usually /proc.
 func NewForwarding(routes Routes, proc string) *Forwarding {
 	return &Forwarding{routes: routes, proc: proc}
 }
@@ -36,9 +36,9 @@ func NewForwarding(routes Routes, proc string) *Forwarding {
 type Demand struct {
 	V4, V6  bool
 	Bridge  string   // the network's; "" while there is none
-	Devices []string // what its traffic may leave by; none: any default route's
+	Devices []string // the devices that its traffic may leave by; none: any default route's
 	// Guests reports whether a link is a bridge of guests; nil for none. Such a
-	// bridge is no uplink, and what the host learned by it need not be kept.
+	// bridge is no uplink, and routes that the host learned there may be lost.
 	Guests func(index int) bool
 }
 
@@ -54,12 +54,11 @@ const (
 // which switches those of all links, or else those of single ones. It changes
 // nothing.
 //
-// IPv4 packets are forwarded if the interface that they came in by forwards, so
-// the bridge and, for the answers, the uplinks need it. For IPv6 the host's
-// switch decides alone (ip6_forward in net/ipv6/ip6_output.c); a bridge whose
-// own is off tells guests that it is no router any more (RFC 4861, 7.2.5), and
-// an uplink's says no more than that the host learns its routes there from
-// router advertisements.
+// IPv4 packets are forwarded if the interface that they arrived on forwards, so the
+// bridge and, for the answers, the uplinks need it. For IPv6 only the host's setting
+// counts (ip6_forward in net/ipv6/ip6_output.c); a bridge whose own is off
+// advertises that it is no longer a router (RFC 4861, 7.2.5), and an uplink's only
+// means that the host learns its routes there from router advertisements.
 func (f *Forwarding) Off(d Demand) (off []string, err error) {
 	var errs []error
 	for _, key := range f.Needed(d) {
@@ -69,7 +68,7 @@ func (f *Forwarding) Off(d Demand) (off []string, err error) {
 		value, err := f.read(key)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && key != forward4:
-			// The link has gone, or the kernel has no IPv6.
+			// The link is gone, or the kernel has no IPv6.
 		case err != nil:
 			errs = append(errs, fmt.Errorf("reading %s: %w", SysctlName(key), err))
 		case value == "0":
@@ -98,7 +97,7 @@ func (f *Forwarding) Needed(d Demand) (keys []string) {
 	return keys
 }
 
-// uplinks are the interfaces that answers of IPv4 come in by.
+// uplinks returns the interfaces that answers of IPv4 arrive on.
 func (f *Forwarding) uplinks(d Demand) (names []string) {
 	if len(d.Devices) > 0 {
 		return d.Devices
@@ -113,8 +112,7 @@ func (f *Forwarding) uplinks(d Demand) (names []string) {
 }
 
 // Enable switches on what is needed and off, and returns what it switched on.
-// problem is a sentence with the remedy where IPv6 forwarding
-// had to be left off.
+// problem is a sentence with the remedy if IPv6 forwarding had to stay off.
 func (f *Forwarding) Enable(d Demand) (on []string, problem string, err error) {
 	off, err := f.Off(d)
 	errs := []error{err}
@@ -137,9 +135,9 @@ func (f *Forwarding) Enable(d Demand) (on []string, problem string, err error) {
 
 func isIPv6(key string) bool { return strings.HasPrefix(key, "net/ipv6/") }
 
-// obstacle says why IPv6 forwarding cannot be switched on; "" where it can, and
-// where nothing of it is off. A bridge's own switch has the kernel drop default
-// routes as the host's has (addrconf_fixup_forwarding in net/ipv6/addrconf.c).
+// obstacle returns why IPv6 forwarding cannot be switched on; "" if it can, or if
+// nothing of it is off. A bridge's own setting makes the kernel drop default routes
+// as the host's does (addrconf_fixup_forwarding in net/ipv6/addrconf.c).
 func (f *Forwarding) obstacle(d Demand, off []string) (problem string, err error) {
 	if _, err := f.read(forward6); errors.Is(err, fs.ErrNotExist) {
 		return "IPv6 is switched off in this kernel, so the network's IPv6 addresses lead nowhere: " +
@@ -148,7 +146,7 @@ func (f *Forwarding) obstacle(d Demand, off []string) (problem string, err error
 	if !slices.ContainsFunc(off, isIPv6) {
 		return "", nil
 	}
-	losing, err := f.losing(d)
+	losing, err := f.linksLosingRoutes(d)
 	if err != nil {
 		return "", fmt.Errorf("looking for default routes that IPv6 forwarding would drop: %w", err)
 	}
@@ -158,12 +156,12 @@ func (f *Forwarding) obstacle(d Demand, off []string) (problem string, err error
 	return "", nil
 }
 
-// losing are the interfaces whose default routes the kernel would drop
-// (rt6_purge_dflt_routers in net/ipv6/route.c): those that it learned from
+// linksLosingRoutes returns the interfaces whose default routes the kernel would
+// drop (rt6_purge_dflt_routers in net/ipv6/route.c): those that it learned from
 // router advertisements itself, unless accept_ra is 2. The interface's own
-// forwarding makes no difference. A route by a bridge of guests may go: a guest
-// made it.
-func (f *Forwarding) losing(d Demand) ([]string, error) {
+// forwarding makes no difference. A route through a bridge of guests may be lost: a
+// guest advertised it.
+func (f *Forwarding) linksLosingRoutes(d Demand) ([]string, error) {
 	var names []string
 	for _, r := range f.routes.DefaultRoutes() {
 		link, ok := f.routes.LinkByIndex(r.Index)
@@ -172,13 +170,13 @@ func (f *Forwarding) losing(d Demand) ([]string, error) {
 		}
 		accept, err := f.read("net/ipv6/conf/" + link.Name + "/accept_ra")
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // it has just gone, and its routes with it
+			continue // it was just deleted, and its routes with it
 		}
 		if err != nil {
 			return nil, err
 		}
 		if accept == "0" {
-			// NetworkManager and systemd-networkd read advertisements in place of
+			// NetworkManager and systemd-networkd read advertisements instead of
 			// the kernel, and mark their routes as if it had. It keeps those.
 			if kernels, err := f.learnedByKernel(link.Name); err == nil && !kernels {
 				continue
@@ -192,8 +190,8 @@ func (f *Forwarding) losing(d Demand) ([]string, error) {
 	return names, nil
 }
 
-// learnedByKernel reports whether a default route by the interface has the flags
-// of a router that the kernel learned of, which netlink does not show.
+// learnedByKernel reports whether a default route through the interface has the
+// flags of a router that the kernel learned of, which netlink does not show.
 func (f *Forwarding) learnedByKernel(name string) (bool, error) {
 	// Not /proc/net, which is that of the process's first thread.
 	data, err := os.ReadFile(filepath.Join(f.proc, "thread-self/net/ipv6_route"))
@@ -224,8 +222,8 @@ func refusal(names []string) string {
 		strings.Join(names, " and "), strings.Join(settings, " and "))
 }
 
-// SysctlName names a setting as sysctl reads it: a name with dots in it needs
-// the form with slashes.
+// SysctlName returns a setting's name as sysctl reads it: a key with dots in it
+// needs the form with slashes.
 func SysctlName(key string) string {
 	if strings.Contains(key, ".") {
 		return key
@@ -233,20 +231,20 @@ func SysctlName(key string) string {
 	return strings.ReplaceAll(key, "/", ".")
 }
 
-// isFileName reports whether the name can only be that of a folder of
-// /proc/sys/net/ipv6/conf of its own.
+// isFileName reports whether the name can only be that of a link's own folder of
+// /proc/sys/net/ipv6/conf.
 func isFileName(name string) bool {
 	return name != "" && name != "." && name != ".." && name != "all" && name != "default" &&
 		!strings.ContainsAny(name, "/\x00")
 }
 
-// switchOn writes 1 in place of 0 and leaves every other value alone: some
-// kernels have more of them, and a write has effects even if nothing changes.
-// The host's switch, just written, switches its links on too.
+// switchOn replaces 0 by 1 and leaves every other value alone: some kernels have
+// more of them, and a write has effects even if nothing changes. The host's setting,
+// just written, switches its links on too.
 func (f *Forwarding) switchOn(key string) (switched bool, err error) {
 	value, err := f.read(key)
 	if errors.Is(err, fs.ErrNotExist) && key != forward4 && key != forward6 {
-		return false, nil // the link has just gone
+		return false, nil // the link was just deleted
 	}
 	if err != nil {
 		return false, fmt.Errorf("reading %s: %w", SysctlName(key), err)
@@ -260,7 +258,7 @@ func (f *Forwarding) switchOn(key string) (switched bool, err error) {
 	return true, nil
 }
 
-// write writes a value into a file that is there.
+// write writes a value into an existing file.
 func write(path, value string) error {
 	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

@@ -157,7 +157,7 @@ func TestRouteOfProgramThatReadsAdvertisements(t *testing.T) {
 	}
 }
 
-// Routes as a monitor gives them, for what is told of them.
+// Routes as a monitor returns them, for the texts about them.
 type fixedRoutes map[int]string
 
 func (r fixedRoutes) LinkByIndex(index int) (watch.Link, bool) {
@@ -252,7 +252,7 @@ func TestForwardingThatCannotBeSwitchedOn(t *testing.T) {
 	}
 }
 
-// Every switch that counts is put back, and none else: the bridge's own in both
+// Every setting that matters is restored, and no other: the bridge's own in both
 // families, for IPv4 that of the uplinks.
 func TestSwitchesThatCount(t *testing.T) {
 	router := watchtest.NewNamespace(t)
@@ -300,7 +300,7 @@ func TestSwitchesThatCount(t *testing.T) {
 	}
 }
 
-// A bridge's own switch would cost the host its advertised route as well.
+// A bridge's own setting would cost the host its advertised route as well.
 func TestBridgesSwitchKeepsTheAdvertisedRoute(t *testing.T) {
 	f, _, advertise := monitored(t)
 	watchtest.Must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "virbr0"}}))
@@ -323,7 +323,7 @@ func TestBridgesSwitchKeepsTheAdvertisedRoute(t *testing.T) {
 	}
 }
 
-// What a guest's router advertisement made is in nobody's way.
+// A route from a guest's router advertisement is no obstacle.
 func TestGuestsRouteNeedNotBeKept(t *testing.T) {
 	f, m, advertise := monitored(t)
 	watchtest.SetSysctl(t, forward6, "0")

@@ -17,26 +17,25 @@ const (
 	ruleChain = "VIRTFW_DHCP"
 	ruleJump  = `-p udp -m udp --dport 68 -m comment --comment "virtfirewalld: DHCP checksums" -j ` + ruleChain
 
-	// longestComment is that of design and nft; the kernel would take 255 bytes.
-	longestComment = 120
+	// maxComment is the limit of nft; the kernel accepts 255 bytes.
+	maxComment = 120
 )
 
 // checksumRules fills in checksums with the CHECKSUM target of whichever
-// iptables is on PATH. All bridges' rules are in a chain of their own behind
-// one jump, so that ordinary packets meet one rule however many bridges there
-// are.
+// iptables is on PATH. All bridges' rules are in a chain of their own behind one
+// jump, so that other packets pass one rule however many bridges there are.
 type checksumRules struct {
-	unable string // the iptables that was found not to do
+	unable string // the iptables that was found not to work
 
-	clean bool   // nothing of ours is there
+	clean bool   // nothing of ours exists
 	rules string // what was asked for last
 	good  listing
 }
 
-// listing is what is ours in the mangle table, as iptables words it.
+// listing is what is ours in the mangle table, as iptables prints it.
 type listing struct {
 	exists bool
-	jumps  string // rules of POSTROUTING that lead to the chain, one a line
+	jumps  string // rules of POSTROUTING that jump to the chain, one a line
 	rules  string // those of the chain
 }
 
@@ -50,7 +49,7 @@ func (r *checksumRules) fill(ctx context.Context, bridges map[string]string) err
 		if len(bridges) == 0 {
 			return nil
 		}
-		return errors.Join(errNoHelp, err)
+		return errors.Join(errUnsupported, err)
 	}
 	programs := xtables.Beside(command)
 	if len(bridges) == 0 {
@@ -58,7 +57,7 @@ func (r *checksumRules) fill(ctx context.Context, bridges map[string]string) err
 	}
 	have, err := listOurs(ctx, programs)
 	if err != nil {
-		return r.judge(ctx, programs, err)
+		return r.classifyFailure(ctx, programs, err)
 	}
 	want := chainRules(bridges)
 	if have == r.good && want == r.rules {
@@ -71,11 +70,11 @@ func (r *checksumRules) fill(ctx context.Context, bridges map[string]string) err
 		script = difference(r.rules, want)
 	}
 	if err := inMangle(ctx, programs, script); err != nil {
-		return r.judge(ctx, programs, err)
+		return r.classifyFailure(ctx, programs, err)
 	}
 	r.clean = false
-	// What iptables makes of our words differs between its versions, so what it
-	// says now is what it has to say the next time.
+	// How iptables prints our rules differs between its versions, so what it prints
+	// now is what it should print the next time.
 	have, err = listOurs(ctx, programs)
 	if err != nil {
 		return err
@@ -88,11 +87,11 @@ func (r *checksumRules) fill(ctx context.Context, bridges map[string]string) err
 	return nil
 }
 
-// remove takes away the jump and the chain, also those of an earlier run.
+// remove deletes the jump and the chain, also those of an earlier run.
 func (r *checksumRules) remove(ctx context.Context, programs xtables.Programs) error {
 	variant, _, err := xtables.VersionOf(ctx, programs.Command)
 	if err != nil {
-		return nil // an iptables that does not even run has no rules of ours
+		return nil // an iptables that does not run has no rules of ours
 	}
 	var have listing
 	if variant != xtables.VariantLegacy || hasMangle(ctx, programs) {
@@ -110,9 +109,10 @@ func (r *checksumRules) remove(ctx context.Context, programs xtables.Programs) e
 	return nil
 }
 
-// judge tells, after a failure, an iptables or a kernel that cannot from one
-// that could not this time, by doing the smallest thing that needs the same.
-func (r *checksumRules) judge(ctx context.Context, programs xtables.Programs, failure error) error {
+// classifyFailure distinguishes, after a failure, an iptables or a kernel that never
+// can from one that could not this time, by trying the smallest script that needs
+// the same.
+func (r *checksumRules) classifyFailure(ctx context.Context, programs xtables.Programs, failure error) error {
 	const probe = "VIRTFW_PROBE"
 	script := ":" + probe + " - [0:0]\n-A " + probe + " -p udp -m udp --dport 68 -j CHECKSUM --checksum-fill\n"
 	err := inMangle(ctx, programs, script)
@@ -125,10 +125,10 @@ func (r *checksumRules) judge(ctx context.Context, programs xtables.Programs, fa
 		return failure
 	}
 	r.unable = programs.Command
-	return errors.Join(errNoHelp, failure)
+	return errors.Join(errUnsupported, failure)
 }
 
-// listOurs reads what is ours.
+// listOurs lists what is ours.
 func listOurs(ctx context.Context, programs xtables.Programs) (have listing, err error) {
 	tables, err := programs.Show(ctx, mangle)
 	if err != nil {
@@ -150,19 +150,19 @@ func listOurs(ctx context.Context, programs xtables.Programs) (have listing, err
 	return have, nil
 }
 
-// inMangle does all of a script for the mangle table or nothing.
+// inMangle applies a script to the mangle table atomically.
 func inMangle(ctx context.Context, programs xtables.Programs, script string) error {
 	return programs.Do(ctx, "*"+mangle+"\n"+script+"COMMIT\n")
 }
 
-// hasMangle spares the kernel a table, and every packet its hooks, that the
-// legacy variant would make only to look into it.
+// hasMangle reports whether the mangle table exists. It spares the kernel a table,
+// and every packet its hooks, that the legacy variant would create to list it.
 func hasMangle(ctx context.Context, programs xtables.Programs) bool {
 	tables, err := programs.List(ctx)
 	return err != nil || slices.ContainsFunc(tables, func(t xtables.Table) bool { return t.Name == mangle })
 }
 
-// chainRules are the rules for bridges, one a line and sorted.
+// chainRules returns the rules for bridges, one a line and sorted.
 func chainRules(bridges map[string]string) string {
 	var rules []string
 	for bridge, network := range bridges {
@@ -173,8 +173,8 @@ func chainRules(bridges map[string]string) string {
 	return strings.Join(rules, "")
 }
 
-// deletions turns listed rules into what deletes them: iptables reads its own
-// words.
+// deletions returns commands that delete listed rules: iptables reads its own
+// output.
 func deletions(rules string) string {
 	var b strings.Builder
 	for line := range strings.Lines(rules) {
@@ -183,8 +183,8 @@ func deletions(rules string) string {
 	return b.String()
 }
 
-// difference is what turns a chain with some rules into one with others, in
-// whatever order.
+// difference returns commands that turn a chain with some rules into one with
+// others, in any order.
 func difference(have, want string) string {
 	left := make(map[string]bool)
 	for line := range strings.Lines(have) {
@@ -202,8 +202,8 @@ func difference(have, want string) string {
 
 func lines(text string) int { return strings.Count(text, "\n") }
 
-// comment names the network to who reads the rules. What could end a quoted
-// word, or be taken for more, is replaced and not escaped.
+// comment returns a rule's comment, which names the network. Characters that could
+// end a quoted word, or have a meaning, are replaced and not escaped.
 func comment(network string) string {
 	text := strings.Map(func(c rune) rune {
 		if xtables.IsWord(c) || strings.ContainsRune("-.:@+ ", c) {
@@ -211,5 +211,5 @@ func comment(network string) string {
 		}
 		return '_'
 	}, "virtfirewalld: network "+network)
-	return strings.TrimSpace(text[:min(len(text), longestComment)])
+	return strings.TrimSpace(text[:min(len(text), maxComment)])
 }

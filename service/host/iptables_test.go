@@ -17,7 +17,7 @@ import (
 // variants are the two iptables that a host may have as "iptables".
 var variants = []string{"nft", "legacy"}
 
-// withIptables makes a host whose PATH gives one variant of iptables.
+// withIptables makes a host whose PATH has one variant of iptables.
 func withIptables(t *testing.T, variant string) *hosts.Host {
 	t.Helper()
 	h := hosts.New(t)
@@ -25,7 +25,7 @@ func withIptables(t *testing.T, variant string) *hosts.Host {
 	return h
 }
 
-// saved is the mangle table without what changes by itself: comments with the
+// saved returns the mangle table without what changes by itself: comments with the
 // time, and counters.
 func saved(t *testing.T, h *hosts.Host) string {
 	t.Helper()
@@ -47,8 +47,8 @@ func fill(t *testing.T, h *hosts.Host, c *Checksums, bridges map[string]string) 
 	}
 }
 
-// strict fails the test for any log line. It takes iptables also on kernels
-// that have the tc action.
+// strict fails the test for any log line. It uses iptables also on kernels that have
+// the tc action.
 func strict(t *testing.T) *Checksums {
 	return withoutCsum(NewChecksums(slog.New(slog.NewTextHandler(failing{t}, nil))))
 }
@@ -58,7 +58,7 @@ func withoutCsum(c *Checksums) *Checksums {
 	return c
 }
 
-// failing makes every log line a failure.
+// failing fails the test at every log line.
 type failing struct{ t *testing.T }
 
 func (f failing) Write(line []byte) (int, error) {
@@ -245,7 +245,7 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// quoted is a value as the log's text has it.
+// quoted returns a value as the log's text has it.
 func quoted(name string) string {
 	if strings.Contains(name, " ") {
 		return fmt.Sprintf("%q", name)
@@ -253,8 +253,8 @@ func quoted(name string) string {
 	return name
 }
 
-// Kernels without the CHECKSUM target, and hosts without iptables, are not to
-// be had here: scripts stand in for the programs.
+// Kernels without the CHECKSUM target, and hosts without iptables, are simulated by
+// scripts in place of the programs.
 func TestHostWithoutHelp(t *testing.T) {
 	for _, c := range []struct {
 		name, iptables, restore string

@@ -9,9 +9,9 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// matcher knows the translated subnets. Subnets of networks do not overlap, so
-// an address is in one of them at most, and a look for each length of prefix
-// finds it however many networks there are.
+// matcher holds the translated subnets. Subnets of networks do not overlap, so an
+// address is in one of them at most, and one look-up per length of prefix finds it
+// however many networks there are.
 type matcher struct {
 	nets    []Guests
 	subnets map[netip.Prefix]int // with the network's position
@@ -21,7 +21,7 @@ type matcher struct {
 }
 
 func newMatcher(nets []Guests, own func() []netip.Addr) *matcher {
-	m := &matcher{nets: nets, subnets: make(map[netip.Prefix]int), own: once(own)}
+	m := &matcher{nets: nets, subnets: make(map[netip.Prefix]int), own: lazySet(own)}
 	for i, g := range nets {
 		n := g.Network
 		if n.Mode != network.ModeNAT {
@@ -44,7 +44,7 @@ func (m *matcher) add(p netip.Prefix, position int) {
 	}
 }
 
-// family is the one that there are subnets of, or AF_UNSPEC for both.
+// family returns the family of the subnets, or AF_UNSPEC for both.
 func (m *matcher) family() uint8 {
 	switch {
 	case m.v4 && m.v6:
@@ -55,9 +55,9 @@ func (m *matcher) family() uint8 {
 	return unix.AF_INET
 }
 
-// matches reports whether the connection would be translated now and is not.
-// Where somebody redirected it, what counts is where it really goes, which is
-// where replies come from: that is what a rule of postrouting sees.
+// matches reports whether the connection would be translated now and is not. If it
+// is redirected, its actual destination counts, which is the source of replies: that
+// is what a rule of postrouting sees.
 func (m *matcher) matches(c connection) bool {
 	if c.replyTo != c.from {
 		return false
@@ -88,8 +88,8 @@ func (m *matcher) network(a netip.Addr) (position int, ok bool) {
 	return 0, false
 }
 
-// once makes a set of the addresses when it is first asked for.
-func once(list func() []netip.Addr) func() map[netip.Addr]bool {
+// lazySet returns a function that lists the addresses at its first call.
+func lazySet(list func() []netip.Addr) func() map[netip.Addr]bool {
 	var set map[netip.Addr]bool
 	return func() map[netip.Addr]bool {
 		if set == nil {

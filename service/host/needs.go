@@ -9,13 +9,13 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
-// Links is what is known of the host's links and addresses.
+// Links is what Needs reads about the host's links and addresses.
 type Links interface {
 	Routes
 	Addresses() []watch.Address
 }
 
-// Needs are what networks need of the host besides rules.
+// Needs provides what networks need of the host besides rules.
 type Needs struct {
 	links      Links
 	log        *slog.Logger
@@ -23,8 +23,8 @@ type Needs struct {
 	checksums  *Checksums
 }
 
-// NewNeeds works on the network namespace of the process. Nothing is touched
-// before it is asked for.
+// NewNeeds returns Needs for the network namespace of the process. It changes
+// nothing.
 func NewNeeds(links Links, log *slog.Logger) *Needs {
 	return &Needs{
 		links: links, log: log,
@@ -33,8 +33,8 @@ func NewNeeds(links Links, log *slog.Logger) *Needs {
 	}
 }
 
-// Forward switches IP forwarding on where it is off, and returns what it
-// switched on; problem says why that of IPv6 had to stay off, and what to set.
+// Forward switches IP forwarding on where it is off, and returns what it switched
+// on; problem is why that of IPv6 had to stay off, and what to set.
 func (n *Needs) Forward(ctx context.Context, d Demand) (on []string, problem string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", fmt.Errorf("switching forwarding on: %w", err)
@@ -45,10 +45,10 @@ func (n *Needs) Forward(ctx context.Context, d Demand) (on []string, problem str
 // ForwardingOff returns what Forward would switch on.
 func (n *Needs) ForwardingOff(d Demand) (off []string, err error) { return n.forwarding.Off(d) }
 
-// ForwardingNeeded returns the settings that Forward looks at.
+// ForwardingNeeded returns the settings that Forward checks.
 func (n *Needs) ForwardingNeeded(d Demand) []string { return n.forwarding.Needed(d) }
 
-// Retranslate forgets connections of these networks that began untranslated.
+// Retranslate deletes connections of these networks that began untranslated.
 func (n *Needs) Retranslate(ctx context.Context, guests []Guests) error {
 	deleted, err := Retranslate(ctx, guests, n.ownAddresses)
 	if deleted > 0 {
@@ -65,8 +65,8 @@ func (n *Needs) ownAddresses() []netip.Addr {
 	return own
 }
 
-// FillChecksums keeps DHCP checksum help for exactly these bridges, each with
-// its network's name. It is for one goroutine.
+// FillChecksums fills in DHCP checksums on exactly these bridges, each with its
+// network's name. It is not safe for concurrent use.
 func (n *Needs) FillChecksums(ctx context.Context, bridges map[string]string) error {
 	return n.checksums.Fill(ctx, bridges)
 }

@@ -10,19 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// met are the links that the host has met an address on: who sent it a packet
-// to forward had asked it for its own address on that link before, and gets its
-// answers there. A route is no proof, since it leads to the bridge for a
-// stranger's packets as well.
-type met map[netip.Addr][]int
+// neighbourTable holds the links on which the host has resolved an address: a guest
+// that sent it a packet to forward had asked for its own address on that link
+// before, and gets its answers there. A route is no proof, since it leads to the
+// bridge for unrelated packets as well.
+type neighbourTable map[netip.Addr][]int
 
-func neighbours(family uint8) (met, error) {
+func neighbours(family uint8) (neighbourTable, error) {
 	const resolved = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE | netlink.NUD_PERMANENT
 	all, err := netlink.NeighList(0, int(family))
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("listing neighbours: %w", err)
 	}
-	out := met{}
+	out := neighbourTable{}
 	for _, n := range all {
 		addr, ok := netip.AddrFromSlice(n.IP)
 		if ok && n.State&resolved != 0 && len(n.HardwareAddr) > 0 && !slices.Contains(out[addr.Unmap()], n.LinkIndex) {
@@ -32,7 +32,7 @@ func neighbours(family uint8) (met, error) {
 	return out, nil
 }
 
-// proven keeps those of the connections whose source is at its network's bridge
+// proven returns those of the connections whose source is at its network's bridge
 // and nowhere else.
 func (m *matcher) proven(found []connection) (out []connection, err error) {
 	if len(found) == 0 {
@@ -51,9 +51,9 @@ func (m *matcher) proven(found []connection) (out []connection, err error) {
 	return out, nil
 }
 
-// has reports whether an address is at the network's bridge. Of one behind a
-// guest that is known by the guest which its route names.
-func (g Guests) has(addr netip.Addr, known met) bool {
+// has reports whether an address is at the network's bridge. For an address behind a
+// guest, the guest that its route names must be.
+func (g Guests) has(addr netip.Addr, known neighbourTable) bool {
 	if g.Index == 0 {
 		return false
 	}

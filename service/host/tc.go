@@ -13,12 +13,12 @@ import (
 const (
 	// filterPriority is where libvirt has its filters too.
 	filterPriority = 2
-	// filterNode tells our filter from others of that priority. libvirt lets the
-	// kernel number its own, from 0x800 on, or gives decimal numbers that tc
+	// filterNode distinguishes our filter from others of that priority. libvirt lets
+	// the kernel number its own, from 0x800 on, or uses decimal numbers that tc
 	// reads as hexadecimal ones: none of those has a letter in it.
 	filterNode = 0x7dc
-	// directQueue marks a qdisc that we made. libvirt's have what the kernel
-	// gives, the bridge's txqueuelen of 1000.
+	// directQueue marks a qdisc that we made. libvirt's have the kernel's default,
+	// the bridge's txqueuelen of 1000.
 	directQueue = 1068
 
 	rootHandle = 1 << 16 // "1:"
@@ -35,8 +35,7 @@ func newCsumFilters() *csumFilters {
 	return &csumFilters{action: csum()}
 }
 
-// fill sees to filters on exactly these bridges and gives back those that it
-// cannot help.
+// fill ensures filters on exactly these bridges and returns those where it cannot.
 func (c *csumFilters) fill(ctx context.Context, bridges map[string]string) (left map[string]string, err error) {
 	if works, err := c.probe(); err != nil || !works {
 		return bridges, err
@@ -53,13 +52,13 @@ func (c *csumFilters) fill(ctx context.Context, bridges map[string]string) (left
 		}
 		link, err := netlink.LinkByName(bridge)
 		if errors.As(err, new(netlink.LinkNotFoundError)) {
-			continue // it has just gone, and its filters with it
+			continue // it was just deleted, and its filters with it
 		}
 		if err != nil {
 			return nil, fmt.Errorf("looking for bridge %s: %w", bridge, err)
 		}
 		wanted[link.Attrs().Index] = true
-		helped, err := c.help(link, roots[link.Attrs().Index])
+		helped, err := c.ensureFilter(link, roots[link.Attrs().Index])
 		if err != nil && !errors.Is(err, unix.ENODEV) {
 			return nil, fmt.Errorf("helping bridge %s: %w", bridge, err)
 		}
@@ -70,8 +69,8 @@ func (c *csumFilters) fill(ctx context.Context, bridges map[string]string) (left
 	return left, c.removeOthers(roots, wanted)
 }
 
-// probe makes a csum action by itself and deletes it: the kernel loads what it
-// needs for it, and no bridge notices.
+// probe tests whether the kernel has the csum action: it creates one without a
+// filter and deletes it. The kernel loads its module, and no bridge is affected.
 func (c *csumFilters) probe() (works bool, err error) {
 	if c.probed {
 		return c.works, nil
@@ -112,7 +111,7 @@ type tcaMsg struct{}
 func (tcaMsg) Len() int          { return 4 }
 func (tcaMsg) Serialize() []byte { return make([]byte, 4) }
 
-// rootQdiscs are all interfaces' root qdiscs.
+// rootQdiscs returns all interfaces' root qdiscs.
 func rootQdiscs() (map[int]netlink.Qdisc, error) {
 	all, err := netlink.QdiscList(nil)
 	if err != nil {
@@ -127,9 +126,9 @@ func rootQdiscs() (map[int]netlink.Qdisc, error) {
 	return roots, nil
 }
 
-// help gives one bridge our filter. A root qdisc of the administrator's own
-// choice is not replaced: helped is false then.
-func (c *csumFilters) help(link netlink.Link, root netlink.Qdisc) (helped bool, err error) {
+// ensureFilter makes sure that a bridge has our filter. It does not replace a root
+// qdisc of the administrator's choice: helped is false then.
+func (c *csumFilters) ensureFilter(link netlink.Link, root netlink.Qdisc) (helped bool, err error) {
 	switch {
 	case isHTB(root):
 		if ours, err := c.ours(link); err != nil || ours != nil {
@@ -148,7 +147,7 @@ func (c *csumFilters) help(link netlink.Link, root netlink.Qdisc) (helped bool, 
 	return true, nil
 }
 
-// removeOthers takes our filter off bridges that are not wanted.
+// removeOthers removes our filter from bridges that are not wanted.
 func (c *csumFilters) removeOthers(roots map[int]netlink.Qdisc, wanted map[int]bool) error {
 	var errs []error
 	for index, root := range roots {
@@ -160,7 +159,7 @@ func (c *csumFilters) removeOthers(roots map[int]netlink.Qdisc, wanted map[int]b
 		if err == nil && ours != nil {
 			err = deleteFilter(ours)
 		}
-		if err == nil && isMark(root) {
+		if err == nil && hasOurMark(root) {
 			err = dropUnused(link)
 		}
 		if err != nil && !errors.Is(err, unix.ENODEV) {
@@ -170,11 +169,10 @@ func (c *csumFilters) removeOthers(roots map[int]netlink.Qdisc, wanted map[int]b
 	return errors.Join(errs...)
 }
 
-// dropUnused removes a root qdisc that we made, unless somebody has put
-// something into it.
+// dropUnused removes a root qdisc that we made, unless it is in use.
 func dropUnused(link netlink.Link) error {
 	roots, err := rootQdiscs()
-	if err != nil || !isMark(roots[link.Attrs().Index]) {
+	if err != nil || !hasOurMark(roots[link.Attrs().Index]) {
 		return err
 	}
 	filters, err := netlink.FilterList(link, rootHandle)
@@ -191,7 +189,7 @@ func dropUnused(link netlink.Link) error {
 	return netlink.QdiscDel(htb(link))
 }
 
-// ours finds our filter on an interface with a root qdisc "1:".
+// ours returns our filter on an interface with a root qdisc "1:", or nil.
 func (c *csumFilters) ours(link netlink.Link) (netlink.Filter, error) {
 	filters, err := netlink.FilterList(link, rootHandle)
 	if err != nil {
@@ -207,15 +205,15 @@ func (c *csumFilters) ours(link netlink.Link) (netlink.Filter, error) {
 	return nil, nil
 }
 
-// add is: u32 match ip dport 68 ffff action csum ip and udp.
+// add adds u32 match ip dport 68 ffff action csum ip and udp.
 func (c *csumFilters) add(link netlink.Link) error {
 	const offsetOfPorts, bootpc = 20, 68 // of an IPv4 header without options
 	key := nl.TcU32Key{Off: offsetOfPorts, Mask: bigEndian32(0xffff), Val: bigEndian32(bootpc)}
 	return addFilter(link.Attrs().Index, filterNode, filterPriority, key, c.action)
 }
 
-// htb is what libvirt makes, a class 2 by default that is not there, and our
-// mark.
+// htb returns what libvirt makes, with a default class 2 that does not exist, and
+// our mark.
 func htb(link netlink.Link) *netlink.Htb {
 	q := netlink.NewHtb(netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Handle: rootHandle, Parent: netlink.HANDLE_ROOT})
 	length := uint32(directQueue)
@@ -227,7 +225,7 @@ func isHTB(root netlink.Qdisc) bool {
 	return root != nil && root.Type() == "htb" && root.Attrs().Handle == rootHandle
 }
 
-func isMark(root netlink.Qdisc) bool {
+func hasOurMark(root netlink.Qdisc) bool {
 	q, ok := root.(*netlink.Htb)
 	return ok && isHTB(root) && q.DirectQlen != nil && *q.DirectQlen == directQueue
 }

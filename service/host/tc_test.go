@@ -42,7 +42,7 @@ func bridged(t *testing.T) *hosts.Host {
 	return h
 }
 
-// help fills and gives the bridges that were left.
+// help fills and returns the bridges that were left.
 func help(t *testing.T, h *hosts.Host, c *csumFilters, bridges ...string) (left map[string]string) {
 	t.Helper()
 	want := make(map[string]string)
@@ -59,11 +59,11 @@ func help(t *testing.T, h *hosts.Host, c *csumFilters, bridges ...string) (left 
 	return left
 }
 
-// changing is what tc shows anew each time: the number of an action, and packets
-// counted.
+// changing matches what differs between outputs of tc: the number of an action, and
+// packets counted.
 var changing = regexp.MustCompile("(index|direct_packets_stat) [0-9]+")
 
-// control is all that tc shows of a bridge, but for that.
+// control returns all that tc shows of a bridge, without that.
 func control(h *hosts.Host, bridge string) string {
 	var all strings.Builder
 	for _, what := range []string{"qdisc", "class", "filter"} {
@@ -216,8 +216,8 @@ func TestFilterThatCannotBeMadeLeavesNoQdisc(t *testing.T) {
 	same(t, "after the failure", before, control(h, "virbr0"))
 }
 
-// Whether this kernel has the action is not for the test to say; that trying
-// leaves nothing behind is.
+// Whether this kernel has the action is not tested; that probing leaves nothing
+// behind is.
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	h := bridged(t)
@@ -242,8 +242,8 @@ func TestProbe(t *testing.T) {
 	same(t, "after probing", before, control(h, "virbr0"))
 }
 
-// TestActionsHaveTheKernelsSize compares with the headers' structs: bytes
-// beyond them would be memory that is nobody's business.
+// TestActionsHaveTheKernelsSize compares with the headers' structs: bytes beyond
+// them would leak memory.
 func TestActionsHaveTheKernelsSize(t *testing.T) {
 	t.Parallel()
 	for want, a := range map[int]action{24: csum(), 28: mirrored(netlink.TCA_EGRESS_MIRROR)} {

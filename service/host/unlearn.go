@@ -17,12 +17,12 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
-// heard reports whether an advertisement ever came in by the link, so that a
+// hasReceived reports whether an advertisement ever arrived on the link, so that a
 // thousand new bridges do not cost as many listings of all routes.
-func (a *Advertisements) heard(link watch.Link) bool {
+func (a *Advertisements) hasReceived(link watch.Link) bool {
 	data, err := os.ReadFile(filepath.Join(a.cfg.Proc, "thread-self/net/dev_snmp6", link.Name))
 	if err != nil {
-		return true // not known
+		return true // unknown
 	}
 	for line := range bytes.Lines(data) {
 		if fields := bytes.Fields(line); len(fields) == 2 && string(fields[0]) == "Icmp6InRouterAdvertisements" {
@@ -32,9 +32,9 @@ func (a *Advertisements) heard(link watch.Link) bool {
 	return true
 }
 
-// unlearn takes out what the kernel learned by a link from router
-// advertisements: their default routes and prefixes, and the addresses that it
-// gave itself. Nobody else's routes and addresses are touched.
+// unlearn removes what the kernel learned on a link from router advertisements:
+// their default routes and prefixes, and the addresses that it derived. It leaves
+// all other routes and addresses alone.
 func (a *Advertisements) unlearn(link watch.Link) error {
 	routes, err := learned(filepath.Join(a.cfg.Proc, "thread-self/net/ipv6_route"), link.Name)
 	if errors.Is(err, os.ErrNotExist) {
@@ -72,7 +72,7 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// learned reads the routes by an interface that carry the kernel's mark of an
+// learned returns the routes through an interface that have the kernel's flag of an
 // advertisement. Netlink does not show it, and marks those of programs such as
 // NetworkManager in the same way.
 func learned(path, name string) (routes []netlink.Route, err error) {
@@ -114,8 +114,8 @@ func parseRoute(fields [][]byte) (r netlink.Route, ok bool) {
 	return r, true
 }
 
-// addressesOf returns an interface's own IPv6 addresses, and those that the
-// kernel gave it after an advertisement.
+// addressesOf returns an interface's own IPv6 addresses, and those that the kernel
+// derived from an advertisement.
 func addressesOf(link watch.Link) (own []net.IP, given []netlink.Addr, err error) {
 	all, err := netlink.AddrList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: link.Index}}, netlink.FAMILY_V6)
 	for _, addr := range all {
