@@ -119,8 +119,9 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// stopTimeout is how long a daemon may take to end by itself.
-const stopTimeout = 30 * time.Second
+// stopTimeout is how long a daemon may take to end by itself. libvirtd waits 30 s for
+// its own threads before it ends without them.
+const stopTimeout = 45 * time.Second
 
 // Stop ends the process with SIGTERM and waits for it. One that does not end in
 // time is killed, and that is an error.
