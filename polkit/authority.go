@@ -48,7 +48,7 @@ type Request struct {
 	// process can pass for another as it could with a process's number.
 	Caller string
 	Action string
-	// Details are shown to the person who is asked, and rules can use them. Only
+	// Details are shown to the person caller is asked, and rules can use them. Only
 	// user 0 and the owner of the action may pass any.
 	Details map[string]string
 	// Interactive allows the authority to ask a person, and to wait for the answer.
@@ -77,7 +77,7 @@ type subject struct {
 // ends first, it cancels the request, so that polkit closes its dialogue.
 func (a *Authority) Check(ctx context.Context, r Request) (Answer, error) {
 	id := strconv.FormatUint(a.asked.Add(1), 10)
-	who := subject{Kind: "system-bus-name", Details: map[string]dbus.Variant{"name": dbus.MakeVariant(r.Caller)}}
+	caller := subject{Kind: "system-bus-name", Details: map[string]dbus.Variant{"name": dbus.MakeVariant(r.Caller)}}
 	details, flags := r.Details, uint32(0)
 	if details == nil {
 		details = map[string]string{}
@@ -85,7 +85,7 @@ func (a *Authority) Check(ctx context.Context, r Request) (Answer, error) {
 	if r.Interactive {
 		flags = allowInteraction
 	}
-	call := a.object.CallWithContext(ctx, authority+".CheckAuthorization", 0, who, r.Action, details, flags, id)
+	call := a.object.CallWithContext(ctx, authority+".CheckAuthorization", 0, caller, r.Action, details, flags, id)
 	if call.Err != nil {
 		if ctx.Err() != nil {
 			a.cancel(id)

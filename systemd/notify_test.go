@@ -34,8 +34,8 @@ func manager(t *testing.T) *net.UnixConn {
 	return conn
 }
 
-// told returns the next message to the manager, or "" for none within the time.
-func told(t *testing.T, conn *net.UnixConn, within time.Duration) string {
+// nextMessage returns the next message to the manager, or "" for none within the time.
+func nextMessage(t *testing.T, conn *net.UnixConn, within time.Duration) string {
 	t.Helper()
 	if err := conn.SetReadDeadline(time.Now().Add(within)); err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func TestNotify(t *testing.T) {
 			if err := test.call(); err != nil {
 				t.Fatal(err)
 			}
-			if got := told(t, conn, 5*time.Second); !regexp.MustCompile(test.want).MatchString(got) {
+			if got := nextMessage(t, conn, 5*time.Second); !regexp.MustCompile(test.want).MatchString(got) {
 				t.Errorf("the manager was told %q, not %q", got, test.want)
 			}
 		})
@@ -95,13 +95,13 @@ func TestWatchdog(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- systemd.Watchdog(ctx, func(context.Context) bool { return alive.Load() }) }()
 	for range 3 {
-		if got := told(t, conn, 5*time.Second); got != "WATCHDOG=1" {
+		if got := nextMessage(t, conn, 5*time.Second); got != "WATCHDOG=1" {
 			t.Fatalf("the manager was told %q", got)
 		}
 	}
 	alive.Store(false)
-	told(t, conn, 30*time.Millisecond) // one that was under way
-	if got := told(t, conn, 200*time.Millisecond); got != "" {
+	nextMessage(t, conn, 30*time.Millisecond) // one that was under way
+	if got := nextMessage(t, conn, 200*time.Millisecond); got != "" {
 		t.Errorf("the manager was told %q though the service does not work", got)
 	}
 	cancel()

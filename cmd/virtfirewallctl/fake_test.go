@@ -15,8 +15,8 @@ import (
 
 const contract = "org.virtfirewall.NetworkFirewall1"
 
-// fake is the service as the bus shows it, so that faults which the real one
-// shows only in bad times can be had at will. Its two networks never change.
+// fake is a fake of the service on the bus, which can have faults on demand. Its
+// two networks never change.
 type fake struct {
 	conn *dbus.Conn
 
@@ -143,7 +143,7 @@ func (f *fake) manager() table {
 	}
 }
 
-// diagnose answers as the script wants it.
+// diagnose returns the findings that the script has set.
 func (f *fake) diagnose(m dbus.Message) ([]map[string]dbus.Variant, *dbus.Error) {
 	f.mu.Lock()
 	found := f.found
@@ -204,7 +204,7 @@ func (f *fake) changed(m dbus.Message, method, arg string, o map[string]dbus.Var
 	return known(arg)
 }
 
-// known refuses the one name that is no network.
+// known returns an error for the one name that is no network.
 func known(name string) *dbus.Error {
 	if name == "absent" {
 		return failed("NetworkNotFound", "there is no network absent; virtfirewallctl list shows those there are")
@@ -265,7 +265,7 @@ func fakeNetworks() map[dbus.ObjectPath]map[string]dbus.Variant {
 	return networks
 }
 
-// emit sends the signals of one happening.
+// emit sends the signals of one event.
 func (f *fake) emit(what string) error {
 	path := networkPath("lab-net")
 	switch what {
@@ -293,7 +293,7 @@ func (f *fake) emit(what string) error {
 	return fmt.Errorf("the fake service has no %q", what)
 }
 
-// calledWith takes a call out of the record; ok is false where it is not there.
+// calledWith removes a call from the record; ok is false if it has none.
 func (f *fake) calledWith(call string) (record []string, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -320,7 +320,7 @@ func (f *fake) awaitMonitor() bool {
 	})
 }
 
-// eventually asks until the answer is yes, for at most ten seconds.
+// eventually polls until f returns true, for at most ten seconds.
 func eventually(yes func() bool) bool {
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if yes() {

@@ -58,7 +58,7 @@ func run(t *testing.T, dir string, setup func(testing.TB, *testscript.Env)) {
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
-			// The race detector holds each program for a second as it ends.
+			// The race detector delays the end of each program by a second.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			setup(env.T().(testing.TB), env)
 			return nil
@@ -98,7 +98,7 @@ func called(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// finds WHAT says what the fake service answers to Diagnose from now on.
+// finds WHAT sets what the fake service returns from Diagnose.
 func finds(ts *testscript.TestScript, _ bool, args []string) {
 	f := ts.Value(fakeKey{}).(*fake)
 	f.mu.Lock()

@@ -40,11 +40,11 @@ func parse(args []string, out io.Writer) (options, error) {
 	f.SetOutput(out)
 	f.StringVar(&o.configDir, "config-dir", "/etc/virtfirewalld", "directory of virtfirewalld.conf and of the persistent networks")
 	f.StringVar(&o.libvirtConf, "libvirt-conf", "/etc/libvirt/network.conf", "libvirt's network configuration")
-	f.StringVar(&o.stateDir, "state-dir", fallback(os.Getenv("STATE_DIRECTORY"), "/var/lib/virtfirewalld"), "directory of what outlives a reboot")
-	f.StringVar(&o.runtimeDir, "runtime-dir", fallback(os.Getenv("RUNTIME_DIRECTORY"), "/run/virtfirewalld"), "directory of what ends with a reboot")
+	f.StringVar(&o.stateDir, "state-dir", fallback(os.Getenv("STATE_DIRECTORY"), "/var/lib/virtfirewalld"), "directory of state that survives a reboot")
+	f.StringVar(&o.runtimeDir, "runtime-dir", fallback(os.Getenv("RUNTIME_DIRECTORY"), "/run/virtfirewalld"), "directory of state that a reboot removes")
 	f.TextVar(&o.level, "log-level", slog.LevelInfo, "debug, info, warn or error")
-	f.BoolVar(&o.flush, "flush", false, "take out all rules and forget the runtime networks, while the service is stopped, and end")
-	f.BoolVar(&o.version, "version", false, "print the version and end")
+	f.BoolVar(&o.flush, "flush", false, "remove all rules and runtime networks while the service is stopped, and exit")
+	f.BoolVar(&o.version, "version", false, "print the version and exit")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

@@ -16,7 +16,7 @@ const statusPause = 100 * time.Millisecond
 
 // followStatus updates the line that systemctl status shows.
 func (d *daemon) followStatus(ctx context.Context) {
-	said := ""
+	shown := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -28,9 +28,9 @@ func (d *daemon) followStatus(ctx context.Context) {
 			return
 		case <-time.After(statusPause):
 		}
-		if now := d.status(); now != said {
+		if now := d.status(); now != shown {
 			d.logFailed(systemd.Status(now))
-			said = now
+			shown = now
 		}
 	}
 }

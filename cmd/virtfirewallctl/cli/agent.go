@@ -15,8 +15,8 @@ const (
 	agentStart   = 5 * time.Second
 )
 
-// onTerminal reports whether a stream of the command is a terminal, so that a
-// person is there. Standard input alone does not tell: a document may come by it.
+// onTerminal reports whether a stream of the command is a terminal, and so has a
+// user. Standard input alone is no evidence: it may be a document.
 func onTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	if !ok {
@@ -26,10 +26,10 @@ func onTerminal(stream any) bool {
 	return err == nil
 }
 
-// startAgent lets polkit ask on this terminal for as long as a call lasts. It
-// comes before an agent of the session: with --fallback, polkit 122 does not find
-// it where there is no session, as after su or in a container. Without the
-// program, or as root, the call is made all the same.
+// startAgent starts an agent, so that polkit can ask on this terminal until stop
+// is called. It takes precedence over the session's agent: with --fallback,
+// polkit 122 does not find it where there is no session, as after su or in a
+// container. Without the program, or as root, it does nothing.
 func startAgent(ctx context.Context) (stop func()) {
 	nothing := func() {}
 	path, err := exec.LookPath(agentProgram)
@@ -41,7 +41,7 @@ func startAgent(ctx context.Context) (stop func()) {
 		return nothing
 	}
 	defer ready.Close()
-	// It stands for its parent process, and closes the pipe once it does.
+	// It registers for its parent process, and closes the pipe once it has.
 	agent := exec.Command(path, "--notify-fd=3")
 	agent.ExtraFiles = []*os.File{notify}
 	agent.Stderr = os.Stderr
@@ -56,7 +56,7 @@ func startAgent(ctx context.Context) (stop func()) {
 	return func() { endAgent(agent) }
 }
 
-// endAgent lets the agent set the terminal right before it goes.
+// endAgent ends the agent, which first restores the terminal's settings.
 func endAgent(agent *exec.Cmd) {
 	defer time.AfterFunc(agentStart, func() { _ = agent.Process.Kill() }).Stop()
 	_ = agent.Process.Signal(syscall.SIGTERM)

@@ -12,9 +12,9 @@ import (
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor [NAME]",
-		Short: "Say what is amiss on this host, and what to do about it",
-		Long: `Doctor shows what the service finds amiss about the host and its networks, or about
-one network: the worst first, each with what to do. It needs an administrator and
+		Short: "Report problems of this host, and what to do about them",
+		Long: `Doctor shows the problems that the service finds on the host and its networks, or
+in one network: the worst first, each with what to do. It needs an administrator and
 changes nothing.
 
 The exit code is 0 where nothing is worse than information, and 1 where there is

@@ -16,13 +16,13 @@ func (a *app) flushCommand() *cobra.Command {
 	var persistent, yes bool
 	cmd := &cobra.Command{
 		Use:   "flush",
-		Short: "Take all networks back from the service",
-		Long: `Flush removes every network, as remove does: all rules go, and bridges leave the
-firewalld zones that the service put them into. Networks that are kept over
-reboots come back with the next reload or reboot, unless --persistent.
+		Short: "Remove all networks from the service",
+		Long: `Flush removes every network, as remove does: all rules are removed, and bridges
+leave the firewalld zones that the service put them into. Persistent networks come
+back with the next reload or reboot, unless --persistent is given.
 
-It asks first, unless --yes. The service goes on running. To leave nothing
-behind of a service that is stopped, run virtfirewalld --flush.`,
+It asks first, unless --yes is given. The service goes on running. To remove
+everything that a stopped service left behind, run virtfirewalld --flush.`,
 		Args: between(0, 0),
 	}
 	cmd.RunE = a.do(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
@@ -38,7 +38,7 @@ behind of a service that is stopped, run virtfirewalld --flush.`,
 		}
 		return removeAll(ctx, c, networks, persistent)
 	})
-	cmd.Flags().BoolVar(&persistent, "persistent", false, "also forget them over a reboot")
+	cmd.Flags().BoolVar(&persistent, "persistent", false, "also remove them from the configuration")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
 }
@@ -50,7 +50,7 @@ func question(networks int) string {
 	return fmt.Sprintf("Remove %d networks and their rules? [y/N] ", networks)
 }
 
-// confirm wants a yes; the end of the input is none.
+// confirm returns an error unless the answer is yes; the end of the input is none.
 func (a *app) confirm() error {
 	line, _ := bufio.NewReader(a.stdin).ReadString('\n')
 	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
@@ -59,7 +59,7 @@ func (a *app) confirm() error {
 	return nil
 }
 
-// removeAll goes on where one network cannot be removed: each is one less.
+// removeAll removes all networks that it can, even where removing one fails.
 func removeAll(ctx context.Context, c *client.Client, networks []client.Network, persistent bool) (result, error) {
 	done := flushed{Removed: []string{}}
 	var errs []error

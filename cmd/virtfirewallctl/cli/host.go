@@ -77,7 +77,7 @@ func (a *app) backendCommand() *cobra.Command {
 			case persistent:
 				return usageError("--persistent needs a backend to keep")
 			}
-			return a.look(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
+			return a.read(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
 				return backendOf(ctx, c)
 			})(cmd, args)
 		},

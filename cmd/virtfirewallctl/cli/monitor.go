@@ -17,7 +17,7 @@ func (a *app) monitorCommand() *cobra.Command {
 		Short: "Print what happens, as it happens, until interrupted",
 		Long: `Monitor prints one line for each thing that happens to the networks and to the
 service, until it is interrupted. With --json each line is one object. It does
-not start the service, and goes on over its restarts.`,
+not start the service, and continues across its restarts.`,
 		Args: between(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := client.Dial(cmd.Context(), client.Options{Timeout: a.timeout, NoAutoStart: true})
@@ -43,7 +43,7 @@ func (a *app) printEvent(e client.Event) error {
 	return a.out.flush()
 }
 
-// describe is an event as a person would say it.
+// describe formats an event for people.
 func describe(e client.Event) string {
 	switch e.Event {
 	case client.EventNetworkAdded:

@@ -18,7 +18,7 @@ func (a *app) addCommand() *cobra.Command {
 		Use:   "add FILE|-",
 		Short: "Hand a network to the service",
 		Long: `Add reads a libvirt <network> document from FILE, or from standard input for -,
-and makes the host's firewall right for it.`,
+and sets up the host's firewall for it.`,
 		Example: "  virsh net-dumpxml default | virtfirewallctl add -",
 		Args:    between(1, 1),
 		RunE: a.do(func(ctx context.Context, c *client.Client, args []string) (result, error) {
@@ -39,17 +39,17 @@ func (a *app) removeCommand() *cobra.Command {
 	var persistent bool
 	cmd := &cobra.Command{
 		Use:   "remove NAME",
-		Short: "Take a network back from the service",
-		Long: `Remove ends the service's care for a network. Its rules go, and its traffic is
-as the host's other rules have it. Without --persistent, a network that is kept
-over reboots comes back with the next reload or reboot.`,
+		Short: "Remove a network from the service",
+		Long: `Remove makes the service stop managing a network. Its rules are removed, and only
+the host's other rules apply to its traffic. Without --persistent, a persistent
+network comes back with the next reload or reboot.`,
 		Args:              between(1, 1),
 		ValidArgsFunction: a.completeNetworks,
 		RunE: a.do(func(ctx context.Context, c *client.Client, args []string) (result, error) {
 			return removed{args[0]}, c.Remove(ctx, args[0], persistent)
 		}),
 	}
-	cmd.Flags().BoolVar(&persistent, "persistent", false, "also forget it over a reboot")
+	cmd.Flags().BoolVar(&persistent, "persistent", false, "also remove it from the configuration")
 	return cmd
 }
 
@@ -58,7 +58,7 @@ func (a *app) listCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List the networks",
 		Args:  between(0, 0),
-		RunE: a.look(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
+		RunE: a.read(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
 			n, err := c.Networks(ctx)
 			return networkList(n), err
 		}),
@@ -71,7 +71,7 @@ func (a *app) showCommand() *cobra.Command {
 		Short:             "Show a network",
 		Args:              between(1, 1),
 		ValidArgsFunction: a.completeNetworks,
-		RunE: a.look(func(ctx context.Context, c *client.Client, args []string) (result, error) {
+		RunE: a.read(func(ctx context.Context, c *client.Client, args []string) (result, error) {
 			n, err := c.Network(ctx, args[0])
 			return shown{n}, err
 		}),
@@ -84,7 +84,7 @@ func (a *app) rulesCommand() *cobra.Command {
 		Short:             "Show the rules that the kernel holds for a network, or for all",
 		Args:              between(0, 1),
 		ValidArgsFunction: a.completeNetworks,
-		RunE: a.look(func(ctx context.Context, c *client.Client, args []string) (result, error) {
+		RunE: a.read(func(ctx context.Context, c *client.Client, args []string) (result, error) {
 			r, err := each(ctx, c, args, c.Ruleset)
 			return rulesets(r), err
 		}),
@@ -99,7 +99,7 @@ func (a *app) countersCommand() *cobra.Command {
 to its guests, and what was rejected. Traffic within a bridge is not counted.`,
 		Args:              between(0, 1),
 		ValidArgsFunction: a.completeNetworks,
-		RunE: a.look(func(ctx context.Context, c *client.Client, args []string) (result, error) {
+		RunE: a.read(func(ctx context.Context, c *client.Client, args []string) (result, error) {
 			t, err := each(ctx, c, args, c.Counters)
 			return counters(t), err
 		}),
@@ -140,7 +140,7 @@ func (a *app) previewCommand() *cobra.Command {
 		Use:   "preview FILE|-",
 		Short: "Show the rules that add would make, changing nothing",
 		Args:  between(1, 1),
-		RunE: a.look(func(ctx context.Context, c *client.Client, args []string) (result, error) {
+		RunE: a.read(func(ctx context.Context, c *client.Client, args []string) (result, error) {
 			if backend != "" && backend != "nftables" && backend != "iptables" {
 				return nil, usageError("--backend is nftables or iptables, not %q", backend)
 			}
@@ -172,7 +172,7 @@ func (a *app) document(name string) (string, error) {
 		defer f.Close()
 		from = f
 	}
-	// One byte more than the service takes, so that it is seen to be too long.
+	// One byte more than the service accepts, to detect a document that is too long.
 	text, err := io.ReadAll(io.LimitReader(from, client.MaxXMLBytes+1))
 	if err != nil {
 		return "", fmt.Errorf("reading the network: %w", err)

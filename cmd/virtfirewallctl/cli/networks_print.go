@@ -14,7 +14,7 @@ func (n added) text(o *output) {
 	o.linef("%s added on %s: %s", printable(n.Name), printable(n.Bridge), state(n.Network))
 }
 
-// state is a network's state with its reason.
+// state formats a network's state with its reason.
 func state(n client.Network) string {
 	if n.StateReason == "" {
 		return printable(n.State)
@@ -22,8 +22,8 @@ func state(n client.Network) string {
 	return printable(n.State + " (" + n.StateReason + ")")
 }
 
-// notActive prints a line for each network that is not active: why, and what to
-// do. A line is not wrapped, since commands in it are there to be pasted.
+// notActive prints a line for each network that is not active, with the reason
+// and what to do. Lines are not wrapped, so that commands in them can be pasted.
 func notActive(o *output, networks []client.Network) {
 	separate := true
 	for _, n := range networks {
@@ -102,8 +102,8 @@ func (n shown) text(o *output) {
 	o.fields(rows)
 }
 
-// zone says which zone the bridge is in, and which was asked for where that is
-// another.
+// zone formats the zone that the bridge is in, and the one that was asked for if
+// that is another.
 func zone(n client.Network) string {
 	switch {
 	case n.Zone == "" || n.Zone == n.BoundZone:
@@ -164,7 +164,7 @@ func (l rulesets) text(o *output) {
 			}
 			o.linef("# network %s", printable(r.Name))
 		}
-		o.write(endWithNewline(r.Ruleset))
+		o.write(printableRules(r.Ruleset))
 	}
 }
 
@@ -172,11 +172,11 @@ type preview struct {
 	Ruleset string `json:"ruleset"`
 }
 
-func (p preview) text(o *output) { o.write(endWithNewline(p.Ruleset)) }
+func (p preview) text(o *output) { o.write(printableRules(p.Ruleset)) }
 
-// endWithNewline makes lines of rules fit for a terminal or a file. Rules have
-// tabs and newlines of their own.
-func endWithNewline(rules string) string {
+// printableRules returns rules in printable lines, with their tabs and newlines
+// kept and a newline at the end.
+func printableRules(rules string) string {
 	lines := strings.Split(strings.TrimRight(rules, "\n"), "\n")
 	for i, line := range lines {
 		indent := len(line) - len(strings.TrimLeft(line, "\t"))

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// output collects what a command prints. On a terminal, lines of tables that
-// would still be wider than it are cut; in a pipe nothing is ever left out.
+// output prints a command's result. On a terminal, it truncates table lines that
+// do not fit even when wrapped; in a pipe it truncates nothing.
 type output struct {
 	to    io.Writer
 	width int // of the terminal; 0 for none
@@ -48,7 +48,7 @@ func (o *output) write(text string) {
 	}
 }
 
-// flush gives the first error of all that was printed.
+// flush returns the first error of all that was printed.
 func (o *output) flush() error {
 	if o.err != nil {
 		return fmt.Errorf("printing the result: %w", o.err)
@@ -66,8 +66,8 @@ func (o *output) json(v any) error {
 	return nil
 }
 
-// cut shortens a line to width columns; 0 means any length.
-func cut(line string, width int) string {
+// truncate shortens a line to width columns; 0 means any length.
+func truncate(line string, width int) string {
 	if width <= 1 || utf8.RuneCountInString(line) <= width {
 		return line
 	}
@@ -75,7 +75,7 @@ func cut(line string, width int) string {
 	return string(runes[:width-1]) + "…"
 }
 
-// printable replaces what could command a terminal.
+// printable replaces control characters, which could control a terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\t' || r == '\n' {
@@ -88,7 +88,7 @@ func printable(s string) string {
 	}, s)
 }
 
-// sentence makes an error one lower-case sentence on one line.
+// sentence formats an error as one lower-case sentence on one line.
 func sentence(s string) string {
 	s = printable(strings.Join(strings.Fields(s), " "))
 	s = strings.TrimSuffix(s, ".")
@@ -100,7 +100,7 @@ func sentence(s string) string {
 	return s
 }
 
-// listed joins a list, or says that it is empty.
+// listed joins a list, or returns empty if it has no items.
 func listed(items []string, empty string) string {
 	if len(items) == 0 {
 		return empty
@@ -108,7 +108,7 @@ func listed(items []string, empty string) string {
 	return strings.Join(items, ", ")
 }
 
-// count is a number of things: the noun with an s but for one.
+// count formats a number of things, the noun in the plural unless it is one.
 func count(n int, noun string) string {
 	if n != 1 {
 		noun += "s"

@@ -133,7 +133,7 @@ func TestCount(t *testing.T) {
 }
 
 func TestRulesCannotCommandTheTerminal(t *testing.T) {
-	got := endWithNewline("table inet t {\n\tcomment \"a\x1b[2Jb\"\n}\n\n")
+	got := printableRules("table inet t {\n\tcomment \"a\x1b[2Jb\"\n}\n\n")
 	want := "table inet t {\n\tcomment \"a\ufffd[2Jb\"\n}\n"
 	if got != want {
 		t.Errorf("%q, not %q", got, want)

@@ -1,5 +1,5 @@
 // Package cli is the command tree of virtfirewallctl: flags and arguments in,
-// text or JSON out. What is done on the bus is in package client.
+// text or JSON out. Package client makes the D-Bus calls.
 package cli
 
 import (
@@ -27,13 +27,13 @@ const (
 	ExitUnreachable   = 5
 )
 
-const longHelp = `virtfirewallctl hands virtual networks to virtfirewalld, the service that keeps
-the host's firewall right for them, and shows what it made of them.
+const longHelp = `virtfirewallctl hands virtual networks to virtfirewalld, the service that manages
+the host's firewall for them, and shows their state.
 
 Networks are libvirt <network> documents, as virsh net-dumpxml prints them.
 Every command takes --json; its keys do not change. Tables fit the terminal, or
 80 columns. The bus is $DBUS_SYSTEM_BUS_ADDRESS where that is set, else the
-system bus. A command that only looks does not start a service that was stopped.
+system bus. A command that only reads does not start a service that was stopped.
 
 Exit codes:
 
@@ -50,18 +50,18 @@ const examples = `  virsh net-dumpxml default | virtfirewallctl add - --persiste
   virtfirewallctl rules default
   virtfirewallctl monitor --json`
 
-// app is what all commands share.
+// app holds what all commands share.
 type app struct {
 	version string
 	json    bool
 	timeout time.Duration
-	ran     bool // the command line was understood, and a command began
+	ran     bool // the command line was parsed, and a command began
 	stdin   io.Reader
 	prompt  func(context.Context) (stop func()) // nil without a terminal
 	out     *output
 }
 
-// Main runs one command line and gives the program's exit code.
+// Main runs one command line and returns the program's exit code.
 func Main(version string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -90,8 +90,8 @@ func Main(version string, args []string, stdin io.Reader, stdout, stderr io.Writ
 	return code
 }
 
-// exitCode tells a mistake on the command line from a failure by whether a
-// command began: cobra gives its own errors no type.
+// exitCode returns the exit code for an error. It tells a usage error from a
+// failure by whether a command began: cobra's own errors have no type.
 func exitCode(err error, ran bool) int {
 	switch {
 	case !ran || errors.Is(err, errUsage):
@@ -106,7 +106,7 @@ func exitCode(err error, ran bool) int {
 	return ExitFailed
 }
 
-// Root is the whole command tree, for those who document it.
+// Root returns the whole command tree, for the generation of documents.
 func Root(version string) *cobra.Command {
 	a := &app{version: version, stdin: os.Stdin, out: newOutput(os.Stdout)}
 	return a.root()
@@ -142,7 +142,7 @@ func (a *app) root() *cobra.Command {
 
 var errUsage = errors.New("usage")
 
-// usageError is a mistake on the command line that only the command itself sees.
+// usageError returns a usage error that cobra cannot detect.
 func usageError(format string, args ...any) error {
 	return usageMistake{fmt.Sprintf(format, args...)}
 }
@@ -156,7 +156,7 @@ func needsVerb(cmd *cobra.Command, _ []string) error {
 	return usageError("%s needs a command", cmd.CommandPath())
 }
 
-// between wants a number of arguments and says the usage where it is not met.
+// between checks the number of arguments. Its error contains the usage.
 func between(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
@@ -166,30 +166,30 @@ func between(least, most int) cobra.PositionalArgs {
 	}
 }
 
-// action is what a command does with a client; it prints nothing.
+// action is the work of a command with a client. It prints nothing.
 type action func(ctx context.Context, c *client.Client, args []string) (result, error)
 
-// result is what a command has to say, in both forms.
+// result is what a command prints. As JSON it is encoded by encoding/json.
 type result interface {
-	// text writes the form for people.
+	// text writes the result for people.
 	text(o *output)
 }
 
-// do makes a command's RunE out of an action that changes something: connect,
+// do returns a command's RunE for an action that changes something: connect,
 // act, print. The bus may start the service for it.
 func (a *app) do(act action) func(*cobra.Command, []string) error {
 	return a.run(client.Options{Prompt: a.prompt}, act)
 }
 
-// look is do for what changes nothing: it does not start a service that
+// read is do for an action that changes nothing: it does not start a service that
 // somebody stopped.
-func (a *app) look(act action) func(*cobra.Command, []string) error {
+func (a *app) read(act action) func(*cobra.Command, []string) error {
 	return a.run(client.Options{NoAutoStart: true}, act)
 }
 
 func (a *app) run(o client.Options, act action) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		o.Timeout = a.timeout // known when the command line has been read
+		o.Timeout = a.timeout // set when the command line has been parsed
 		c, err := client.Dial(cmd.Context(), o)
 		if err != nil {
 			return err
@@ -223,7 +223,8 @@ func (a *app) print(r result) error {
 // verdict is a result that decides the exit code too.
 type verdict interface{ well() bool }
 
-// errNotWell ends the program as a failure does; what was printed says why.
+// errNotWell makes the exit code that of a failure; the printed result has the
+// reason.
 var errNotWell = errors.New("not well")
 
 const completionTimeout = 500 * time.Millisecond

@@ -19,7 +19,7 @@ how many networks there are in which state, which of them are not active, why,
 and what to do, and what was found about the host itself. The latter is for
 administrators; it is left out for others.`,
 		Args: between(0, 0),
-		RunE: a.look(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
+		RunE: a.read(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
 			h, err := c.Host(ctx)
 			if err != nil {
 				return nil, err
@@ -45,7 +45,7 @@ type overview struct {
 	Networks  networkCounts    `json:"networks"`
 	NotActive []client.Network `json:"not_active"`
 	Findings  []client.Finding `json:"host_findings"`
-	// Undiagnosed is why findings are not known; "" where they are.
+	// Undiagnosed is why findings are unknown; "" if they are known.
 	Undiagnosed string `json:"undiagnosed"`
 }
 
@@ -75,25 +75,25 @@ func countsOf(networks []client.Network) (c networkCounts) {
 	return c
 }
 
-// text is "3 networks, 1 degraded", as systemctl status has it.
+// text formats the counts as systemctl status shows them: "3 networks, 1 degraded".
 func (c networkCounts) text() string {
-	said := count(c.Total, "network")
+	summary := count(c.Total, "network")
 	if c.Total > 0 && c.Active == c.Total {
-		return said + ", active"
+		return summary + ", active"
 	}
 	for _, s := range []struct {
 		n     int
 		state string
 	}{{c.Failed, "failed"}, {c.Degraded, "degraded"}, {c.Waiting, "waiting"}} {
 		if s.n > 0 {
-			said += fmt.Sprintf(", %d %s", s.n, s.state)
+			summary += fmt.Sprintf(", %d %s", s.n, s.state)
 		}
 	}
-	return said
+	return summary
 }
 
-// diagnose adds what concerns the host itself. Whoever may not diagnose is told
-// so in a line, and the rest all the same.
+// diagnose adds the findings about the host itself. For a user who may not
+// diagnose it adds a line about that instead, and is no error.
 func (s *overview) diagnose(ctx context.Context, c *client.Client) error {
 	all, err := c.Diagnose(ctx)
 	switch {

@@ -7,16 +7,15 @@ import (
 )
 
 const (
-	// usualWidth is what a table fits where no terminal says otherwise.
+	// usualWidth is a table's width where there is no terminal.
 	usualWidth = 80
 	columnGap  = 2
-	// leastColumn is how narrow a column gets for the sake of the others.
+	// leastColumn is the least width to which a column is narrowed.
 	leastColumn = 8
 )
 
-// table prints rows in columns. Where they are wider than the terminal, or than
-// 80 columns in a pipe, cells of the columns in wrap go on in further lines, so
-// that nothing is left out.
+// table prints rows in columns. If they are wider than the terminal, or than 80
+// columns in a pipe, it wraps the cells of the columns in wrap.
 func (o *output) table(rows [][]string, wrap ...int) {
 	width := o.width
 	if width == 0 {
@@ -26,13 +25,13 @@ func (o *output) table(rows [][]string, wrap ...int) {
 	o.layout(cells, narrowed(cells, wrap, width))
 }
 
-// fields prints names and values, of which nothing is cut or wrapped: what
-// stands there may be a command to paste.
+// fields prints names and values. It neither truncates nor wraps them: a value
+// may be a command to paste.
 func (o *output) fields(rows [][]string) {
 	cells := printableRows(rows)
 	widths := widest(cells)
 	for _, row := range cells {
-		o.linef("%s", joined(row, widths))
+		o.linef("%s", joinCells(row, widths))
 	}
 }
 
@@ -46,7 +45,7 @@ func printableRows(rows [][]string) [][]string {
 	return out
 }
 
-// widest returns how wide each column is.
+// widest returns the width of each column.
 func widest(rows [][]string) (widths []int) {
 	for _, row := range rows {
 		for i, cell := range row {
@@ -59,9 +58,9 @@ func widest(rows [][]string) (widths []int) {
 	return widths
 }
 
-// narrowed returns widths of columns with which a row fits into width: those in
-// wrap give way, first as far as no word has to be cut. Where that is not
-// enough, nothing is wrapped.
+// narrowed returns widths of columns with which a row fits into width. It narrows
+// those in wrap, at first only as far as no word has to be split. If that cannot
+// be enough, it returns the full widths.
 func narrowed(rows [][]string, wrap []int, width int) []int {
 	widths := widest(rows)
 	fits := slices.Clone(widths)
@@ -105,8 +104,8 @@ func longestWord(rows [][]string, column int) (longest int) {
 	return longest
 }
 
-// layout prints rows whose columns have limits. On a terminal what is still too
-// wide is cut.
+// layout prints rows whose columns have limits. On a terminal it truncates lines
+// that are still too wide.
 func (o *output) layout(rows [][]string, limits []int) {
 	var lines [][]string
 	for _, row := range rows {
@@ -114,14 +113,14 @@ func (o *output) layout(rows [][]string, limits []int) {
 	}
 	widths := widest(lines)
 	for _, line := range lines {
-		o.linef("%s", cut(joined(line, widths), o.width))
+		o.linef("%s", truncate(joinCells(line, widths), o.width))
 	}
 }
 
-// wrapped returns a row as the lines that it takes.
+// wrapped returns the lines of a row.
 func wrapped(row []string, limits []int) (lines [][]string) {
 	for column, cell := range row {
-		for i, part := range parts(cell, limits[column]) {
+		for i, part := range splitCell(cell, limits[column]) {
 			if i == len(lines) {
 				lines = append(lines, make([]string, len(row)))
 			}
@@ -131,8 +130,8 @@ func wrapped(row []string, limits []int) (lines [][]string) {
 	return lines
 }
 
-// parts cuts a cell into lines of at most width, between words where it can.
-func parts(cell string, width int) (out []string) {
+// splitCell splits a cell into lines of at most width, between words if it can.
+func splitCell(cell string, width int) (out []string) {
 	line := ""
 	for word := range strings.SplitSeq(cell, " ") {
 		if joint := line + " " + word; line != "" && utf8.RuneCountInString(joint) <= width {
@@ -152,8 +151,8 @@ func parts(cell string, width int) (out []string) {
 	return append(out, line)
 }
 
-// joined is one line of a table.
-func joined(row []string, widths []int) string {
+// joinCells returns one line of a table.
+func joinCells(row []string, widths []int) string {
 	var line strings.Builder
 	for i, cell := range row {
 		line.WriteString(cell)

@@ -73,7 +73,7 @@ func (a *app) zonesInstallCommand() *cobra.Command {
 		Short: "Add the missing libvirt zones and policies to firewalld",
 		Long: `Install adds the libvirt zones and policies that firewalld does not have. firewalld
 sees them only after a reload, which drops runtime changes that are not in its
-permanent configuration: where there are such, the command fails and lists them,
+permanent configuration: if there are any, the command fails and lists them,
 unless --force is given.`,
 		Args: between(0, 0),
 		RunE: a.do(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
@@ -81,7 +81,7 @@ unless --force is given.`,
 			return zonesInstalled{names}, err
 		}),
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "install though firewalld's reload drops runtime changes of others")
+	cmd.Flags().BoolVar(&force, "force", false, "install even if firewalld's reload drops runtime changes of others")
 	return cmd
 }
 
@@ -112,7 +112,7 @@ not in its permanent configuration, unless --force is given.`,
 			return zonesRemoved{names, without(h.InstalledZones, names)}, err
 		}),
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "remove though firewalld's reload drops runtime changes of others")
+	cmd.Flags().BoolVar(&force, "force", false, "remove even if firewalld's reload drops runtime changes of others")
 	cmd.Flags().BoolVar(&unbind, "unbind", false, "first take the bound interfaces out of the zones")
 	return cmd
 }
@@ -143,7 +143,7 @@ func (a *app) zonesListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "Show firewalld, its libvirt zones and the bridges in zones",
 		Args:  between(0, 0),
-		RunE: a.look(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
+		RunE: a.read(func(ctx context.Context, c *client.Client, _ []string) (result, error) {
 			h, err := c.Host(ctx)
 			if err != nil {
 				return nil, err

@@ -17,7 +17,7 @@ const (
 	absentTimeout  = 2 * time.Second
 )
 
-// What to do about a service that is not there, by the reason.
+// What to do about a service that does not run, by the reason.
 const (
 	notThere     = "virtfirewalld is not running; start it with systemctl start virtfirewalld"
 	notEnabled   = "virtfirewalld is not running and not enabled; start it with systemctl enable --now virtfirewalld"
@@ -26,10 +26,11 @@ const (
 	notInstalled = "virtfirewalld is not installed on this host (systemd has no unit virtfirewalld.service); install the package virtfirewalld"
 )
 
-// because replaces the bus's reason for a service that is not there by systemd's
-// where that says more: the bus's own words differ between its implementations
-// and by how the start was refused, as far as "File exists" for a masked unit.
-func (c *Client) because(ctx context.Context, err error) error {
+// withReason replaces the bus's reason for a service that does not run by
+// systemd's where that is more specific: the bus's own text differs between its
+// implementations and by how the start was refused, and may even be "File
+// exists" for a masked unit.
+func (c *Client) withReason(ctx context.Context, err error) error {
 	var f *failure
 	if !errors.As(err, &f) || !f.start {
 		return err
@@ -48,15 +49,15 @@ func (c *Client) because(ctx context.Context, err error) error {
 	return err
 }
 
-// running reports whether somebody has the service's name, or whether that is
-// not to be known.
+// running reports whether the service's name has an owner, or that cannot be
+// determined.
 func (c *Client) running(ctx context.Context) (is bool) {
 	err := c.conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.NameHasOwner", 0, BusName).Store(&is)
 	return is || err != nil
 }
 
-// absent returns why the service cannot be there, as systemd sees it; "" for a
-// unit that could be started, and where there is no systemd.
+// absent returns why the service cannot run, according to systemd; "" for a unit
+// that could be started, and where there is no systemd.
 func (c *Client) absent(ctx context.Context) string {
 	state, err := c.unitFileState(ctx)
 	switch {
@@ -93,8 +94,8 @@ func (c *Client) unitFailed(ctx context.Context) bool {
 	return err == nil && state.Value() == "failed"
 }
 
-// noSuchUnit reports whether systemd knows no file of that name; before 254 it
-// had the general name for it.
+// noSuchUnit reports whether systemd has no file of that name; before 254 it
+// returned the general error for it.
 func noSuchUnit(err error) bool {
 	var e dbus.Error
 	return errors.As(err, &e) &&

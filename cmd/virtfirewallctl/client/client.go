@@ -1,6 +1,6 @@
-// Package client calls the service over the system bus. It holds no state of
-// its own beside the connection, prints nothing and knows nothing of command
-// lines: what it gives back are plain values.
+// Package client calls the service over the system bus. It holds no state other
+// than the connection, prints nothing, and returns plain values that do not
+// depend on a command line.
 package client
 
 import (
@@ -24,23 +24,23 @@ const (
 )
 
 // How long calls may last. A change may wait for a person to authenticate, so
-// it gets far longer than the 25 seconds that are the custom on D-Bus.
+// its limit is far longer than the usual 25 seconds on D-Bus.
 const (
 	ReadTimeout   = 25 * time.Second
 	ChangeTimeout = 3 * time.Minute
 )
 
-// MaxXMLBytes is the longest document that the service takes.
+// MaxXMLBytes is the size of the longest document that the service accepts.
 const MaxXMLBytes = 1 << 20
 
-// Options say how a Client connects and calls.
+// Options configure how a Client connects and calls.
 type Options struct {
 	// Timeout replaces ReadTimeout and ChangeTimeout where it is not zero.
 	Timeout time.Duration
 	// NoAutoStart keeps calls from starting the service.
 	NoAutoStart bool
-	// Prompt makes ready to ask the person at hand to authenticate, until stop
-	// is called. nil means that nobody is at hand.
+	// Prompt prepares to ask the user to authenticate, until stop is called. nil
+	// means that there is no user to ask.
 	Prompt func(ctx context.Context) (stop func())
 }
 
@@ -57,9 +57,9 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 		conn *dbus.Conn
 		err  error
 	}
-	// A bus that hangs can hold connect(2) for ever, which no context reaches.
-	// The goroutine is then left behind; the connection that it may yet make is
-	// closed by its context.
+	// A bus that hangs can block connect(2) for ever, which no context ends. The
+	// goroutine is then left behind; its context closes the connection that it
+	// may still make.
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan dialled, 1)
 	go func() {
@@ -100,9 +100,9 @@ func (c *Client) read(ctx context.Context, path dbus.ObjectPath, method string, 
 	return c.call(ctx, path, method, 0, c.options.limit(ReadTimeout), args, out)
 }
 
-// change calls a method that changes something. Where somebody is at hand to
-// authenticate, the service may ask for that; where nobody is, it is to refuse
-// at once rather than wait.
+// change calls a method that changes something. The service may ask a user to
+// authenticate if Prompt is set; otherwise it must refuse at once rather than
+// wait.
 func (c *Client) change(ctx context.Context, path dbus.ObjectPath, method string, args []any, out ...any) error {
 	var flags dbus.Flags
 	if c.options.Prompt != nil {
@@ -138,16 +138,16 @@ func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, 
 	}
 	call := <-c.conn.SendWithContext(ctx, msg, make(chan *dbus.Call, 1)).Done
 	if call.Err != nil {
-		return c.because(ctx, explain(method[dot+1:], call.Err))
+		return c.withReason(ctx, explain(method[dot+1:], call.Err))
 	}
 	if err := call.Store(out...); err != nil {
-		return fmt.Errorf("%s: reading the answer: %w", doing(method[dot+1:]), err)
+		return fmt.Errorf("%s: reading the answer: %w", describe(method[dot+1:]), err)
 	}
 	return nil
 }
 
-// text refuses what cannot travel as a D-Bus string: the bus would answer such
-// a message by closing the connection.
+// text returns an error for what cannot be a D-Bus string: the bus would close
+// the connection on such a message.
 func text(what, s string) error {
 	if !utf8.ValidString(s) {
 		return fmt.Errorf("%s is not UTF-8 text", what)

@@ -10,8 +10,7 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// The classes of failure that a caller may want to tell apart; test for them
-// with errors.Is.
+// The classes of failure; test for them with errors.Is.
 var (
 	ErrNotFound      = errors.New("not found")
 	ErrNotAuthorised = errors.New("not authorised")
@@ -22,7 +21,7 @@ var (
 type failure struct {
 	class error
 	text  string
-	// start says that the bus may have been unable to start the service.
+	// start means that the bus may have been unable to start the service.
 	start bool
 }
 
@@ -33,8 +32,8 @@ func unreachable(format string, args ...any) error {
 	return &failure{class: ErrUnreachable, text: fmt.Sprintf(format, args...)}
 }
 
-func notStarted(said string) error {
-	return &failure{class: ErrUnreachable, text: "starting virtfirewalld: " + said, start: true}
+func notStarted(message string) error {
+	return &failure{class: ErrUnreachable, text: "starting virtfirewalld: " + message, start: true}
 }
 
 const (
@@ -42,8 +41,8 @@ const (
 	notAllowed   = "the bus does not let you call virtfirewalld; run the command as root"
 )
 
-// doing is a method in the words of somebody who knows commands, not D-Bus.
-func doing(method string) string {
+// describe describes a method for users who know commands, not D-Bus.
+func describe(method string) string {
 	switch method {
 	case "AddNetworkFromXML":
 		return "adding the network"
@@ -77,10 +76,10 @@ func doing(method string) string {
 	return "reading the networks"
 }
 
-// inDocumentWords replaces the setting that an error begins with by what it is
-// called in a document: this program hands over nothing else.
-func inDocumentWords(said string) string {
-	setting, rest, _ := strings.Cut(said, ": ")
+// inDocumentWords replaces the setting that an error begins with by its element
+// in a document: this program sends settings only as documents.
+func inDocumentWords(message string) string {
+	setting, rest, _ := strings.Cut(message, ": ")
 	for _, w := range []struct{ setting, document string }{
 		{"Name", "<name>"}, {"UUID", "<uuid>"}, {"Bridge", "<bridge>"}, {"ForwardMode", "<forward>"}, {"ForwardDevices", "<forward>"},
 		{"Addresses", "<ip>"}, {"Routes", "<route>"}, {"NATAddressRange", "<nat>"}, {"NATIPv6AddressRange", "<nat> in <metadata>"},
@@ -90,60 +89,60 @@ func inDocumentWords(said string) string {
 			return w.document + ": " + rest
 		}
 	}
-	return said
+	return message
 }
 
-// explain turns what godbus gives for a failed call into a failure.
+// explain turns godbus's error for a failed call into a failure.
 func explain(method string, err error) error {
 	var e dbus.Error
 	switch {
 	case errors.As(err, &e):
 		return explainReply(method, e)
 	case errors.Is(err, context.DeadlineExceeded):
-		return unreachable("%s: virtfirewalld did not answer in time", doing(method))
+		return unreachable("%s: virtfirewalld did not answer in time", describe(method))
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("%s: %w", doing(method), err)
+		return fmt.Errorf("%s: %w", describe(method), err)
 	case errors.Is(err, dbus.ErrClosed), errors.Is(err, io.EOF):
-		return unreachable("%s: the connection to the system bus is closed", doing(method))
+		return unreachable("%s: the connection to the system bus is closed", describe(method))
 	}
-	return fmt.Errorf("%s: %w", doing(method), err)
+	return fmt.Errorf("%s: %w", describe(method), err)
 }
 
 func explainReply(method string, e dbus.Error) error {
-	said := e.Error()
+	message := e.Error()
 	name, ours := strings.CutPrefix(e.Name, errorPrefix)
 	if !ours {
 		name = strings.TrimPrefix(e.Name, "org.freedesktop.DBus.Error.")
 	}
 	switch name {
 	case "NetworkNotFound", "ZoneNotFound", "PortForwardNotFound", "UnknownObject":
-		return &failure{class: ErrNotFound, text: said}
+		return &failure{class: ErrNotFound, text: message}
 	case "AccessDenied":
-		// This is how dbus-daemon and dbus-broker begin when their own policy
-		// refuses a message; what follows is of no use to a person.
-		if strings.HasPrefix(said, "Rejected send message") || strings.HasPrefix(said, "Sender is not authorized") {
-			said = notAllowed
+		// The texts of dbus-daemon and dbus-broker begin so when their own policy
+		// refuses a message; the rest is of no use to a person.
+		if strings.HasPrefix(message, "Rejected send message") || strings.HasPrefix(message, "Sender is not authorized") {
+			message = notAllowed
 		}
-		return &failure{class: ErrNotAuthorised, text: said}
+		return &failure{class: ErrNotAuthorised, text: message}
 	case "InteractiveAuthorizationRequired":
-		return &failure{class: ErrNotAuthorised, text: said}
+		return &failure{class: ErrNotAuthorised, text: message}
 	case "ServiceUnknown", "NameHasNoOwner":
 		return &failure{class: ErrUnreachable, text: notThere, start: true}
 	case "UnknownMethod", "UnknownInterface":
-		return &failure{text: doing(method) + ": the service that runs is older than this program and cannot do it; restart it: systemctl restart virtfirewalld"}
+		return &failure{text: describe(method) + ": the service that runs is older than this program and cannot do it; restart it: systemctl restart virtfirewalld"}
 	case "NoReply", "Disconnected":
 		return unreachable("%s", notAnswering)
-	case "TimedOut": // the bus's word for an activation that does not end; Timeout is the service's
-		return notStarted(said)
+	case "TimedOut": // the bus's error for an activation that does not end; Timeout is the service's
+		return notStarted(message)
 	}
 	if ours {
-		said = inDocumentWords(said)
+		message = inDocumentWords(message)
 	}
-	if e.Error() == e.Name || said == "" {
-		said = fmt.Sprintf("%s: virtfirewalld answered %s", doing(method), e.Name)
+	if e.Error() == e.Name || message == "" {
+		message = fmt.Sprintf("%s: virtfirewalld answered %s", describe(method), e.Name)
 	}
 	if strings.HasPrefix(name, "Spawn.") || strings.HasPrefix(e.Name, "org.freedesktop.systemd1.") {
-		return notStarted(said)
+		return notStarted(message)
 	}
-	return &failure{text: said, start: !ours}
+	return &failure{text: message, start: !ours}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// Host is the state of the service as a whole.
+// Host returns the state of the service as a whole.
 func (c *Client) Host(ctx context.Context) (Host, error) {
 	p, err := c.properties(ctx, ManagerPath, ManagerInterface)
 	if err != nil {
@@ -17,8 +17,8 @@ func (c *Client) Host(ctx context.Context) (Host, error) {
 	return p.host()
 }
 
-// Diagnose returns what the service finds amiss, the worst first. It needs an
-// administrator, who is asked to authenticate where somebody is at hand.
+// Diagnose returns the problems that the service finds, the worst first. It needs
+// an administrator, who is asked to authenticate if Prompt is set.
 func (c *Client) Diagnose(ctx context.Context) ([]Finding, error) {
 	var raw []map[string]dbus.Variant
 	ask := c.read
@@ -41,7 +41,7 @@ func (c *Client) Diagnose(ctx context.Context) ([]Finding, error) {
 	return findings, nil
 }
 
-// rank orders severities. One that is not known yet is taken for an error.
+// rank orders severities. An unknown one ranks as an error.
 func (f Finding) rank() int {
 	switch f.Severity {
 	case "info":
@@ -60,8 +60,8 @@ func (c *Client) Reload(ctx context.Context) error {
 	return c.change(ctx, ManagerPath, ManagerInterface+".Reload", nil)
 }
 
-// Reapply makes the service mend what differs from what should be. It gives
-// the number of networks that needed it.
+// Reapply makes the service repair what differs from the intended state. It
+// returns the number of networks that needed it.
 func (c *Client) Reapply(ctx context.Context) (repairs uint32, err error) {
 	err = c.change(ctx, ManagerPath, ManagerInterface+".Reapply", nil, &repairs)
 	return repairs, err
@@ -90,7 +90,7 @@ func (c *Client) RemoveZones(ctx context.Context, force, unbind bool) (removed [
 }
 
 // Bind puts a managed network's bridge into a firewalld zone; "" means the one
-// that the forward mode calls for.
+// for its forward mode.
 func (c *Client) Bind(ctx context.Context, iface, zone string) (bound string, err error) {
 	if err := text("the interface's name", iface); err != nil {
 		return "", err

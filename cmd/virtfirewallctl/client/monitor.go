@@ -22,7 +22,7 @@ const (
 	EventServiceStopped = "service-stopped"
 )
 
-// Event is one thing that the service told the bus.
+// Event is one thing that happened to the service or its networks.
 type Event struct {
 	Time    time.Time      `json:"time"`
 	Event   string         `json:"event"`
@@ -31,24 +31,24 @@ type Event struct {
 	Old     string         `json:"old,omitempty"`     // backend
 	New     string         `json:"new,omitempty"`     // backend
 	Changed map[string]any `json:"changed,omitempty"` // properties by name
-	// Invalidated are properties that changed to a value that was not told.
+	// Invalidated are properties that changed, without their new values.
 	Invalidated []string `json:"invalidated,omitempty"`
 }
 
-// Properties are the names of the changed properties, in order.
+// Properties returns the names of the changed properties, sorted.
 func (e Event) Properties() []string { return slices.Sorted(maps.Keys(e.Changed)) }
 
 // Monitor calls handle with each event in the order in which they happened,
 // until ctx ends, handle fails or the bus goes away.
 func (c *Client) Monitor(ctx context.Context, handle func(Event) error) error {
-	// Signals that arrive faster than handle takes them wait here, in order:
-	// the sequential signal handler has a queue without a bound behind it.
+	// Signals that arrive faster than handle returns wait in order: the sequential
+	// signal handler has an unbounded queue in front of this channel.
 	signals := make(chan *dbus.Signal, 64)
 	c.conn.Signal(signals)
 	defer c.conn.RemoveSignal(signals)
 	err := c.subscribe(ctx)
 	if err == nil {
-		_, err = c.Host(ctx) // is it there at all?
+		_, err = c.Host(ctx) // fails if the service does not run
 	}
 	if err != nil && ctx.Err() == nil {
 		return err
@@ -89,7 +89,7 @@ func (c *Client) subscribe(ctx context.Context) error {
 	return nil
 }
 
-// event reads a signal; ok is false for those that say nothing of interest.
+// event returns a signal's event; ok is false for signals that have none.
 func event(s *dbus.Signal) (e Event, ok bool) {
 	e.Time = time.Now()
 	switch s.Name {
@@ -146,7 +146,7 @@ func ownerEvent(e Event, s *dbus.Signal) (Event, bool) {
 	return e, true
 }
 
-// plain takes the variants out of a value, so that it prints as JSON.
+// plain replaces the variants in a value by their values, so that it prints as JSON.
 func plain(v any) any {
 	switch v := v.(type) {
 	case dbus.Variant:

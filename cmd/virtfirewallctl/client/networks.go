@@ -11,7 +11,7 @@ import (
 
 type options map[string]dbus.Variant
 
-// set adds an option where it is asked for: one left out has its default.
+// set adds an option if it is on: an absent one is off by default.
 func (o options) set(name string, on bool) options {
 	if on {
 		o[name] = dbus.MakeVariant(true)
@@ -19,8 +19,8 @@ func (o options) set(name string, on bool) options {
 	return o
 }
 
-// Add hands over a libvirt <network> document and gives the network that the
-// service made of it.
+// Add adds the network of a libvirt <network> document, and returns it as the
+// service shows it.
 func (c *Client) Add(ctx context.Context, xml string, persistent, replace bool) (Network, error) {
 	if err := checkXML(xml); err != nil {
 		return Network{}, err
@@ -34,7 +34,7 @@ func (c *Client) Add(ctx context.Context, xml string, persistent, replace bool) 
 	return c.networkAt(ctx, path)
 }
 
-// Preview gives the rules that Add would put into the kernel.
+// Preview returns the rules that Add would put into the kernel.
 func (c *Client) Preview(ctx context.Context, xml, backend string) (string, error) {
 	if err := checkXML(xml); err != nil {
 		return "", err
@@ -51,7 +51,7 @@ func checkXML(xml string) error {
 	return text("the document", xml)
 }
 
-// Remove ends the service's care for a network.
+// Remove makes the service stop managing a network.
 func (c *Client) Remove(ctx context.Context, name string, persistent bool) error {
 	if err := text("the network's name", name); err != nil {
 		return err
@@ -60,7 +60,7 @@ func (c *Client) Remove(ctx context.Context, name string, persistent bool) error
 	return c.change(ctx, ManagerPath, ManagerInterface+".RemoveNetwork", []any{name, o})
 }
 
-// Networks are all networks, by name.
+// Networks returns all networks, sorted by name.
 func (c *Client) Networks(ctx context.Context) ([]Network, error) {
 	var objects map[dbus.ObjectPath]map[string]map[string]dbus.Variant
 	const method = "org.freedesktop.DBus.ObjectManager.GetManagedObjects"
@@ -83,7 +83,7 @@ func (c *Client) Networks(ctx context.Context) ([]Network, error) {
 	return networks, nil
 }
 
-// Network is the network of that name.
+// Network returns the network of that name.
 func (c *Client) Network(ctx context.Context, name string) (Network, error) {
 	path, err := c.path(ctx, name)
 	if err != nil {
@@ -115,7 +115,7 @@ func (c *Client) properties(ctx context.Context, path dbus.ObjectPath, iface str
 	return p, err
 }
 
-// Ruleset is what the kernel holds for the network of that name.
+// Ruleset returns the rules in the kernel of the network of that name.
 func (c *Client) Ruleset(ctx context.Context, name string) (Ruleset, error) {
 	path, err := c.path(ctx, name)
 	if err != nil {
@@ -126,7 +126,7 @@ func (c *Client) Ruleset(ctx context.Context, name string) (Ruleset, error) {
 	return r, err
 }
 
-// Counters are the totals of the network of that name.
+// Counters returns the totals of the network of that name.
 func (c *Client) Counters(ctx context.Context, name string) (Counters, error) {
 	path, err := c.path(ctx, name)
 	if err != nil {

@@ -37,7 +37,7 @@ type Network struct {
 	PortForwards []PortForward `json:"port_forwards"`
 }
 
-// PortForward is a port of the host that leads to a guest.
+// PortForward is a port of the host that is forwarded to a guest.
 type PortForward struct {
 	ID           uint32 `json:"id"`
 	Protocol     string `json:"protocol"`
@@ -149,8 +149,8 @@ func (p properties) store(fields map[string]any) error {
 	return nil
 }
 
-// nameOf undoes the escaping of a network's object path, in which each byte
-// outside [A-Za-z0-9] is written _xx. It is "" for any other path.
+// nameOf returns the name of the network with an object path, in which each byte
+// outside [A-Za-z0-9] is escaped as _xx. It returns "" for any other path.
 func nameOf(path dbus.ObjectPath) string {
 	escaped, ok := strings.CutPrefix(string(path), string(ManagerPath)+"/network/")
 	if !ok {

@@ -12,7 +12,7 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// escape is the contract's rule for object paths, written a second time.
+// escape implements the contract's rule for object paths a second time.
 func escape(name string) dbus.ObjectPath {
 	safe := regexp.MustCompile(`^[A-Za-z0-9]$`)
 	var b strings.Builder

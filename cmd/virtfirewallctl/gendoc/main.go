@@ -64,8 +64,8 @@ func plainText(cmd *cobra.Command) {
 	}
 }
 
-// commandList is a section for the program's own page, since the generator names
-// the commands only at the end, and without what they do.
+// commandList returns a section for the program's own page, since the generator
+// lists the commands only at the end, and without descriptions.
 func commandList(root *cobra.Command) string {
 	var list strings.Builder
 	list.WriteString("\n\n# COMMANDS\n\n")

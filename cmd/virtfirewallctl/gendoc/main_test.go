@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// documents are written as make build does.
+// documents generates the documents as make build does, and returns where.
 func documents(t *testing.T) string {
 	t.Helper()
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")

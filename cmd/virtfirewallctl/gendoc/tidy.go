@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// tidyAll gives every page its date, and options the form that man pages have
-// for them: the generators leave out the one, and indent with tabs, which
-// manual readers are free to drop.
+// tidyAll sets every page's date, which the generators leave out, and formats the
+// options as man pages do: the generators indent with tabs, which manual readers
+// are free to drop.
 func tidyAll(dir string) error {
 	date, err := buildDate()
 	if err != nil {
@@ -44,12 +44,12 @@ func tidy(page, date string) string {
 	page = generatedTitle.ReplaceAllString(page, `$1 "`+date+`"`)
 	page = writtenTitle.ReplaceAllString(page, `$1 "`+date+`"`)
 	page = option.ReplaceAllString(page, ".TP\n$1\n$2")
-	// Switches are off where they are not given: that need not be said.
+	// Switches are off by default, as usual: the page need not mention it.
 	return strings.ReplaceAll(page, `\fP[=false]`, `\fP`)
 }
 
-// buildDate is that of the sources where the build says it, so that two builds
-// are the same.
+// buildDate returns the date of the sources if the build sets it, so that builds
+// are reproducible.
 func buildDate() (string, error) {
 	at := time.Now()
 	if epoch := os.Getenv("SOURCE_DATE_EPOCH"); epoch != "" {
