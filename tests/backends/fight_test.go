@@ -48,7 +48,7 @@ func TestFightOverTheTable(t *testing.T) {
 	}
 }
 
-// unwell is what the log says of networks in a fight.
+// unwell is what the service logs of networks in a fight.
 var unwell = []string{"a network is degraded", "a network is failed"}
 
 // fight has another program undo each repair. The pauses grow, State says who it
@@ -90,7 +90,7 @@ func fight(r *rig.Rig, t *testing.T, program, undo string, networks uint32) {
 	t.Logf("active again after %v", time.Since(began))
 }
 
-// processor is the time that the service and the programs it ran have had.
+// processor returns the time that the service and the programs it ran have had.
 func processor(r *rig.Rig) time.Duration {
 	r.T.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.Daemon.PID()))

@@ -53,7 +53,7 @@ func TestSwitchMovesEverything(t *testing.T) {
 	}
 }
 
-// plainCounters is a listing without what was counted.
+// plainCounters returns a listing without what was counted.
 func plainCounters(table string) string {
 	var b strings.Builder
 	for line := range strings.Lines(table) {

@@ -62,7 +62,7 @@ func activated(bin, backend string, s *section) (err error) {
 	return nil
 }
 
-// installUnit puts there what the service needs of an installation.
+// installUnit installs what the service needs.
 func (b *bed) installUnit(bin, backend string) error {
 	unit, err := os.ReadFile("systemd/" + unitName)
 	if err != nil {
@@ -102,7 +102,7 @@ func (b *bed) activate(start func() error, ready, whole *times) error {
 	return err
 }
 
-// tookToReady is how long the last start took. A call may be answered before
+// tookToReady returns how long the last start took. A call may be answered before
 // systemd has read that the service is ready.
 func (b *bed) tookToReady() (time.Duration, error) {
 	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {

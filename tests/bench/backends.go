@@ -38,7 +38,7 @@ func (b *bed) useIptablesNFT() error {
 	return nil
 }
 
-// withIptables has the service run, with nftables at first, where iptables is
+// withIptables runs the service, with nftables at first, where iptables is
 // iptables-nft.
 func withIptables(bin string, measure func(*bed) error) error {
 	return withBed(bin, func(b *bed) error {

@@ -93,7 +93,7 @@ func started(bin string, measure func(*bed) error) error {
 	})
 }
 
-// start starts the service and says how long it took until it was ready, as
+// start starts the service and returns how long it took until it was ready, as
 // systemd would know it, with its name on the bus.
 func (b *bed) start(args ...string) (time.Duration, error) {
 	const socket = "/run/bench-notify"

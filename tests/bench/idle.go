@@ -94,12 +94,12 @@ func countRuns(all []*idler, s *section) (err error) {
 	return nil
 }
 
-// runs is how often a process's threads have run.
+// runs returns how often a process's threads have run.
 func runs(pid int) (int, error) {
 	return numbers(fmt.Sprintf("/proc/%d/task/*/status", pid), "voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:")
 }
 
-// numbers is the sum of the numbers that stand behind names in files of /proc.
+// numbers returns the sum of the numbers that stand behind names in files of /proc.
 func numbers(pattern string, names ...string) (sum int, err error) {
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {

@@ -58,7 +58,7 @@ first answer to a virsh net-list, with the bridges and dnsmasq processes there; 
 	})
 }
 
-// prepare configures libvirtd, and gives its version.
+// prepare configures libvirtd, and returns its version.
 func (l *libvirt) prepare() (version string, err error) {
 	out, err := l.Run("libvirtd", "--version")
 	if err != nil {
@@ -73,7 +73,7 @@ func (l *libvirt) prepare() (version string, err error) {
 	return strings.TrimSpace(out), err
 }
 
-// start starts libvirtd and says how long it took until it answered.
+// start starts libvirtd and returns how long it took until it answered.
 func (l *libvirt) start() (time.Duration, error) {
 	begin := time.Now()
 	l.daemon = l.Start("libvirtd", "/usr/sbin/libvirtd")
@@ -134,7 +134,7 @@ func (l *libvirt) starts(s *section, count int) error {
 	return nil
 }
 
-// openXML is the network without rules of libvirt's.
+// openXML returns the network without rules of libvirt's.
 func openXML(n network) string {
 	before, rest, _ := strings.Cut(n.xml(libvirtPort), "<forward mode='nat'>")
 	_, after, _ := strings.Cut(rest, "</forward>")

@@ -16,13 +16,13 @@ func numbered(i int) network {
 	}
 }
 
-// subnet is the address with its length.
+// subnet returns the address with its length.
 func (n network) subnet() string { return n.address + "/24" }
 
-// guest is an address of the network that is not the host's.
+// guest returns an address of the network that is not the host's.
 func (n network) guest() string { return strings.TrimSuffix(n.address, "1") + "10/24" }
 
-// xml is the network as libvirt writes it, with the given first source port of
+// xml returns the network as libvirt writes it, with the given first source port of
 // translated connections: another one makes it another network.
 func (n network) xml(firstPort int) string {
 	base := strings.TrimSuffix(n.address, "1")

@@ -67,7 +67,7 @@ func (b *bed) libvirtWay(s *section) error {
 	return nil
 }
 
-// libvirtRules are what libvirt 11.3 inserts for its default network, each at
+// libvirtRules returns what libvirt 11.3 inserts for its default network, each at
 // the head of its chain and so last to first.
 func libvirtRules(n network) []string {
 	net := strings.TrimSuffix(n.address, "1") + "0/24"
@@ -85,7 +85,7 @@ func libvirtRules(n network) []string {
 	}
 }
 
-// libvirtTable is libvirt's table with a number of networks.
+// libvirtTable returns libvirt's table with a number of networks.
 func libvirtTable(count int) string {
 	chains := map[string][]string{}
 	for i := range count {
@@ -144,7 +144,7 @@ func (b *bed) nftFile(s *section) error {
 	return nil
 }
 
-// rulesOf is what the service puts into the kernel for a network.
+// rulesOf returns what the service puts into the kernel for a network.
 func (b *bed) rulesOf(n network) (text string, err error) {
 	if err := b.add(n, nil); err != nil {
 		return "", err

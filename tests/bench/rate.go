@@ -79,7 +79,7 @@ func (b *bed) ratePair(guest, outside *host.Peer, manyFirst bool) (few, lot floa
 	return few, lot, err
 }
 
-// rate is how many packets a second arrive: the best of several windows, for
+// rate returns how many packets a second arrive: the best of several windows, for
 // other work on the machine only ever takes away from it.
 func rate(guest, outside *host.Peer) (best float64, err error) {
 	to, _ := outside.Addr(false)
@@ -115,7 +115,7 @@ func rate(guest, outside *host.Peer) (best float64, err error) {
 	return best, nil
 }
 
-// arrived is how many packets the outside has received so far.
+// arrived returns how many packets the outside has received so far.
 func arrived(outside *host.Peer) (uint64, error) {
 	text, err := outside.Run("cat", "/sys/class/net/eth0/statistics/rx_packets")
 	if err != nil {

@@ -55,7 +55,7 @@ that nothing asked for towards the guest and 2,000 with a forged source from it.
 	})
 }
 
-// reloadAll reloads several times, and gives the most transactions that one
+// reloadAll reloads several times, and returns the most transactions that one
 // took the kernel.
 func (b *bed) reloadAll() (took times, transactions uint32, err error) {
 	time.Sleep(5 * time.Second) // until checksum help has its bridges

@@ -70,7 +70,7 @@ func verdict(r row, format string) string {
 	return fmt.Sprintf(format, r.limit, "kept")
 }
 
-// markdown is docs/benchmarks.md.
+// markdown returns the text of docs/benchmarks.md.
 func (r *report) markdown(m machine) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Benchmarks
@@ -116,7 +116,7 @@ func thisMachine() machine {
 	return m
 }
 
-// loadAverage is the machine's of the last minute.
+// loadAverage returns the machine's load average of the last minute.
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -129,7 +129,7 @@ func loadAverage() string {
 // times is a series of measurements.
 type times []time.Duration
 
-// quantile is the value that the share q of the series does not exceed.
+// quantile returns the value that the share q of the series does not exceed.
 func (t times) quantile(q float64) time.Duration {
 	sorted := slices.Sorted(slices.Values(t))
 	if len(sorted) == 0 {

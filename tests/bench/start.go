@@ -55,11 +55,11 @@ func measureStart(bin string, s *section) error {
 func (b *bed) stop() error { return b.daemon.Stop() }
 
 func (b *bed) kill() error {
-	_ = b.daemon.Kill() // it says that it was killed
+	_ = b.daemon.Kill() // its error is that it was killed
 	return nil
 }
 
-// measureMemory looks at the service's resident memory after all that makes it
+// measureMemory measures the service's resident memory after all that makes it
 // large.
 func measureMemory(bin string, s *section) error {
 	s.title = "Resident memory with 1,000 networks"
@@ -124,7 +124,7 @@ func (b *bed) memory(s *section, when string, limited bool) error {
 	return nil
 }
 
-// resident is the service's memory in KiB.
+// resident returns the service's memory in KiB.
 func (b *bed) resident() (now, peak int, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.daemon.PID()))
 	if err != nil {

@@ -103,7 +103,7 @@ func (t *tap) hear(m *godbus.Message, now time.Time) {
 	}
 }
 
-// take gives what has passed since the last time.
+// take returns what has passed since the last call.
 func (t *tap) take() []*exchange {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -112,14 +112,14 @@ func (t *tap) take() []*exchange {
 	return done
 }
 
-// lastReload is when firewalld told of its last reload.
+// lastReload returns when firewalld signalled its last reload.
 func (t *tap) lastReload() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.reloaded
 }
 
-// waited is how much of the time between from and to the service waited for
+// waited returns how much of the time between from and to the service waited for
 // firewalld: calls that overlap count once.
 func waited(all []*exchange, from, to time.Time) time.Duration {
 	var calls []*exchange

@@ -28,7 +28,7 @@ var (
 	spaces   = regexp.MustCompile(`\s+`)
 )
 
-// members are the lines of each interface. Annotations are left out where the
+// members returns the lines of each interface. Annotations are left out where the
 // other document, the contract, has none.
 func members(t *testing.T, doc string, annotated bool) map[string][]string {
 	t.Helper()
@@ -186,7 +186,7 @@ func TestSignalsOfEachChange(t *testing.T) {
 	want("a call that failed")
 }
 
-// index is a link's interface index.
+// index returns a link's interface index.
 func index(r *rig.Rig, link string) (index int) {
 	r.T.Helper()
 	if _, err := fmt.Sscan(r.Must("cat", "/sys/class/net/"+link+"/ifindex"), &index); err != nil {
@@ -264,7 +264,7 @@ func TestUpdateIsOneStep(t *testing.T) {
 	}
 }
 
-// settings are a network's settings as text, by key.
+// settings returns a network's settings as text, by key.
 func settings(r *rig.Rig, name string) map[string]string {
 	r.T.Helper()
 	var all map[string]godbus.Variant
@@ -278,7 +278,7 @@ func settings(r *rig.Rig, name string) map[string]string {
 	return out
 }
 
-// onlyNetwork is the name of the one network that there is.
+// onlyNetwork returns the name of the one network that there is.
 func onlyNetwork(r *rig.Rig) string {
 	r.T.Helper()
 	var objects map[godbus.ObjectPath]map[string]map[string]godbus.Variant

@@ -23,7 +23,7 @@ func ctlJSON(r *rig.Rig, args ...string) (v any) {
 	return v
 }
 
-// field is a part of parsed JSON: keys of objects, indexes of lists.
+// field returns a part of parsed JSON: keys of objects, indexes of lists.
 func field(v any, path ...any) any {
 	for _, p := range path {
 		switch p := p.(type) {
@@ -199,7 +199,7 @@ func TestVerbsOfTheHost(t *testing.T) {
 func statusAndDoctor(r *rig.Rig, t *testing.T) {
 	t.Helper()
 	r.AwaitState("default", "degraded")
-	r.OK(r.AddXML(rig.NetXML("lab", "virbr5", "open", "10.5.0.1/24"))) // its zone is nobody's business
+	r.OK(r.AddXML(rig.NetXML("lab", "virbr5", "open", "10.5.0.1/24"))) // it has no zone
 	rig.WantText(t, "list", r.Ctl(0, "list"), "\ndefault is degraded: ", "zones install", "[zone-missing]", "\nlab is waiting: ", "[bridge-missing]")
 	rig.WantText(t, "status", r.Ctl(0, "status"), "2 networks, 1 degraded, 1 waiting", "the kernel has it and nft is installed",
 		"running, backend nftables", "default is degraded: ", "lab is waiting: ")

@@ -21,7 +21,7 @@ import (
 // elementLists are the elements of a set or map, one after the other.
 var elementLists = regexp.MustCompile(`(?s)elements = \{ (.*?) \}`)
 
-// blocks are the counters, sets and chains of a listing of the table, sorted,
+// blocks returns the counters, sets and chains of a listing of the table, sorted,
 // without what changes by itself and without who owns it: nft's own listing and
 // the printer's compare equal exactly where they mean the same.
 func blocks(listing string) (out []string) {
@@ -56,7 +56,7 @@ func ofNetwork(all []string) (out []string) {
 	return out
 }
 
-// documents are the corpus's files that the parser accepts, or refuses.
+// documents returns the corpus's files that the parser accepts, or refuses.
 func documents(t *testing.T, pattern string, least int) []string {
 	t.Helper()
 	files, err := filepath.Glob(rig.Source("service/network/testdata", pattern))
@@ -126,7 +126,7 @@ func foretold(r *rig.Rig, when, doc string) {
 	}
 }
 
-// bridgeOf is the bridge's name in a document.
+// bridgeOf returns the bridge's name in a document.
 func bridgeOf(t testing.TB, doc string) string {
 	t.Helper()
 	n, err := network.FromXML([]byte(doc))

@@ -14,10 +14,10 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// remedy is how a message says what to do.
+// remedy matches the part of a message that says what to do.
 var remedy = regexp.MustCompile(`: .*\b(use|give|choose|leave out|remove|update|reload|pass|name another|start|list|change|split)\b`)
 
-// numbered gives many of something: "10.0.0.1/24", "10.0.1.1/24" and so on.
+// numbered returns many of something: "10.0.0.1/24", "10.0.1.1/24" and so on.
 func numbered(count int, format string) (out []string) {
 	for i := range count {
 		out = append(out, fmt.Sprintf(format, i))

@@ -95,7 +95,7 @@ func install(h *host.Host, bin string) error {
 	return nil
 }
 
-// shell gives the terminal to a shell inside the host until it ends.
+// shell runs a shell inside the host on the terminal until it ends.
 func shell(h *host.Host) {
 	cmd := exec.Command("nsenter", "--target", fmt.Sprint(h.PID()), "--all", "env", "-i", "HOME=/root",
 		"TERM="+os.Getenv("TERM"), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PS1=demo# ", "bash", "--norc")

@@ -75,7 +75,7 @@ func (d *demo) network() []step {
 	}
 }
 
-// life is what a guest expects of its network.
+// life returns steps that check what a guest expects of its network.
 func (d *demo) life() []step {
 	return []step{
 		{what: "the guest gets an address by DHCP", where: "guest", on: d.guest, cmd: []string{"udhcpc", "-i", "eth0", "-n", "-q", "-t", "10"}, check: d.lease},
@@ -87,7 +87,7 @@ func (d *demo) life() []step {
 	}
 }
 
-// outside is who may come in.
+// outside returns steps that check which connections may come in.
 func (d *demo) outside() []step {
 	connect := []string{"socat", "-u", "TCP:" + d.address + ":22,connect-timeout=3", "-"}
 	return []step{
@@ -96,7 +96,7 @@ func (d *demo) outside() []step {
 	}
 }
 
-// views are what an administrator sees of it.
+// views returns steps that check what an administrator sees.
 func (d *demo) views() []step {
 	return []step{
 		{what: "the rules", on: d.host, cmd: []string{"virtfirewallctl", "rules", "default"}, check: contains("net_default_from")},

@@ -30,7 +30,7 @@ type realHost struct {
 	ns     netns.NsHandle
 }
 
-// newRealHost is a host with bridges and a firewalld that has our zones, and
+// newRealHost returns a host with bridges and a firewalld with the service's zones, and
 // virbr5 in zone work before anybody asks for it.
 func newRealHost(t *testing.T) *realHost {
 	t.Helper()
@@ -46,7 +46,7 @@ func newRealHost(t *testing.T) *realHost {
 	return &realHost{Rig: r, client: zones.New(r.Conn, slog.New(slog.DiscardHandler)), ns: ns}
 }
 
-// Deps are those of one run of the service.
+// Deps returns the dependencies of one run of the service.
 func (h *realHost) Deps(t testing.TB, start func(string) ruleset.Counters) (service.Deps, backend.Backend, func() error) {
 	rules, err := nftables.Open(nftables.Config{Owned: true, NetNS: int(h.ns), StartValues: start})
 	rig.Must(t, err)
@@ -59,10 +59,10 @@ func (h *realHost) Deps(t testing.TB, start func(string) ruleset.Counters) (serv
 	}, rules, func() error { return errors.Join(links.Close(), rules.Close()) }
 }
 
-// Rules are the lines of the table.
+// Rules returns the lines of the table.
 func (h *realHost) Rules() []string { return rig.TableLines(h.Host) }
 
-// Zones are the zones of interfaces.
+// Zones returns the zones of interfaces.
 func (h *realHost) Zones(t testing.TB) map[string]string {
 	t.Helper()
 	bound, err := h.client.Interfaces(context.Background())
@@ -81,7 +81,7 @@ func (h *realHost) fresh(t testing.TB) *servicetest.World {
 	return servicetest.NewBase(servicetest.NewWorld(t, h))
 }
 
-// realOperations are those calls that between them make every step there is. All
+// realOperations returns those calls that between them make every step there is. All
 // calls are walked through in memory by package service's own tests.
 func realOperations() []servicetest.Operation {
 	names := []string{"move for good", "add with a zone, bridge in another", "replace for good", "update bridge and zone", "update to open", "remove for good", "reload", "bind"}
@@ -103,7 +103,7 @@ func TestFailedCallsChangeNothing(t *testing.T) {
 }
 
 // TestKilledAtEachStep ends the service at each step of calls in turn, with
-// nothing taken back. The next start gives the old state or the new one.
+// nothing undone. The next start leads to the old state or the new one.
 func TestKilledAtEachStep(t *testing.T) {
 	t.Parallel()
 	h := newRealHost(t)

@@ -12,7 +12,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// chosen is a network whose bridge's zone somebody chose, and where it is then.
+// chosen is a network whose bridge's zone was chosen by hand, and that zone.
 type chosen struct {
 	name, zone string
 	choose     func(r *rig.Rig, bridge string)
@@ -20,7 +20,7 @@ type chosen struct {
 
 func (c chosen) bridge() string { return "br-" + c.name }
 
-// choices are the ways to choose a zone while the service runs.
+// choices returns the ways to choose a zone while the service runs.
 func choices() []chosen {
 	return []chosen{
 		{"bound", "drop", func(r *rig.Rig, bridge string) { r.OK(r.Manager("BindInterface", bridge, "drop")) }},

@@ -9,7 +9,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// bootedRig is a host that systemd has booted, with a firewalld that has not
+// bootedRig returns a host that systemd has booted, with a firewalld that has not
 // been started and has this backend, and the service.
 func bootedRig(t *testing.T, firewalld string, zones ...string) *rig.Rig {
 	t.Helper()

@@ -34,7 +34,7 @@ func speak(t *testing.T, probes []spoken) {
 	}
 }
 
-// guestToHost are the zone's services and one port that is none of them, in
+// guestToHost returns the zone's services and one port that is none of them, in
 // both families.
 func guestToHost(r *rig.Rig, guest host.Node, four, six string) []spoken {
 	return []spoken{

@@ -12,7 +12,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// firewalldProperties are what the manager says of firewalld.
+// firewalldProperties returns the manager's properties about firewalld.
 func firewalldProperties(r *rig.Rig) (running bool, backend string, zones []string) {
 	r.T.Helper()
 	var all map[string]godbus.Variant

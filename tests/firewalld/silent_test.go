@@ -22,7 +22,7 @@ var silenceAnnounced = []string{
 }
 
 // TestSilentFirewalldCostsOneSecond stops the real firewalld before each call
-// anew, so that each is the one that finds it out. None waits for longer than
+// again, so that each is the one that finds it out. None waits for longer than
 // a second; what asks for a zone fails, and everything else succeeds.
 func TestSilentFirewalldCostsOneSecond(t *testing.T) {
 	t.Parallel()

@@ -107,7 +107,7 @@ func waitingRig(t *testing.T) (r *rig.Rig, added *godbus.Call) {
 	return r, added
 }
 
-// files are those of the networks, persistent and not, with their contents.
+// files returns the networks' files, persistent and not, with their contents.
 func files(r *rig.Rig) string {
 	r.T.Helper()
 	return r.Must("sh", "-c", "cd / && find etc/virtfirewalld run/virtfirewalld -name '*.xml' -exec grep -H . {} + 2>/dev/null | sort")

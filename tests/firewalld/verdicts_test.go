@@ -15,7 +15,7 @@ import (
 // walled is a network of the table of verdicts, behind firewalld.
 type walled struct{ mode, zone string }
 
-// title is the network's column.
+// title returns the network's column.
 func (w walled) title() string {
 	if w.zone == "" {
 		return w.mode
@@ -43,7 +43,7 @@ type question struct {
 	try  func(c column) host.Result
 }
 
-// questions are all rows. Zone trusted allows everything to the host, zone work
+// questions returns all rows. Zone trusted allows everything to the host, zone work
 // SSH and DHCPv6 clients, zone libvirt what libvirt's guests need.
 func questions(r *rig.Rig, internet *host.Peer) []question {
 	var out []question
@@ -199,7 +199,7 @@ func wallIn(r *rig.Rig, networks []walled) []column {
 	return columns
 }
 
-// short is a verdict in a word.
+// short returns a verdict in a word.
 func short(r host.Result, c column) string {
 	v := rig.Verdict(r)
 	switch {

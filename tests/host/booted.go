@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Systemd says how a host boots whose pid 1 is the systemd of its tree.
+// Systemd configures how a host boots whose pid 1 is the systemd of its tree.
 type Systemd struct {
 	// Units are enabled and started with the boot. Nothing else is that the tree
 	// enables in /etc; what is started on demand, such as polkit, is there.

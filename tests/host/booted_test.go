@@ -140,7 +140,7 @@ func TestRebootKeepsFilesAlone(t *testing.T) {
 	if left := others(t, first); len(left) > 0 {
 		t.Errorf("still in the namespaces of the first boot: %v", left)
 	}
-	// The network can be made anew.
+	// The network can be made again.
 	h.Bridge("virbr0", "192.168.122.1/24")
 	h.Guest("virbr0", "guest", "192.168.122.10/24")
 }

@@ -136,7 +136,7 @@ func sweepCgroups(root string) {
 	}
 }
 
-// ownerID tells a process from all others that this machine ever ran: its pid
+// ownerID identifies a process among all that this machine ever ran: its pid
 // namespace, its pid there, and the time of its start.
 func ownerID(pid int) (string, error) {
 	var st unix.Stat_t

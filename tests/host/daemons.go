@@ -38,7 +38,7 @@ func (h *Host) startBus() (*Process, error) {
 	})
 }
 
-// BusAddress is the address of the host's system bus for clients outside, which
+// BusAddress returns the address of the host's system bus for clients outside, which
 // must run as root.
 func (h *Host) BusAddress() string { return "unix:path=" + h.Path(busSocket) }
 
@@ -51,7 +51,7 @@ func (h *Host) DialBus(ctx context.Context) (*dbus.Conn, error) {
 	return conn, nil
 }
 
-// AwaitName waits until somebody owns a name on the host's bus.
+// AwaitName waits until a name on the host's bus has an owner.
 func (h *Host) AwaitName(name string) {
 	h.fail(h.await(nil, func(ctx context.Context) error { return h.owned(ctx, name) }))
 }
@@ -187,7 +187,7 @@ func (h *Host) startDnsmasq(bridge string, extra []string) (*Process, error) {
 	})
 }
 
-// dhcpRange is what dnsmasq may lease in the subnet of an address of the host:
+// dhcpRange returns what dnsmasq may lease in the subnet of an address of the host:
 // for IPv4 all that follows the host's, for IPv6 libvirt's usual piece.
 func dhcpRange(addr netip.Prefix) string {
 	if addr.Addr().Is6() {
@@ -205,7 +205,7 @@ func dhcpRange(addr netip.Prefix) string {
 	return fmt.Sprintf("%s,%s", addr.Addr().Next(), netip.AddrFrom4(last))
 }
 
-// await asks until ready says nil, the program has ended or time is up.
+// await calls ready until it returns nil, the program has ended or time is up.
 func (h *Host) await(p *Process, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience())
 	defer cancel()

@@ -29,7 +29,7 @@ func TestBusFromOutsideAndInside(t *testing.T) {
 	}
 }
 
-// dialledAsRoot is a connection from outside to the host's bus, which takes it
+// dialledAsRoot returns a connection from outside to the host's bus, which takes it
 // for root's.
 func dialledAsRoot(t *testing.T, h *host.Host) *dbus.Conn {
 	t.Helper()

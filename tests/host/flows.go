@@ -78,7 +78,7 @@ func (f *Flows) send(cfg StreamConfig) {
 			port = firstFlowPort
 		}
 		if errors.Is(err, unix.EADDRINUSE) {
-			return // somebody else's port
+			return // another program's port
 		}
 		if err != nil {
 			f.fault(err)
@@ -104,7 +104,7 @@ func sendOnce(p Probe, payload []byte) error {
 	return unix.Sendto(fd, payload, 0, sockaddr(p.To, p.Proto))
 }
 
-// Sent is how many flows were sent so far.
+// Sent returns how many flows were sent so far.
 func (f *Flows) Sent() uint64 { return f.sent.Load() }
 
 // Stop ends the series, waits for packets that are still on their way, and

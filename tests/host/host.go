@@ -24,7 +24,7 @@ import (
 	"time"
 )
 
-// Config says what a host is made of. The zero value is a plain host over the
+// Config configures a host. The zero value is a plain host over the
 // machine's own tree.
 type Config struct {
 	// Name is the host name inside; empty means "host". Names need not differ
@@ -41,7 +41,7 @@ type Config struct {
 	// Forwarding switches the IP forwarding sysctls on, which is otherwise left
 	// to whoever is under test.
 	Forwarding bool
-	// Fail is told of trouble in methods that return no error. It must not
+	// Fail is called with errors of methods that return none. It must not
 	// return. The default panics.
 	Fail func(error)
 
@@ -183,10 +183,10 @@ func waitClosed(done <-chan struct{}, what string) error {
 	}
 }
 
-// Name is the host's name.
+// Name returns the host's name.
 func (h *Host) Name() string { return h.cfg.Name }
 
-// PID is the host's pid 1 as seen from outside.
+// PID returns the host's pid 1 as seen from outside.
 func (h *Host) PID() int { return h.init.PID() }
 
 // Path is where a file of the host is found from outside. An absolute symbolic
@@ -196,7 +196,7 @@ func (h *Host) Path(path string) string {
 	return filepath.Join("/proc", fmt.Sprint(h.PID()), "root", path)
 }
 
-// NetNS is the path of the host's network namespace, for netlink handles.
+// NetNS returns the path of the host's network namespace, for netlink handles.
 func (h *Host) NetNS() string { return h.space.netPath() }
 
 // Do runs fn on a thread inside the host's network namespace. Sockets that fn

@@ -188,7 +188,7 @@ func cgroupOf(t *testing.T, pid int) string {
 	return filepath.Base(cgroupPath(t, pid))
 }
 
-// cgroupPath is a process's cgroup as the machine sees it.
+// cgroupPath returns a process's cgroup as the machine sees it.
 func cgroupPath(t *testing.T, pid int) string {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))

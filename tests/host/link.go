@@ -44,7 +44,7 @@ func (h *Host) addVeth(p *Peer, bridge string) error {
 	})
 }
 
-// raise gives a device addresses and brings it up, and lo with it.
+// raise adds addresses to a device and brings it up, and lo with it.
 func raise(nl *netlink.Handle, device string, addrs []netip.Prefix) error {
 	for _, name := range []string{"lo", device} {
 		link, err := nl.LinkByName(name)
@@ -91,7 +91,7 @@ func addRoute(nl *netlink.Handle, device string, subnet netip.Prefix, via netip.
 	return nil
 }
 
-// addresses are the global addresses of a device of the host.
+// addresses returns the global addresses of a device of the host.
 func (h *Host) addresses(device string) ([]netip.Prefix, error) {
 	var found []netip.Prefix
 	err := h.space.netlink("reading the addresses of "+device, func(nl *netlink.Handle) error {

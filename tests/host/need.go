@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// packageOf is the Debian package of a program that the hosts use.
+// packageOf returns the Debian package of a program that the hosts use.
 func packageOf(program string) string {
 	packages := map[string]string{
 		"nsenter": "util-linux", "unshare": "util-linux", "mount": "mount", "cat": "coreutils", "find": "findutils",
@@ -23,7 +23,7 @@ func packageOf(program string) string {
 	return packages[filepath.Base(program)]
 }
 
-// checkMachine says what keeps this machine from having hosts at all.
+// checkMachine returns what keeps this machine from having hosts at all.
 func checkMachine() error {
 	if os.Geteuid() != 0 {
 		return errors.New("making a host needs root: run it as root (for tests: sudo make test)")

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Patient is how long a test waits in place of d on this machine. Where
-// everything takes longer, such as in a virtual machine without hardware help,
-// VIRTFIREWALLD_TEST_FACTOR says how much. It stretches waits and nothing else.
+// Patient returns how long a test waits in place of d on this machine: d times
+// VIRTFIREWALLD_TEST_FACTOR, for machines where everything takes longer, such as
+// virtual ones without hardware acceleration. It affects waits only.
 func Patient(d time.Duration) time.Duration {
 	factor, err := strconv.ParseFloat(os.Getenv("VIRTFIREWALLD_TEST_FACTOR"), 64)
 	if err != nil || factor < 1 {

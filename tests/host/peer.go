@@ -105,10 +105,10 @@ func ensureFile(path string) error {
 	return os.WriteFile(path, nil, 0o644)
 }
 
-// Name is the peer's name.
+// Name returns the peer's name.
 func (p *Peer) Name() string { return p.name }
 
-// Addr is the first address that the peer was given in a family; ok is false
+// Addr returns the first address that the peer was given in a family; ok is false
 // when it was given none.
 func (p *Peer) Addr(ipv6 bool) (addr netip.Addr, ok bool) {
 	for _, a := range p.addrs {
@@ -119,11 +119,11 @@ func (p *Peer) Addr(ipv6 bool) (addr netip.Addr, ok bool) {
 	return netip.Addr{}, false
 }
 
-// Port is the name of the peer's end on the host: a bridge's port, or the
+// Port returns the name of the peer's end on the host: a bridge's port, or the
 // uplink.
 func (p *Peer) Port() string { return p.port }
 
-// NetNS is the path of the peer's network namespace, for netlink handles.
+// NetNS returns the path of the peer's network namespace, for netlink handles.
 func (p *Peer) NetNS() string { return p.space.netPath() }
 
 // Do runs fn on a thread inside the peer's network namespace.

@@ -211,7 +211,7 @@ func echo(ipv6 bool, token string) ([]byte, func([]byte) bool) {
 	}
 }
 
-// checksum is the Internet checksum, RFC 1071, of an even number of bytes.
+// checksum returns the Internet checksum, RFC 1071, of an even number of bytes.
 func checksum(data []byte) uint16 {
 	var sum uint32
 	for i := 0; i+1 < len(data); i += 2 {

@@ -13,7 +13,7 @@ import (
 
 const tokenSize = 16
 
-// newToken makes what tells one probe's packets from all others.
+// newToken returns a token that identifies one probe's packets.
 func newToken() string {
 	raw := make([]byte, tokenSize)
 	_, _ = rand.Read(raw) // never fails: crypto/rand ends the program instead

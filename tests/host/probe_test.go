@@ -10,7 +10,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
-// network is a host with a bridge, a guest and the internet, all forwarding.
+// network returns a host with a bridge, a guest and the internet, all forwarding.
 func network(t *testing.T) (h *host.Host, guest, internet *host.Peer) {
 	t.Helper()
 	h = host.New(t, host.WithForwarding())
@@ -126,7 +126,7 @@ func TestProbesAtOnceAreKeptApart(t *testing.T) {
 	}
 }
 
-// l4 is what nft calls the protocols of a probe; one name for both families.
+// l4 returns what nft calls the protocols of a probe; one name for both families.
 func l4(p host.Proto) string {
 	if p == host.ICMP {
 		return "{ icmp, icmpv6 }"

@@ -74,13 +74,13 @@ func readAll(f *os.File) []byte {
 	return data[:n]
 }
 
-// PID is the process's id as seen from outside of the host.
+// PID returns the process's id as seen from outside of the host.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Done is closed when the process has ended.
+// Done returns a channel that is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Running says whether the process has not ended yet.
+// Running reports whether the process is still running.
 func (p *Process) Running() bool {
 	select {
 	case <-p.done:
@@ -90,7 +90,7 @@ func (p *Process) Running() bool {
 	}
 }
 
-// Log is what the process wrote so far to its standard output and error.
+// Log returns what the process wrote so far to its standard output and error.
 func (p *Process) Log() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settle waits until packets pass between the host and a peer. The kernel finishes links in the background: without it the first
-// packet of a test is now and then lost.
+// settle waits until packets pass between the host and a peer. The kernel
+// finishes links in the background: without
+// this the first packet of a test is sometimes lost.
 func (h *Host) settle(p *Peer, bridge string) error {
 	device, up := p.port, p.port
 	if bridge != "" {
@@ -40,7 +41,7 @@ func (h *Host) settle(p *Peer, bridge string) error {
 	})
 }
 
-// await asks until nothing is waited for any more.
+// await polls until there is nothing left to wait for.
 func (s *space) await(what string, waits func(*netlink.Handle) (string, error)) error {
 	return s.netlink(what, func(nl *netlink.Handle) error {
 		deadline := time.Now().Add(patience())

@@ -131,10 +131,10 @@ func pace(rate int, stop <-chan struct{}, fn func()) {
 	}
 }
 
-// Sent is how many packets were sent so far.
+// Sent returns how many packets were sent so far.
 func (s *Stream) Sent() uint64 { return s.sent.Load() }
 
-// Received is how many packets arrived so far.
+// Received returns how many packets arrived so far.
 func (s *Stream) Received() uint64 { return s.sink.received.Load() }
 
 // Stop ends the stream, waits for packets that are still on their way, and

@@ -81,7 +81,7 @@ func (h *Host) addGuest(bridge, name string, addrs []string) (*Peer, error) {
 	return p, h.routeBack(masked(prefixes))
 }
 
-// setUp gives a peer its addresses, and default routes to the gateways that are
+// setUp adds a peer's addresses, and default routes to the gateways that are
 // in its subnets.
 func (p *Peer) setUp(gateways []netip.Prefix) error {
 	return p.space.netlink("setting up "+p.name, func(nl *netlink.Handle) error {
@@ -101,7 +101,7 @@ func (p *Peer) setUp(gateways []netip.Prefix) error {
 	})
 }
 
-// portName is the name of a guest's port in its bridge.
+// portName returns the name of a guest's port in its bridge.
 func portName(guest string) string {
 	name := "v-" + guest
 	if len(name) >= unix.IFNAMSIZ {
@@ -166,8 +166,8 @@ func (h *Host) addUplink(v4, v6 uplink) (*Peer, error) {
 	return p, p.routesVia(subnets)
 }
 
-// RouteBack gives the uplinks' peers, also ones made later, routes to subnets
-// behind the host. Guest does so for its own.
+// RouteBack adds routes to subnets behind the host to the uplinks' peers, also to
+// later ones. Guest does so for its own.
 func (h *Host) RouteBack(subnets ...string) {
 	prefixes, err := parsePrefixes(subnets)
 	if err == nil {
@@ -194,7 +194,7 @@ func (h *Host) routeBack(subnets []netip.Prefix) error {
 	return nil
 }
 
-// routesVia gives an uplink's peer routes through the host.
+// routesVia adds routes through the host to an uplink's peer.
 func (p *Peer) routesVia(subnets []netip.Prefix) error {
 	return p.space.netlink("routing back from "+p.name, func(nl *netlink.Handle) error {
 		for _, subnet := range subnets {

@@ -189,7 +189,7 @@ func writeIdentity(cfg Config) error {
 }
 
 // forgetMachine takes the machine's own firewall settings out of the host, so
-// that a test finds the same on a build machine and on somebody's desktop.
+// that a test finds the same on a build machine and on a desktop.
 func forgetMachine(cfg Config) error {
 	if cfg.layer != nil {
 		return nil
@@ -215,8 +215,8 @@ func removeAll(patterns []string) error {
 	return nil
 }
 
-// quietNetwork gives a new network namespace settings that do not depend on the
-// machine: IPv4 ones are otherwise copied from it.
+// quietNetwork makes a new network namespace's settings independent of the machine's,
+// from which IPv4 ones are otherwise copied.
 func quietNetwork(cfg Config) error {
 	value := "0"
 	if cfg.Forwarding {

@@ -13,7 +13,7 @@ import (
 // when the kernel asks for it.
 var modules = []string{"virtio_pci", "9pnet_virtio", "9p", "overlay"}
 
-// initrd is the first root of the guest: init and the modules, in the order in
+// initrd returns the first root of the guest: init and the modules, in the order in
 // which they are loaded.
 func initrd(cache, init string) ([]byte, error) {
 	var a archive
@@ -40,7 +40,7 @@ func initrd(cache, init string) ([]byte, error) {
 	return a.data.Bytes(), nil
 }
 
-// moduleFiles are the modules and what they depend on, dependencies first.
+// moduleFiles returns the modules and what they depend on, dependencies first.
 func moduleFiles(cache string) ([]string, error) {
 	dirs, err := filepath.Glob(filepath.Join(cache, "tree/usr/lib/modules/*"))
 	if err != nil || len(dirs) != 1 {

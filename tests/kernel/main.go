@@ -1,5 +1,5 @@
 // Command kernel runs tests on another kernel than the machine's: Debian's own
-// 6.1, in a virtual machine without hardware help. The guest has the machine's
+// 6.1, in a virtual machine without hardware acceleration. The guest has the machine's
 // own files, read-only, below a layer in memory, and makes throw-away hosts as
 // the machine does. tests/kernel/setup.sh gets the kernel and qemu.
 //
@@ -109,8 +109,8 @@ func prepare(ctx context.Context, plan [][]suite, dir string) error {
 	return nil
 }
 
-// check finds tests of the plan that are not there any more: they would match
-// nothing, and nothing passes.
+// check finds tests of the plan that no longer exist: they would match nothing, and
+// running nothing passes.
 func (s suite) check(ctx context.Context, binary string) error {
 	cmd := exec.CommandContext(ctx, binary, "-test.list=.")
 	cmd.Env = append(os.Environ(), "VIRTFIREWALLD_TEST_PROGRAMS="+filepath.Dir(binary))

@@ -10,16 +10,16 @@ type suite struct {
 	Folder string
 	Tests  []string // by name; none for what Run matches
 	Run    string   // "" for all
-	// Modules are loaded before: what nothing asks for by itself.
+	// Modules are loaded first: those that do not load on demand.
 	Modules []string
 }
 
 func (s suite) binary() string { return strings.ReplaceAll(s.Folder, "/", "-") + ".test" }
 
-// plans are the guests that are booted, one after the other, and what runs in
-// each: tests that meet what differs between kernels. Those are modules that
-// load when they are asked for and flags that are not there; with packets, also
-// what passes and what outlives the service.
+// plans returns the guests that are booted, one after the other, and what runs in
+// each: tests of what differs between kernels. Those are modules that load on
+// demand and flags that are missing; with packets, also what passes and what
+// outlives the service.
 //
 // firewalld is not among them: emulated, its reload takes longer than the minute
 // that firewall-cmd waits.
@@ -33,7 +33,7 @@ func plans(packets bool) [][]suite {
 		choices = append(choices, packetTests()...)
 	}
 	return [][]suite{
-		// Each of these wants a kernel that has loaded nothing yet.
+		// Each of these needs a kernel that has loaded nothing yet.
 		{{Folder: "tests/packets", Tests: names("TestNothingLoadedThenIptablesNFT")}},
 		{{Folder: "tests/packets", Tests: names("TestNothingLoadedThenIptablesLegacy")}},
 		choices,
@@ -64,7 +64,7 @@ func packetTests() []suite {
 
 func names(tests ...string) []string { return tests }
 
-// pattern is what go test's -run would be.
+// pattern returns the argument of go test's -run.
 func (s suite) pattern() string {
 	if len(s.Tests) > 0 {
 		return "^(" + strings.Join(s.Tests, "|") + ")$"
@@ -72,7 +72,7 @@ func (s suite) pattern() string {
 	return s.Run
 }
 
-// choose is the plan, or what the command line asks for.
+// choose returns the plan, or what the command line asks for.
 func choose(o options) ([][]suite, error) {
 	if o.folder != "" {
 		return [][]suite{{{Folder: strings.Trim(o.folder, "./"), Run: o.pattern}}}, nil

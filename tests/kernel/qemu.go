@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// job is what the guest is told to do, as a file in its folder.
+// job is the guest's task, as a file in its folder.
 type job struct {
 	Factor float64
 	Limit  time.Duration // of one package's tests, which then say where they hang
@@ -83,7 +83,7 @@ func boot(ctx context.Context, o options, j job, dir string) error {
 	return err
 }
 
-// relay prints what the guest writes and gives its last line.
+// relay prints what the guest writes and returns its last line.
 func relay(from *bufio.Reader) (last string, err error) {
 	for {
 		line, err := from.ReadString('\n')
@@ -97,7 +97,7 @@ func relay(from *bufio.Reader) (last string, err error) {
 	}
 }
 
-// qemuArgs is a machine without network. The first serial line is the kernel's,
+// qemuArgs returns the arguments for a machine without network. The first serial line is the kernel's,
 // the second carries what the tests print.
 func qemuArgs(o options, first, dir, log string) []string {
 	share := "local,security_model=none,readonly=on,multidevs=remap,"

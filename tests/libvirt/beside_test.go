@@ -26,7 +26,7 @@ func places(t *testing.T) []string {
 	return append([]string{"nftables"}, rig.IptablesVariants...)
 }
 
-// besideRig is a host where libvirt has two networks, with its rules in a place,
+// besideRig returns a host where libvirt has two networks, with its rules in a place,
 // and where the service is not started yet. The service's settings say which
 // backend it has, whatever libvirt's say.
 func besideRig(t *testing.T, place, backend string) (*rig.Rig, *rig.Libvirt) {
@@ -61,7 +61,7 @@ func libvirtBeside(t *testing.T, r *rig.Rig, place, backend string) (*rig.Rig, *
 
 var changing = regexp.MustCompile(`counter packets \d+ bytes \d+ |iif \d+|oif \d+`)
 
-// libvirtsRules are libvirt's own rules, wherever they are: in any order, since
+// libvirtsRules returns libvirt's own rules, wherever they are: in any order, since
 // a reload takes networks in any, and each as often as it is there.
 func libvirtsRules(r *rig.Rig) string {
 	r.T.Helper()
@@ -80,7 +80,7 @@ func awaitLibvirts(r *rig.Rig, what, want string) {
 	r.Until("libvirt's rules are as without the service: "+what, func() bool { return libvirtsRules(r) == want })
 }
 
-// libvirtFindings are what Diagnose says of a network and libvirt, by Id, with
+// libvirtFindings returns Diagnose's findings about a network and libvirt, by Id, with
 // the remedies.
 func libvirtFindings(r *rig.Rig, name string) map[string]string {
 	r.T.Helper()
@@ -173,7 +173,7 @@ func TestLibvirtsRulesStay(t *testing.T) {
 	}
 }
 
-// ownChains are the lines of the service's own chains in iptables.
+// ownChains returns the lines of the service's own chains in iptables.
 func ownChains(r *rig.Rig) string {
 	var b strings.Builder
 	for line := range strings.Lines(rig.SavedRules(r.T, r.Host)) {

@@ -157,10 +157,10 @@ func compareWithLibvirt(t *testing.T, peer *rig.Libvirt, ours *host.Host, name s
 	}
 }
 
-// set is what a backend is told of a network.
+// set returns the members of a change that sets one network.
 func set(n network.Network) []backend.Member { return []backend.Member{{Network: n, Iface: n.Bridge}} }
 
-// rulesWith is a host's rules with one network, which is removed again.
+// rulesWith returns a host's rules with one network, which is removed again.
 func rulesWith(t *testing.T, h *host.Host, n network.Network) string {
 	t.Helper()
 	b, err := iptables.Open(iptables.Config{})

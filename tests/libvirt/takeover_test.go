@@ -22,7 +22,7 @@ const (
 		"<ip family='ipv6' address='2001:db8:2::1' prefix='64'/></network>"
 )
 
-// libvirtRig is a host where libvirt has started networks on iptables, and the
+// libvirtRig returns a host where libvirt has started networks on iptables, and the
 // service has not been started.
 func libvirtRig(t *testing.T, variant string, xmls ...string) (*rig.Rig, *rig.Libvirt) {
 	t.Helper()
@@ -41,7 +41,7 @@ func nameIn(xml string) string {
 	return name
 }
 
-// withoutLines is a text without the lines that have one of these parts, but
+// withoutLines returns a text without the lines that have one of these parts, but
 // for other people's.
 func withoutLines(text string, parts ...string) string {
 	var b strings.Builder
@@ -222,7 +222,7 @@ func TestTakingOverWithIptables(t *testing.T) {
 	}
 }
 
-// libvirts is the lines of libvirt's chains; firewalld's beside them change.
+// libvirts returns the lines of libvirt's chains; firewalld's beside them change.
 func libvirts(rules string) string {
 	var b strings.Builder
 	for line := range strings.Lines(rules) {

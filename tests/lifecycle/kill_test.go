@@ -57,7 +57,7 @@ func (s stored) reloaded() stored {
 	return s
 }
 
-// disk is all networks that some file speaks of.
+// disk holds all networks that a file defines.
 type disk map[string]stored
 
 func (d disk) with(name string, s stored) disk {
@@ -87,7 +87,7 @@ func victimDoc(i int, doc string) string {
 	return rig.NetXML(victims[i], bridge, mode, fmt.Sprintf("10.%d.0.1/24", i+1))
 }
 
-// step makes one call that should succeed, and notes what it leads to before.
+// step makes one call that should succeed, and records its outcome first.
 func (v *victim) step() *godbus.Call {
 	i := v.random.IntN(len(victims))
 	name, was := victims[i], v.now[victims[i]]
@@ -128,7 +128,7 @@ func (v *victim) work() error {
 	}
 }
 
-// gone says whether an error only tells that nobody answers any more.
+// gone reports whether an error only means that the service no longer answers.
 func gone(err error) bool {
 	var e godbus.Error
 	return errors.As(err, &e) && slices.Contains([]string{"org.freedesktop.DBus.Error.NoReply",

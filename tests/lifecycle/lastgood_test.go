@@ -9,7 +9,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// standing is what the log says of each network whose file cannot be used.
+// standing is what the service logs of each network whose file cannot be used.
 const standing = "in force by its last good definition"
 
 // brokenBy are ways in which an administrator spoils a file.
@@ -47,7 +47,7 @@ func isolatedRig(t *testing.T, backend string, persistent bool) (r *rig.Rig, gue
 
 // TestBrokenFileOpensNothing: whatever becomes of a network's file, and
 // however the service ends, its guests are where they were, and the network
-// says what is wrong until the file is mended.
+// reports what is wrong until the file is fixed.
 func TestBrokenFileOpensNothing(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []string{"nftables", "iptables"} {

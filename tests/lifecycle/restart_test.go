@@ -11,7 +11,7 @@ import (
 )
 
 // TestRestartIsNotNoticed by any packet, whichever way the service ends: none
-// is lost, none passes that should not, and no counter begins anew.
+// is lost, none passes that should not, and no counter starts from zero.
 func TestRestartIsNotNoticed(t *testing.T) {
 	t.Parallel()
 	for _, end := range []string{"stopped", "killed"} {

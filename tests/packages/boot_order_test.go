@@ -70,7 +70,7 @@ func (p *packaged) after(units ...string) {
 	}
 }
 
-// noCycle has systemd look for cycles in what a boot starts: pid 1 speaks of
+// noCycle makes systemd look for cycles in what a boot starts: pid 1 reports
 // one before there is a journal. That it would be found is shown by one.
 func (p *packaged) noCycle() {
 	p.t.Helper()

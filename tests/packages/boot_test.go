@@ -70,7 +70,7 @@ type counted map[string]int
 
 var counterLine = regexp.MustCompile(`counter (\w+) \{\s+packets (\d+)`)
 
-// seen waits until translated packets have arrived for a while, and gives what
+// seen waits until translated packets have arrived for a while, and returns what
 // else did until then.
 func (b atBoot) seen(enough string, least int) counted {
 	b.t.Helper()

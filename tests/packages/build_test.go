@@ -50,7 +50,7 @@ func pack(version, into string) error {
 	return nil
 }
 
-// built gives the packages of the older version, by their ending.
+// built returns the packages of the older version, by their ending.
 func built(t *testing.T) (deb, rpm, tree string) {
 	t.Helper()
 	dirs, err := packages()
@@ -58,7 +58,7 @@ func built(t *testing.T) (deb, rpm, tree string) {
 	return onlyFile(t, dirs[0], "virtfirewalld_7.8.9_*.deb"), onlyFile(t, dirs[0], "virtfirewalld-7.8.9-1.*.rpm"), dirs[0]
 }
 
-// newer is the newer version's package for Debian.
+// newer returns the newer version's package for Debian.
 func newer(t *testing.T) string {
 	t.Helper()
 	dirs, err := packages()
@@ -88,7 +88,7 @@ func output(t *testing.T, args ...string) string {
 // unpackRPM takes a package and a directory.
 const unpackRPM = `rpm2cpio "$1" | (cd "$2" && busybox cpio -id 2>/dev/null)`
 
-// content is a file's mode and the sum of what it holds. What is packed is
+// content returns a file's mode and the sum of what it holds. What is packed is
 // unpacked, and known by the name that it had.
 func content(t *testing.T, root, name string) (as, is string) {
 	t.Helper()

@@ -76,7 +76,7 @@ func TestFlushWithoutABus(t *testing.T) {
 	}
 }
 
-// rulesOfOurs are the lines of the kernel's rules that the service could have
+// rulesOfOurs returns the lines of the kernel's rules that the service could have
 // made, or firewalld for a bridge in a zone.
 func rulesOfOurs(r *rig.Rig) string {
 	r.T.Helper()

@@ -150,7 +150,7 @@ func without(lines, others []string) []string {
 // some returns as many lines as one likes to read.
 func some(lines []string) string { return strings.Join(lines[:min(len(lines), 50)], "\n") }
 
-// ours are the kernel's rules that the service could have made.
+// ours returns the kernel's rules that the service could have made.
 func (p *packaged) ours() string {
 	p.t.Helper()
 	nft := p.Must("nft", "list", "ruleset")
@@ -159,7 +159,7 @@ func (p *packaged) ours() string {
 	return strings.Join(regexp.MustCompile(`(?m)^.*(libvirt_network|LIBVIRT_|virbr).*$`).FindAllString(nft+legacy, -1), "\n")
 }
 
-// zone is the firewalld zone of the bridge; "" for none.
+// zone returns the firewalld zone of the bridge; "" for none.
 func (p *packaged) zone() (zone string) {
 	p.t.Helper()
 	conn, err := p.DialBus(p.t.Context())
@@ -223,7 +223,7 @@ func (p *packaged) until(what string, happened func() bool) {
 }
 
 // upgrade puts the newer version in while packets pass: none is lost, none
-// passes that should not, and no network or counter begins anew.
+// passes that should not, and no network or counter starts from scratch.
 func (p *packaged) upgrade(backend string) {
 	p.t.Helper()
 	p.add("passing", "virbr7", "10.7.0.1/24") // a runtime one, which an upgrade keeps

@@ -18,7 +18,7 @@ import (
 
 const busName = "org.virtfirewall.NetworkFirewall1"
 
-// sources gives a copy of the tree, without history, with its programs and
+// sources returns a copy of the tree, without history, with its programs and
 // documents built: two test runs at once must not build into one bin/.
 func sources(t *testing.T) string {
 	t.Helper()
@@ -54,7 +54,7 @@ func runMake(t *testing.T, dir string, args ...string) {
 	}
 }
 
-// installed are the files below root with their modes, and all directories.
+// installed returns the files below root with their modes, and all directories.
 func installed(t *testing.T, root string) (files map[string]fs.FileMode, dirs []string) {
 	t.Helper()
 	files = map[string]fs.FileMode{}
@@ -102,7 +102,7 @@ func TestInstall(t *testing.T) {
 			t.Errorf("installing again made the settings %q, %v", now, err)
 		}
 	}
-	// A file that somebody else put beside ours is not ours to remove.
+	// Another program's file beside the service's is not removed.
 	foreign := filepath.Join(root, "usr/share/dbus-1/system.d/other.conf")
 	rig.Must(t, os.WriteFile(foreign, nil, 0o644))
 	runMake(t, dir, append([]string{"uninstall"}, settings...)...)
@@ -171,7 +171,7 @@ func checkFiles(t *testing.T, files map[string]fs.FileMode) {
 func checkPrograms(t *testing.T, root string) {
 	for program, args := range map[string][]string{
 		"opt/vf/sbin/virtfirewalld": {"--version"},
-		// No bus: a client says its own version all the same.
+		// No bus: a client still prints its own version.
 		"opt/vf/bin/virtfirewallctl": {"version"},
 	} {
 		cmd := exec.CommandContext(t.Context(), filepath.Join(root, program), args...)

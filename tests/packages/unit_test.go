@@ -10,7 +10,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// unitRig is a booted host with the service under its shipped unit, from the
+// unitRig returns a booted host with the service under its shipped unit, from the
 // package. The service is under test inside its sandbox.
 func unitRig(t *testing.T, options ...host.Option) *rig.Rig {
 	t.Helper()
@@ -21,7 +21,7 @@ func unitRig(t *testing.T, options ...host.Option) *rig.Rig {
 	return r
 }
 
-// journal is what the unit logged at a priority, or a worse one.
+// journal returns what the unit logged at a priority, or a worse one.
 func journal(r *rig.Rig, priority string, more ...string) string {
 	r.T.Helper()
 	r.Must("journalctl", "--sync")
@@ -288,7 +288,7 @@ func stopsAndIsActivated(r *rig.Rig, same func(string)) {
 		r.T.Errorf("after a call the unit is %s", state)
 	}
 	same("activated")
-	// Who disabled it does not want it started by a look.
+	// A disabled service must not be started by a read-only command.
 	r.Must("systemctl", "disable", "--now", "virtfirewalld")
 	if out, err := r.Run("busctl", "call", rig.ManagerName, string(rig.ManagerPath), rig.ManagerName, "ListNetworks"); err == nil {
 		r.T.Errorf("a call starts the disabled service: %s", out)
@@ -297,7 +297,7 @@ func stopsAndIsActivated(r *rig.Rig, same func(string)) {
 	same("enabled")
 }
 
-// onlyRootOwnsTheName tries to be the service as somebody else.
+// onlyRootOwnsTheName tries to own the service's name as another user.
 func onlyRootOwnsTheName(r *rig.Rig) {
 	r.T.Helper()
 	r.Must("systemctl", "stop", "virtfirewalld")
@@ -323,7 +323,7 @@ func withoutBackend(r *rig.Rig) (mend func()) {
 	}
 }
 
-// givesUp has the service fail at each start.
+// givesUp makes the service fail at each start.
 func givesUp(r *rig.Rig) {
 	r.T.Helper()
 	mend := withoutBackend(r)

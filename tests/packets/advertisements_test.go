@@ -62,7 +62,7 @@ func (l *liar) believes() (n int) {
 	return n
 }
 
-// picture is what a guest could change on the host.
+// picture returns what a guest could change on the host.
 func (l *liar) picture() string {
 	return l.Must("sh", "-c", "ip -6 route; ip -6 -o addr | sed 's/valid_lft.*//'; ip -4 route")
 }
@@ -121,7 +121,7 @@ func TestGuestsAdvertisementsAreIgnored(t *testing.T) {
 	}
 }
 
-// listensAgain has somebody switch advertisements on again: the first that the
+// listensAgain switches advertisements on again by hand: the first that the
 // host takes is noticed.
 func (l *liar) listensAgain(t *testing.T) {
 	t.Helper()

@@ -53,7 +53,7 @@ func withDHCP(xml string) string {
 	return strings.Replace(xml, "prefix='24'/>", dhcp, 1)
 }
 
-// leased gets a lease and gives the server's replies as tcpdump reads them.
+// leased gets a lease and returns the server's replies as tcpdump reads them.
 func leased(t *testing.T, guest *host.Peer) string {
 	t.Helper()
 	dump := guest.Start("tcpdump", "tcpdump", "-l", "-n", "-vv", "-i", "eth0", "udp and dst port 68")

@@ -37,7 +37,7 @@ func wantCounters(r *rig.Rig, when, network string, want map[string]uint64) {
 }
 
 // send sends at least 20 packets of 100 bytes, headers included, to a receiver
-// that does not answer, and gives how many it sent and how many arrived.
+// that does not answer, and returns how many it sent and how many arrived.
 func send(t *testing.T, from, to host.Node, target, source string) (sent, arrived uint64) {
 	t.Helper()
 	cfg := host.StreamConfig{To: rig.At(target), Rate: 1000, Size: 72}

@@ -114,7 +114,7 @@ func newFlow(t *testing.T, from, to host.Node, source, target string) *flow {
 	return f
 }
 
-// seen sends a packet and its answer, and gives the source that the server saw
+// seen sends a packet and its answer, and returns the source that the server saw
 // and whether the answer came back: one that was on its way while its
 // connection was forgotten does not.
 func (f *flow) seen(t *testing.T) (from netip.Addr, answered bool) {

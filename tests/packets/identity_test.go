@@ -19,7 +19,7 @@ func eachBackend(t *testing.T, test func(t *testing.T, backend string)) {
 	}
 }
 
-// identityRig is rig.WithNAT with a persistent network and a backend.
+// identityRig returns rig.WithNAT with a persistent network and a backend.
 func identityRig(t *testing.T, backend string) (r *rig.Rig, guest, internet *host.Peer) {
 	t.Helper()
 	r = rig.Started(t)
@@ -61,7 +61,7 @@ func TestRenamedBridgeIsKnownAgain(t *testing.T) {
 		r.Findings.Await("bridge-renamed", "far0")
 		held(t, guest, internet, "renamed while the service was down")
 
-		// Another bridge has the old name: it is nobody's.
+		// Another bridge has the old name: it is unmanaged.
 		r.Bridge("virbr0", "10.9.0.1/24")
 		other := r.Guest("virbr0", "other", "10.9.0.10/24")
 		r.Must("ip", "link", "set", "virbr0", "up")

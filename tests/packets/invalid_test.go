@@ -32,7 +32,7 @@ func listen(t *testing.T, at *host.Peer) ear {
 	return e
 }
 
-// sources gives the source of each numbered packet that comes, until it has
+// sources returns the source of each numbered packet that comes, until it has
 // heard want of them after the one with the last number, or time is up.
 func (e ear) sources(last uint16, want int) map[uint16]netip.Addr {
 	out := map[uint16]netip.Addr{}
@@ -85,7 +85,7 @@ func emit(t *testing.T, from *host.Peer, packets ...[]byte) {
 
 const lastNumber = 30000
 
-// oddPackets are all oddities from one node to another, and a common packet last.
+// oddPackets returns all oddities from one node to another, and a common packet last.
 // Those that cannot arrive have no name.
 func oddPackets(t *testing.T, from, to host.Node, ipv6 bool) (packets [][]byte, names map[uint16]string) {
 	t.Helper()

@@ -41,7 +41,7 @@ func TestWaitingNetworkBecomesActive(t *testing.T) {
 	}
 }
 
-// TestRulesHoldByNameWithoutTheService: a bridge made anew while the service is
+// TestRulesHoldByNameWithoutTheService: a bridge made again while the service is
 // down is governed from its first packet.
 func TestRulesHoldByNameWithoutTheService(t *testing.T) {
 	t.Parallel()
@@ -213,7 +213,7 @@ func TestBridgeRenamedToAnothersName(t *testing.T) {
 	r.Bridge("virbr1", "10.1.0.1/24")
 	r.AwaitState("other", "active")
 
-	// A name that nobody has yet: the bridge stays with its network, and a new
+	// A name that is still free: the bridge stays with its network, and a new
 	// network cannot take it.
 	rename(r, "virbr0", "away0")
 	r.Findings.Await("bridge-renamed", "away0")

@@ -16,7 +16,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// natHost is a host with one network from a document, its bridge virbr0, a
+// natHost returns a host with one network from a document, its bridge virbr0, a
 // guest with both families and the internet.
 func natHost(t *testing.T, xml string) (r *rig.Rig, guest, internet *host.Peer) {
 	t.Helper()
@@ -137,7 +137,7 @@ func TestStrangersWithTheSameAddresses(t *testing.T) {
 	if got.Seen.Addr() != netip.MustParseAddr("192.168.122.1") {
 		t.Errorf("the host's own packet: %v", got)
 	}
-	// A stranger's bridge whose guest uses an address of the network.
+	// An unmanaged bridge whose guest uses an address of the network.
 	r.Must("ip", "link", "add", "strange0", "type", "bridge")
 	r.Must("ip", "addr", "add", "10.99.0.1/24", "dev", "strange0")
 	r.Must("ip", "link", "set", "strange0", "up")
@@ -251,7 +251,7 @@ func TestBridgedTrafficIsLeftAlone(t *testing.T) {
 }
 
 // shout sends one datagram from port 900 of a node to a group or to everybody,
-// and gives the source that another node saw; the zero value for none.
+// and returns the source that another node saw; the zero value for none.
 func shout(t *testing.T, from, to host.Node, at netip.AddrPort) (seen netip.AddrPort) {
 	t.Helper()
 	network, zone := "udp4", ""

@@ -17,7 +17,7 @@ type oddity struct {
 	body     func(from, to netip.Addr) []byte
 }
 
-// oddities are the corpus for one family.
+// oddities returns the corpus for one family.
 func oddities(ipv6 bool) (all []oddity) {
 	add := func(name string, protocol byte, body func(from, to netip.Addr) []byte) {
 		all = append(all, oddity{name: name, protocol: protocol, body: body})
@@ -54,7 +54,7 @@ func oddities(ipv6 bool) (all []oddity) {
 	return append(all, errorsOf(ipv6)...)
 }
 
-// errorsOf are the oddities of ICMP, and fragments.
+// errorsOf returns the oddities of ICMP, and fragments.
 func errorsOf(ipv6 bool) (all []oddity) {
 	protocol, kinds := byte(unix.IPPROTO_ICMP), []byte{0, 3, 4, 5, 11, 12, 14, 16, 18, 41, 250}
 	if ipv6 {

@@ -54,7 +54,7 @@ func TestVerdictsAreLibvirts(t *testing.T) {
 	t.Logf("%d pairs, %d deliberate differences", len(ours), differences)
 }
 
-// deliberate says why a pair differs from libvirt: D1, the one way out of an
+// deliberate returns why a pair differs from libvirt: D1, the one way out of an
 // isolated or device-bound network into a routed one.
 func deliberate(line string) string {
 	from, to, _ := strings.Cut(line, " -> ")

@@ -15,7 +15,7 @@ const (
 	gate         = "/tmp/type-now"
 )
 
-// agentRig is a host whose administrator is root, with a password.
+// agentRig returns a host whose administrator is root, with a password.
 func agentRig(t *testing.T, rules string) *rig.Rig {
 	t.Helper()
 	r := rig.New(t)

@@ -36,7 +36,7 @@ func TestPolkitIsAbsent(t *testing.T) {
 	r.OK(p.Manager("ListNetworks"))
 	r.OK(p.Manager("RemoveNetwork", "lab", rig.Opts()))
 
-	// It comes anew while the service runs.
+	// It starts again while the service runs.
 	rig.Must(t, polkitd.Stop())
 	r.WantDenied(p.Manager("RemoveNetwork", "lab", rig.Opts()), "not on the bus")
 	r.Polkit.Start()
@@ -136,7 +136,7 @@ func startFakePolkit(r *rig.Rig) *fakePolkit {
 	return f
 }
 
-// next is the next call of a method.
+// next returns the next call of a method.
 func (f *fakePolkit) next(member string) *godbus.Message {
 	f.r.T.Helper()
 	timeout := time.After(rig.CallTimeout)
@@ -158,7 +158,7 @@ type authorization struct {
 	Details        map[string]string
 }
 
-// TestPolkitTalksNonsense is told apart from a yes.
+// TestPolkitTalksNonsense: an invalid answer does not count as a yes.
 func TestPolkitTalksNonsense(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t)

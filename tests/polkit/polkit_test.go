@@ -30,7 +30,7 @@ func TestPolkitDefaults(t *testing.T) {
 	r.OK(r.Manager("RemoveNetwork", "lab", rig.Opts()))
 }
 
-// oneUserOneNetwork is the second example, which is a comment, for a user.
+// oneUserOneNetwork returns the second example, which is a comment, for a user.
 func oneUserOneNetwork(t *testing.T, example, user string) string {
 	t.Helper()
 	_, commented, found := strings.Cut(example, "// polkit.addRule")

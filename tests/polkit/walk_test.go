@@ -51,7 +51,7 @@ func methodsAndActions(r *rig.Rig) map[string]needed {
 	}
 }
 
-// everybodys are the methods that tell nothing and change nothing.
+// everybodys are the methods that reveal and change nothing.
 var everybodys = []string{
 	"org.freedesktop.DBus.Introspectable.Introspect",
 	"org.freedesktop.DBus.Peer.Ping", "org.freedesktop.DBus.Peer.GetMachineId",

@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-// Bus is a dbus-daemon that runs.
+// Bus is a running dbus-daemon.
 type Bus struct {
 	// Address is that of a socket in the abstract name space: users who may not
 	// enter the test's directory reach it, too.
@@ -24,7 +24,7 @@ type Bus struct {
 	daemon  *os.Process
 }
 
-// everything lets everybody own every name and call everybody.
+// everything lets every client own every name and call every other.
 const everything = `
     <allow user="*"/>
     <allow own="*"/>

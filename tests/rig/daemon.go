@@ -44,8 +44,8 @@ func (r *Rig) Restart(kill bool) {
 	r.StartDaemon()
 }
 
-// awaitGone waits until the bus has noticed that the service is gone: until
-// then it would send calls to nobody.
+// awaitGone waits until the bus has noticed that the service is gone: until then
+// calls would be lost.
 func (r *Rig) awaitGone() {
 	r.T.Helper()
 	for deadline := time.Now().Add(host.Patient(CallTimeout)); ; time.Sleep(time.Millisecond) {
@@ -60,7 +60,7 @@ func (r *Rig) awaitGone() {
 	}
 }
 
-// Sleeps waits, and returns how often threads of the service ran meanwhile.
+// Sleeps waits, and returns how often threads of the service ran in that time.
 func (r *Rig) Sleeps(d time.Duration) int {
 	r.T.Helper()
 	before := r.Switches()

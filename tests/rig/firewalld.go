@@ -14,12 +14,12 @@ import (
 // AllZones are the service's zones and policies, as InstalledZones has them.
 var AllZones = []string{"libvirt", "libvirt-routed", "libvirt-routed-in", "libvirt-routed-out", "libvirt-to-host"}
 
-// Firewalld is the real firewalld on a rig's host: its process, and what it says
-// of zones.
+// Firewalld is the real firewalld on a rig's host: its process and its
+// zones.
 type Firewalld struct{ r *Rig }
 
 // WithFirewalld makes a host with the service beside a firewalld that has these
-// zones and policies of ours.
+// of the service's zones and policies.
 func WithFirewalld(t testing.TB, zones ...string) *Rig {
 	t.Helper()
 	r := New(t)
@@ -71,8 +71,8 @@ func (f *Firewalld) Restart(sig syscall.Signal) {
 	f.Start("nftables")
 }
 
-// SetZones leaves exactly these of our zones and policies where firewalld finds
-// them as it starts, as libvirt's package has them. The machine may have that
+// SetZones leaves exactly these of the service's zones and policies where firewalld
+// finds them at its start, as libvirt's package has them. The machine may have that
 // package.
 func (f *Firewalld) SetZones(names ...string) {
 	f.r.T.Helper()
@@ -100,8 +100,7 @@ func (f *Firewalld) Move(iface, zone string) {
 	f.r.OK(f.Call("zone.changeZoneOfInterface", zone, iface))
 }
 
-// ZoneOf returns the zone that firewalld itself says an interface is in; "" for
-// none.
+// ZoneOf returns the zone of an interface according to firewalld; "" for none.
 func (f *Firewalld) ZoneOf(iface string) (zone string) {
 	f.r.T.Helper()
 	call := f.Call("zone.getZoneOfInterface", iface)

@@ -89,8 +89,8 @@ func (f *Follower) All() (heard []string) {
 	}
 }
 
-// words is a signal on one line: its name, the object where it is not the
-// manager, and what it says. Properties stand in alphabetical order.
+// words returns a signal on one line: its name, its object unless that is the
+// manager, and its arguments. Properties are in alphabetical order.
 func words(s *godbus.Signal) string {
 	member := strings.TrimPrefix(path.Ext(s.Name), ".")
 	out := []string{member}
@@ -144,7 +144,7 @@ func (r *Rig) Repairs() func() map[string][]string {
 			select {
 			case s := <-signals:
 				if s.Name != ManagerName+".Repaired" {
-					continue // NameAcquired comes without being asked for
+					continue // NameAcquired arrives unasked
 				}
 				name := s.Body[0].(string)
 				got[name] = append(got[name], s.Body[1].(string))

@@ -10,7 +10,7 @@ import (
 // IptablesVariants are those that a host may have its rules in.
 var IptablesVariants = []string{"nft", "legacy"}
 
-// SetIptables has the programs of a host be of a variant.
+// SetIptables selects the iptables variant of a host.
 func SetIptables(h *host.Host, variant string) {
 	for _, name := range []string{"iptables", "ip6tables"} {
 		h.Must("update-alternatives", "--set", name, "/usr/sbin/"+name+"-"+variant)

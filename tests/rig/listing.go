@@ -27,17 +27,17 @@ func NFT(h *host.Host, args ...string) string {
 	return WithoutProgram(h.Must(append([]string{"nft"}, args...)...))
 }
 
-// program is the remark that nft makes of a table's owner. It looks for the
-// name in /proc, and now and then does not find it.
+// program matches nft's comment with the name of a table's owner, which nft reads
+// from /proc and sometimes does not find.
 var program = regexp.MustCompile(`(?m) # progname .*$`)
 
 // WithoutProgram returns a listing without the name of the table's owner.
 func WithoutProgram(listing string) string { return program.ReplaceAllString(listing, "") }
 
-// owner is what nft says of whether the table is owned.
+// owner matches nft's mark of an owned table.
 var owner = regexp.MustCompile(`(?m)^\tflags owner.*\n\n?`)
 
-// WithoutOwner returns a listing that does not say whether the table is owned.
+// WithoutOwner returns a listing without the mark of an owned table.
 func WithoutOwner(listing string) string {
 	return owner.ReplaceAllString(WithoutProgram(listing), "")
 }

@@ -9,11 +9,11 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
-// Uncovered is what the service says in its log when iptables takes over.
+// Uncovered is what the service logs when iptables takes over.
 const Uncovered = "iptables holds libvirt's own rules"
 
-// complaint is a line of the service's log that somebody should look at, and
-// what the runtime or the race detector writes.
+// complaint matches lines of the service's log that need attention, and what the
+// runtime or the race detector writes.
 var complaint = regexp.MustCompile(`^(warn|error): |^(WARNING: DATA RACE|panic: |fatal error: |SIGQUIT)`)
 
 // complaints are those that a test expects of the service.
@@ -22,9 +22,8 @@ type complaints struct {
 	seen      sync.Map // states of networks that the test saw, as parts of log lines
 }
 
-// Announce says that the test provokes these complaints in the service's log:
-// each is a part of the lines meant. A complaint that nobody announced fails
-// the test.
+// Announce expects these complaints in the service's log, which the test provokes:
+// each is a part of the expected lines. An unannounced complaint fails the test.
 func (c *complaints) Announce(parts ...string) { c.announced = append(c.announced, parts...) }
 
 // saw expects the line about a network that is in a state.
@@ -32,8 +31,7 @@ func (c *complaints) saw(network, state string) {
 	c.seen.Store([2]string{" network=" + network + " ", " state=" + state}, true)
 }
 
-// check looks through the logs of all instances of the service that the test
-// started.
+// check checks the logs of all instances of the service that the test started.
 func (c *complaints) check(t testing.TB, processes []*host.Process) {
 	for _, p := range processes {
 		if p.Name != "virtfirewalld" {

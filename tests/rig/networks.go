@@ -15,7 +15,7 @@ const (
 	NatNet6 = "2001:db8:122::1/64"
 )
 
-// WithNAT makes a host with a NAT network "default" on virbr0, a guest in it, and
+// WithNAT returns a host with a NAT network "default" on virbr0, a guest in it, and
 // the internet.
 func WithNAT(t testing.TB) (r *Rig, guest, internet *host.Peer) {
 	t.Helper()
@@ -40,8 +40,8 @@ func NatXML(inner string) string {
 // Lab returns the document of a NAT network on virbrNUMBER.
 func Lab(name string, number int) string { return Lasting(name, number, "nat") }
 
-// Lasting returns the document of a network on virbrNUMBER, to store: nobody
-// needs its bridge.
+// Lasting returns the document of a network on virbrNUMBER, to store: its
+// bridge need not exist.
 func Lasting(name string, number int, mode string) string {
 	return NetXML(name, fmt.Sprintf("virbr%d", number), mode, fmt.Sprintf("10.%d.0.1/24", number))
 }

@@ -63,7 +63,7 @@ func (p *Polkit) Rules(text string) {
 	p.r.Write(PolkitRules+"/10-test.rules", text)
 }
 
-// Join puts a user into a group of the host.
+// Join adds a user to a group of the host.
 func (p *Polkit) Join(group string, uid int) {
 	p.r.T.Helper()
 	_, err := p.r.RunAs(uid, "true")
@@ -100,7 +100,7 @@ func (r *Rig) WantDenied(call *godbus.Call, words ...string) {
 // Person is a connection to the host's bus as a user.
 type Person struct{ *Client }
 
-// As connects to the bus as a user, who is made where the host has none.
+// As connects to the bus as a user, which it creates if need be.
 func (r *Rig) As(uid int) *Person {
 	r.T.Helper()
 	_, err := r.RunAs(uid, "true")
@@ -134,10 +134,10 @@ func (r *Rig) As(uid int) *Person {
 	return p
 }
 
-// become makes the calling thread a user's, as a login does. The kernel notes who
-// connects by the thread, which only raw calls change for this thread alone; it
-// is thrown away afterwards. Polkit 126 goes by the groups of the connection,
-// earlier ones by the user's.
+// become makes the calling thread a user's, as a login does. The kernel
+// identifies a client by its thread, which only raw calls change for this thread
+// alone; it is thrown away afterwards. Polkit 126 uses the groups of the connection,
+// earlier versions the user's.
 func become(uid int, groups []uint32) error {
 	if _, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&groups[0])), 0); e != 0 {
 		return e

@@ -39,8 +39,8 @@ func Install(t testing.TB, h *host.Host) {
 	Must(t, h.CopyIn(Source("polkit", PolkitPolicy), "/usr/share/polkit-1/actions/"+PolkitPolicy))
 }
 
-// programs returns copies in memory of the programs under test: the next build,
-// by somebody who works on the tree, replaces the files.
+// programs returns in-memory copies of the programs under test: the next build in
+// the tree replaces the files.
 var programs = sync.OnceValues(func() (map[string]*os.File, error) {
 	// Set where they were built elsewhere, for a machine without a compiler.
 	dir := os.Getenv("VIRTFIREWALLD_TEST_PROGRAMS")

@@ -26,7 +26,7 @@ import (
 const CallTimeout = time.Minute
 
 // Rig is a throw-away host with a system bus and the service on it. Its methods
-// fail the test where something goes wrong.
+// fail the test on errors.
 type Rig struct {
 	*host.Host
 	*Client // root's
@@ -58,7 +58,7 @@ func Started(t testing.TB, options ...host.Option) *Rig {
 	return r
 }
 
-// Over makes a Rig of a host that has a bus already.
+// Over returns a Rig on a host that already has a bus.
 func Over(t testing.TB, h *host.Host) *Rig {
 	t.Helper()
 	conn, err := h.DialBus(context.Background())
@@ -115,8 +115,8 @@ func (r *Rig) ManagerProperty(name string) string {
 
 // State returns a network's state and the reason for it.
 //
-// A test that saw a network in another state than active knows of it: the
-// service's line about that is no complaint that nobody expected.
+// Once a test has seen a network in a state other than active, the service's log
+// line about that state counts as announced.
 func (r *Rig) State(network string) (state, reason string) {
 	r.T.Helper()
 	state = r.Property(network, "State").(string)

@@ -77,7 +77,7 @@ func (r *Rig) NotBelow(when, network string, before map[string]uint64) map[strin
 	return now
 }
 
-// Reapply has the service compare everything, and returns how many networks it
+// Reapply makes the service compare everything, and returns how many networks it
 // repaired.
 func (r *Rig) Reapply() (repairs uint32) {
 	r.T.Helper()

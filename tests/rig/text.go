@@ -14,7 +14,7 @@ import (
 // Update is the flag that has goldens written instead of compared.
 var Update = flag.Bool("update", false, "write the goldens again")
 
-// Must fails the test where there is an error.
+// Must fails the test if there is an error.
 func Must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -22,7 +22,7 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// Same checks that something is as it should be, and prints what differs.
+// Same checks that something is as expected, and prints the difference.
 func Same(t testing.TB, what string, want, got any) {
 	t.Helper()
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -51,7 +51,7 @@ func Matrix(t testing.TB, nodes map[string]host.Node) map[string]string {
 		wait.Go(func() {
 			for _, to := range order {
 				if from == to || (order[0] == from && order[1] == to) || (order[1] == from && order[0] == to) {
-					continue // between what is outside there is no business of ours
+					continue // pairs outside the host are not tested
 				}
 				for _, ipv6 := range []bool{false, true} {
 					line, fate := pair(t, nodes[from], nodes[to], from, to, ipv6)

@@ -1,6 +1,6 @@
-// Package traffic is what passes, and what tries to pass, between a guest of a
-// translated network and the outside while something is done to the rules: so
-// that a change which loses a packet, or lets a wrong one through, is seen.
+// Package traffic sends packets that must pass, and packets that must not, between
+// a guest of a translated network and the outside while rules change, so that a
+// change which loses a packet, or lets a wrong one through, is noticed.
 package traffic
 
 import (
@@ -30,7 +30,7 @@ const (
 	forgedPort
 )
 
-// Load is traffic under way.
+// Load is running traffic.
 type Load struct {
 	stream, unasked, forged *host.Stream
 	flows                   *host.Flows
@@ -67,7 +67,7 @@ func withSource(c host.StreamConfig, source netip.Addr) host.StreamConfig {
 	return c
 }
 
-// Received is how many packets of the long flow have arrived so far.
+// Received returns how many packets of the long flow have arrived so far.
 func (l *Load) Received() uint64 { return l.stream.Received() }
 
 // Stop ends all of it and reports.
@@ -86,7 +86,7 @@ func (l *Load) Stop() (r Report) {
 	return r
 }
 
-// Report is what became of the traffic.
+// Report is the outcome of the traffic.
 type Report struct {
 	Stream, Unasked, Forged host.StreamReport
 	Flows                   host.FlowsReport
@@ -97,7 +97,7 @@ func (r Report) String() string {
 		r.Stream, r.Flows, r.Unasked.Sent+r.Unasked.SendErrors, r.Unasked.Received, r.Forged.Sent, r.Forged.Received)
 }
 
-// Wrong lists what should not have been on a network that is translated to an
+// Wrong lists what should not have happened on a network that is translated to an
 // address: losses, leaks, and packets with another source.
 func (r Report) Wrong(translated netip.Addr) (wrong []string) {
 	say := func(is bool, format string, args ...any) {
