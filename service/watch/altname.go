@@ -25,10 +25,10 @@ func (a AltNames) List() []string {
 }
 
 // longestAltName is ALTIFNAMSIZ of the kernel, its final zero byte included.
-const longestAltName = 128
+const maxAltName = 128
 
-// attributeOf is the attribute to ask for a link by name. The kernel looks
-// either up among both sorts of names, but limits the length of the first.
+// attributeOf returns the attribute to request a link by name. The kernel looks
+// either up among both kinds of names, but limits the length of the first.
 func attributeOf(name string) int {
 	if len(name) >= unix.IFNAMSIZ {
 		return unix.IFLA_ALT_IFNAME
@@ -36,7 +36,7 @@ func attributeOf(name string) int {
 	return unix.IFLA_IFNAME
 }
 
-// parseAltNames reads the value of IFLA_PROP_LIST.
+// parseAltNames parses the value of IFLA_PROP_LIST.
 func parseAltNames(b []byte) AltNames {
 	var names []string
 	for kind, value := range nfnl.All(b) {

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// dump is what a running dump has found, and what messages spoke of meanwhile:
-// a message is newer than the dump, or another one follows it.
+// dump is what a running dump has found, and what notifications were about
+// meanwhile: a notification is newer than the dump, or another one follows it.
 type dump[K comparable, V any] struct {
 	found   map[K]V
 	touched map[K]bool
@@ -24,9 +24,9 @@ func (d *dump[K, V]) touch(k K) {
 	}
 }
 
-// cache is the present state. Only the session writes it.
+// cache is the current state. Only the session writes it.
 type cache struct {
-	tell func(Change)
+	notify func(Change)
 
 	mu        sync.RWMutex
 	links     map[int]Link
@@ -37,8 +37,8 @@ type cache struct {
 	routes    []Route
 }
 
-func newCache(tell func(Change)) *cache {
-	return &cache{tell: tell, links: make(map[int]Link), names: make(map[string]int),
+func newCache(notify func(Change)) *cache {
+	return &cache{notify: notify, links: make(map[int]Link), names: make(map[string]int),
 		altNames: make(map[string]int), addresses: make(map[Address]bool)}
 }
 
@@ -49,8 +49,8 @@ func (c *cache) link(name string) (Link, bool) {
 	return l, ok
 }
 
-// linkByName prefers an own name: an alternative one can be out of date where
-// its link is down.
+// linkByName prefers an own name: an alternative one can be out of date if its link
+// is down.
 func (c *cache) linkByName(name string) (Link, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -92,8 +92,8 @@ func (c *cache) defaultRoutes() []Route {
 	return slices.Clone(c.routes)
 }
 
-// linkEvent takes a message about one link and reports whether default routes may
-// have gone with it.
+// linkEvent handles a notification about one link and reports whether default
+// routes may have been removed with it.
 func (c *cache) linkEvent(l Link, gone bool) (routes bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,8 +106,8 @@ func (c *cache) linkEvent(l Link, gone bool) (routes bool) {
 	return (gone || old.Up != l.Up) && c.hasRoute(l.Index)
 }
 
-// addressEvent takes a message about one address and reports whether default
-// routes may have gone with it.
+// addressEvent handles a notification about one address and reports whether default
+// routes may have been removed with it.
 func (c *cache) addressEvent(a Address, gone bool) (routes bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -120,24 +120,24 @@ func (c *cache) addressEvent(a Address, gone bool) (routes bool) {
 	return false
 }
 
-// advertised tells of a router advertisement on a link that is known.
+// advertised notifies of a router advertisement on a known link.
 func (c *cache) advertised(index int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l, known := c.links[index]; known {
-		c.tell(Change{Kind: Advertised, New: l})
+		c.notify(Change{Kind: Advertised, New: l})
 	}
 }
 
-// forwardingOff tells that forwarding may be off.
+// forwardingOff notifies that forwarding may be off.
 func (c *cache) forwardingOff() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tell(Change{Kind: ForwardingOff})
+	c.notify(Change{Kind: ForwardingOff})
 }
 
-// replaceLinks takes the result of a dump. What is gone is told first, so that
-// a name is never told to be on two links.
+// replaceLinks applies the result of a dump. Removals come first, so that no
+// notifications ever have a name on two links.
 func (c *cache) replaceLinks(d dump[int, Link]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,7 +176,7 @@ func (c *cache) replaceRoutes(routes []Route) {
 	defer c.mu.Unlock()
 	if !slices.Equal(routes, c.routes) {
 		c.routes = routes
-		c.tell(Change{Kind: RoutesChanged})
+		c.notify(Change{Kind: RoutesChanged})
 	}
 }
 
@@ -202,7 +202,7 @@ func (c *cache) setLink(l Link) {
 	for _, name := range l.AltNames.List() {
 		c.altNames[name] = l.Index
 	}
-	c.tell(change)
+	c.notify(change)
 }
 
 func (c *cache) removeLink(index int) {
@@ -215,10 +215,10 @@ func (c *cache) removeLink(index int) {
 	c.dropAltNames(old)
 	c.sorted = nil
 	maps.DeleteFunc(c.addresses, func(a Address, _ bool) bool { return a.Index == index })
-	c.tell(Change{Kind: Gone, Old: old})
+	c.notify(Change{Kind: Gone, Old: old})
 }
 
-// dropName forgets a name, unless another link has it by now.
+// dropName removes a name, unless another link has it by now.
 func (c *cache) dropName(l Link) {
 	if c.names[l.Name] == l.Index {
 		delete(c.names, l.Name)

@@ -15,24 +15,24 @@ import (
 )
 
 const (
-	// lockCalls is what a call of iptables' legacy variant does to the file at
-	// its end: it opens it for reading and locks it (1.8), older ones for
-	// writing. Looking at the rules with iptables-legacy-save takes no lock.
+	// lockCalls are the events at the end of a call of iptables' legacy variant: it
+	// opens the file for reading and locks it (1.8), older ones for writing.
+	// Listing rules with iptables-legacy-save takes no lock.
 	lockCalls = unix.IN_CLOSE_NOWRITE | unix.IN_CLOSE_WRITE
-	// lockGoes is what happens to a file that another one replaces. An unlinked
-	// file that is still open is told as a change of its link count.
-	lockGoes = unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
-	// lockComes is what a folder says of a new file.
-	lockComes = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ONLYDIR
+	// lockReplaced are the events of a file that is replaced. An unlinked file that
+	// is still open is reported as a change of its link count.
+	lockReplaced = unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
+	// lockCreated are a folder's events of a new file.
+	lockCreated = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ONLYDIR
 
 	lockBuffer = 4096
 )
 
-// Lock watches the lock file of iptables' legacy variant, whose changes the
-// kernel tells nobody of: each call takes the lock, so whoever let go of it may
-// have changed something. It tells of the service's own calls as well, and of
-// those in other network namespaces that share the file. Its methods may be
-// called from any goroutine.
+// Lock watches the lock file of iptables' legacy variant, for whose changes the
+// kernel sends no notifications: each call takes the lock, so a program that
+// released it may have changed something. It reports the service's own calls as
+// well, and those in other network namespaces that share the file. It is safe for
+// concurrent use.
 type Lock struct {
 	path    string
 	log     *slog.Logger
@@ -45,8 +45,8 @@ type Lock struct {
 	worker sync.WaitGroup
 }
 
-// WatchLock begins to watch. The file need not exist; its folder must. Close
-// ends it.
+// WatchLock starts a watch. The file need not exist; its folder must. Close ends
+// it.
 func WatchLock(path string, log *slog.Logger) (*Lock, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -59,15 +59,15 @@ func WatchLock(path string, log *slog.Logger) (*Lock, error) {
 		path: path, log: log, fd: fd, file: os.NewFile(uintptr(fd), "inotify"),
 		touched: make(chan struct{}, 1), folder: -1, lock: -1,
 	}
-	if err := l.find(); err != nil {
+	if err := l.rewatch(); err != nil {
 		return nil, errors.Join(err, l.file.Close())
 	}
 	l.worker.Go(l.run)
 	return l, nil
 }
 
-// Touched says that there may have been calls. Those that follow one another
-// before it is read are one.
+// Touched returns a channel that receives a value after calls. Several before it is
+// read are reported once.
 func (l *Lock) Touched() <-chan struct{} { return l.touched }
 
 // Close ends the watch and waits for its goroutine.
@@ -77,15 +77,15 @@ func (l *Lock) Close() error {
 	return err
 }
 
-// find watches the file that has the name now, and the folder as long as none
-// has it: a folder tells of much else.
-func (l *Lock) find() error {
+// rewatch watches the file that has the name now, and the folder only while none
+// has it: a folder has many other events.
+func (l *Lock) rewatch() error {
 	if l.folder < 0 {
-		if err := l.add(&l.folder, filepath.Dir(l.path), lockComes); err != nil {
+		if err := l.add(&l.folder, filepath.Dir(l.path), lockCreated); err != nil {
 			return err
 		}
 	}
-	switch err := l.add(&l.lock, l.path, lockCalls|lockGoes); {
+	switch err := l.add(&l.lock, l.path, lockCalls|lockReplaced); {
 	case errors.Is(err, fs.ErrNotExist):
 		l.drop(&l.lock)
 		return nil
@@ -96,7 +96,7 @@ func (l *Lock) find() error {
 	return nil
 }
 
-// add watches what a path leads to instead of what was watched before.
+// add watches the file at a path instead of what was watched before.
 func (l *Lock) add(watch *int, path string, mask uint32) error {
 	now, err := unix.InotifyAddWatch(l.fd, path, mask)
 	if err != nil {
@@ -131,9 +131,9 @@ func (l *Lock) run() {
 	}
 }
 
-// handle takes what was read: whole events.
+// handle handles events, which are complete.
 func (l *Lock) handle(events []byte) {
-	calls, moved := false, false
+	calls, replaced := false, false
 	for len(events) >= unix.SizeofInotifyEvent {
 		e := (*unix.InotifyEvent)(unsafe.Pointer(&events[0]))
 		end := min(unix.SizeofInotifyEvent+int(e.Len), len(events))
@@ -141,17 +141,17 @@ func (l *Lock) handle(events []byte) {
 		events = events[end:]
 		switch {
 		case e.Mask&unix.IN_Q_OVERFLOW != 0:
-			calls, moved = true, true
+			calls, replaced = true, true
 		case int(e.Wd) == l.lock:
 			calls = calls || e.Mask&lockCalls != 0
-			moved = moved || e.Mask&(lockGoes|unix.IN_IGNORED) != 0
+			replaced = replaced || e.Mask&(lockReplaced|unix.IN_IGNORED) != 0
 		case int(e.Wd) == l.folder:
-			moved = moved || name == filepath.Base(l.path)
+			replaced = replaced || name == filepath.Base(l.path)
 		}
 	}
-	if moved {
-		calls = true // nobody looked at the new file meanwhile
-		if err := l.find(); err != nil {
+	if replaced {
+		calls = true // the new file was not watched meanwhile
+		if err := l.rewatch(); err != nil {
 			l.log.Error("iptables' lock cannot be watched any more: changes by iptables-legacy are seen at the next comparison only", "error", err)
 		}
 	}

@@ -38,8 +38,8 @@ func (l *Lock) awaitTouch(t *testing.T, what string) {
 	}
 }
 
-// quiet drains what is told late of something that was told before, and fails
-// if doing something is told.
+// quiet drains late reports of earlier calls, and fails if doing something is
+// reported.
 func (l *Lock) quiet(t *testing.T, what string, do func()) {
 	t.Helper()
 	for rest := true; rest; {

@@ -11,8 +11,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/watch/watchtest"
 )
 
-// Every write that stops forwarding is told, whichever of the three places it
-// goes to, and none that starts it.
+// Every write that stops forwarding is reported, whichever of the three settings it
+// is to, and none that starts it.
 func TestForwardingThatIsSwitchedOff(t *testing.T) {
 	watchtest.NewNamespace(t)
 	bridge := addBridge(t, "virbr0")
@@ -51,8 +51,8 @@ func TestForwardingThatIsSwitchedOff(t *testing.T) {
 	}
 }
 
-// The kernel tells of the host's switch once for each link. The consumer is
-// told once, however slow it is.
+// The kernel notifies of the host's setting once for each link. The consumer is
+// notified once, however slow it is.
 func TestForwardingOffIsToldOnce(t *testing.T) {
 	watchtest.NewNamespace(t)
 	for i := range 50 {
@@ -68,7 +68,7 @@ func TestForwardingOffIsToldOnce(t *testing.T) {
 	next(t, m, ForwardingOff)
 }
 
-// An advertisement that the kernel accepts is told with its link.
+// An advertisement that the kernel accepts is reported with its link.
 func TestAdvertisementIsTold(t *testing.T) {
 	router := watchtest.NewNamespace(t)
 	watchtest.NewNamespace(t)

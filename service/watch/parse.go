@@ -10,9 +10,9 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
-// parseLink reads the body of a link message. ok is false for messages of
-// another family: when a port leaves a bridge, the kernel says so with an
-// RTM_DELLINK of the family AF_BRIDGE that carries the port's name.
+// parseLink parses the body of a link message. ok is false for messages of another
+// family: when a port leaves a bridge, the kernel sends an RTM_DELLINK of the family
+// AF_BRIDGE with the port's name.
 func parseLink(b []byte) (l Link, ok bool) {
 	if len(b) < unix.SizeofIfInfomsg || b[0] != unix.AF_UNSPEC {
 		return Link{}, false
@@ -26,7 +26,7 @@ func parseLink(b []byte) (l Link, ok bool) {
 		case unix.IFLA_PROP_LIST:
 			l.AltNames = parseAltNames(value)
 		case unix.IFLA_WIRELESS:
-			// A wireless driver's own event: nothing of the link but its name.
+			// A wireless driver's own event: it has only the link's name.
 			return Link{}, false
 		case unix.IFLA_MASTER:
 			if len(value) == 4 {
@@ -44,7 +44,7 @@ func parseLink(b []byte) (l Link, ok bool) {
 	return l, l.Index > 0 && l.Name != ""
 }
 
-// parseAddress reads the body of an address message.
+// parseAddress parses the body of an address message.
 func parseAddress(b []byte) (a Address, ok bool) {
 	if len(b) < unix.SizeofIfAddrmsg || (b[0] != unix.AF_INET && b[0] != unix.AF_INET6) {
 		return Address{}, false
@@ -71,9 +71,9 @@ func parseAddress(b []byte) (a Address, ok bool) {
 	return a, true
 }
 
-// switchesForwardingOff reports whether a netconf message (struct netconfmsg,
-// one byte and padding) says that IP forwarding is off, of all links or of one.
-// A link that is new tells of its settings too.
+// switchesForwardingOff reports whether a netconf message (struct netconfmsg, one
+// byte and padding) has IP forwarding off, of all links or of one. The kernel also
+// sends the settings of a new link.
 func switchesForwardingOff(b []byte) bool {
 	const header, forwarding = 4, 2 // NETCONFA_FORWARDING, linux/netconf.h
 	if len(b) < header || (b[0] != unix.AF_INET && b[0] != unix.AF_INET6) {
@@ -87,8 +87,8 @@ func switchesForwardingOff(b []byte) bool {
 	return false
 }
 
-// parsePrefix reads the interface from struct prefixmsg, which the kernel sends
-// for each prefix of a router advertisement that it accepted.
+// parsePrefix returns the interface of struct prefixmsg, which the kernel sends for
+// each prefix of a router advertisement that it accepted.
 func parsePrefix(b []byte) (index int, ok bool) {
 	if len(b) < 12 || b[0] != unix.AF_INET6 {
 		return 0, false
@@ -97,15 +97,15 @@ func parsePrefix(b []byte) (index int, ok bool) {
 	return index, index > 0
 }
 
-// isDefaultRoute tells from the fixed part of a route message whether it is of
-// a default route in the main table.
+// isDefaultRoute reports whether a route message is of a default route in the main
+// table, by its fixed part.
 func isDefaultRoute(b []byte) bool {
 	const destinationLength, table = 1, 4
 	return len(b) >= unix.SizeofRtMsg && b[destinationLength] == 0 && b[table] == unix.RT_TABLE_MAIN
 }
 
-// parseDefaultRoute reads the body of a route message: one route for each next
-// hop of a default route, none for anything else.
+// parseDefaultRoute parses the body of a route message: one route for each next hop
+// of a default route, none for anything else.
 func parseDefaultRoute(b []byte) []Route {
 	const protocol, routeType = 5, 7
 	if !isDefaultRoute(b) || b[routeType] != unix.RTN_UNICAST {
@@ -118,7 +118,7 @@ func parseDefaultRoute(b []byte) []Route {
 		if kind == unix.RTA_MULTIPATH {
 			routes = append(routes, nextHops(base, value)...)
 		}
-		single.take(kind, value)
+		single.parseAttribute(kind, value)
 	}
 	if single.Index > 0 {
 		routes = append(routes, single)
@@ -126,8 +126,8 @@ func parseDefaultRoute(b []byte) []Route {
 	return routes
 }
 
-// take reads one attribute of a route or of a next hop.
-func (r *Route) take(kind uint16, value []byte) {
+// parseAttribute parses one attribute of a route or of a next hop.
+func (r *Route) parseAttribute(kind uint16, value []byte) {
 	switch kind {
 	case unix.RTA_OIF:
 		if len(value) == 4 {
@@ -142,7 +142,7 @@ func (r *Route) take(kind uint16, value []byte) {
 	}
 }
 
-// nextHops reads the value of RTA_MULTIPATH: struct rtnexthop, each followed by
+// nextHops parses the value of RTA_MULTIPATH: struct rtnexthop, each followed by
 // attributes.
 func nextHops(base Route, b []byte) []Route {
 	var routes []Route
@@ -154,7 +154,7 @@ func nextHops(base Route, b []byte) []Route {
 		r := base
 		r.Index = int(int32(binary.NativeEndian.Uint32(b[4:])))
 		for kind, value := range nfnl.All(b[unix.SizeofRtNexthop:length]) {
-			r.take(kind, value)
+			r.parseAttribute(kind, value)
 		}
 		if r.Index > 0 {
 			routes = append(routes, r)
@@ -164,7 +164,8 @@ func nextHops(base Route, b []byte) []Route {
 	return routes
 }
 
-// errorNumber reads what NLMSG_ERROR and NLMSG_DONE begin with; 0 is success.
+// errorNumber returns the number that NLMSG_ERROR and NLMSG_DONE begin with; 0 is
+// success.
 func errorNumber(b []byte) syscall.Errno {
 	if len(b) < 4 {
 		return 0

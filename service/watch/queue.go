@@ -7,35 +7,35 @@ import (
 	"sync"
 )
 
-// longestQueue is how many undelivered changes are kept one by one. Behind that
-// a consumer gets the difference between what it was told and what is.
-const longestQueue = 16384
+// maxQueue is how many undelivered changes are kept one by one. Beyond that the
+// consumer receives the difference between what was delivered and the current state.
+const maxQueue = 16384
 
-// queue takes changes from the kernel's reader without ever making it wait, and
-// hands them to the consumer in order.
+// queue accepts changes from the kernel's reader without ever blocking it, and
+// delivers them to the consumer in order.
 type queue struct {
 	out chan Change
 
-	mu      sync.Mutex
-	trigger chan struct{} // of size 1: something is in pending
-	on      bool          // before start nothing is told
-	pending []Change      // undelivered, oldest first
-	told    map[int]Link  // what the consumer knows
-	now     map[int]Link  // what it will know when ppending is delivered
-	limit   int
+	mu        sync.Mutex
+	trigger   chan struct{} // of size 1: something is in pending
+	started   bool          // before start, changes are dropped
+	pending   []Change      // undelivered, oldest first
+	delivered map[int]Link  // what the consumer knows
+	latest    map[int]Link  // what it will know once pending is delivered
+	limit     int
 }
 
 func newQueue() *queue {
-	return &queue{out: make(chan Change), trigger: make(chan struct{}, 1), limit: longestQueue}
+	return &queue{out: make(chan Change), trigger: make(chan struct{}, 1), limit: maxQueue}
 }
 
-// start begins telling, from the cache as it is.
+// start starts delivery, from the current state of the cache.
 func (q *queue) start(c *cache) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.told, q.now, q.on = maps.Clone(c.links), maps.Clone(c.links), true
+	q.delivered, q.latest, q.started = maps.Clone(c.links), maps.Clone(c.links), true
 }
 
 func (q *queue) close() { close(q.out) }
@@ -45,16 +45,16 @@ func (q *queue) close() { close(q.out) }
 func (q *queue) push(c Change) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.on {
+	if !q.started {
 		return
 	}
 	if n := len(q.pending); n > 0 && q.pending[n-1] == c && c.Kind >= RoutesChanged {
-		return // the kernel tells of a setting of all links once for each of them
+		return // the kernel sends a setting of all links once for each of them
 	}
-	apply(q.now, c)
+	apply(q.latest, c)
 	if q.pending = append(q.pending, c); len(q.pending) > q.limit {
-		q.pending = append(difference(q.told, q.now), Change{Kind: RoutesChanged}, Change{Kind: ForwardingOff})
-		q.limit = max(longestQueue, 2*len(q.pending))
+		q.pending = append(difference(q.delivered, q.latest), Change{Kind: RoutesChanged}, Change{Kind: ForwardingOff})
+		q.limit = max(maxQueue, 2*len(q.pending))
 	}
 	select {
 	case q.trigger <- struct{}{}:
@@ -71,7 +71,7 @@ func (q *queue) pop() (Change, bool) {
 	}
 	c := q.pending[0]
 	q.pending = q.pending[1:]
-	apply(q.told, c)
+	apply(q.delivered, c)
 	return c, true
 }
 

@@ -7,8 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whatever happens and however slow the consumer is: what it is told adds up to
-// what is, and no name is told to be on two links at once.
+// Whatever happens and however slow the consumer is: what is delivered adds up to
+// the current state, and never has a name on two links at once.
 func TestQueueAddsUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		q := newQueue()

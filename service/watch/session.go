@@ -18,48 +18,47 @@ type step int
 const (
 	readLinks step = iota + 1
 	readAddresses
-	// barrier is a request that the kernel answers under the RTNL lock. What
-	// deletes an IPv4 address tells so before it drops the routes that need it,
-	// both under that lock, while routes are dumped without it (Linux 6.9): a
-	// dump right after the message could still show them.
+	// barrier is a request that the kernel answers under the RTNL lock. When an IPv4
+	// address is deleted, the kernel sends the notification before it drops the
+	// routes that need it, both under that lock, while routes are dumped without it
+	// (Linux 6.9): a dump right after the notification could still show them.
 	barrier
 	readRoutes4
 	readRoutes6
 )
 
-// session is one subscription and what is being read over it. Dumps go over the
-// subscribed socket itself, so that messages and dumps come in one order: where
-// both speak of the same link during a dump, the message is the newer.
+// session is one subscription and what is being read over it. Dumps use the
+// subscribed socket itself, so that notifications and dumps have one order: if both
+// have the same link during a dump, the notification is the newer.
 type session struct {
 	monitor *Monitor
 	number  int
 	sock    *nl.NetlinkSocket
 	port    uint32
 
-	steps       []step // the first is under way
-	seq         uint32 // of the step under way
+	steps       []step // the first is in progress
+	seq         uint32 // of the step in progress
 	interrupted bool
 	retries     int  // of an interrupted dump
-	again       bool // routes changed while they were read
+	reread      bool // routes changed while they were read
 
 	links     dump[int, Link]
 	addresses dump[Address, Address]
 	routes    []Route
-	// firstRoute is where in routes the dump under way begins.
+	// firstRoute is where in routes the dump in progress begins.
 	firstRoute int
 }
 
-// skipStatistics is RTEXT_FILTER_SKIP_STATS: without statistics a link's message
-// is half as long.
+// skipStatistics is RTEXT_FILTER_SKIP_STATS: it halves a link's message.
 const skipStatistics = 1 << 3
 
-// maxRetries bounds the dumps of something that changes all the time, such as
-// the routes of a host that speaks BGP; a change of a default route in such a
-// dump is told by a message of its own.
+// maxRetries bounds the dumps of something that changes all the time, such as the
+// routes of a host that speaks BGP; a change of a default route during such a dump
+// has a notification of its own.
 const maxRetries = 3
 
-// run reads until the monitor ends, with a new session whenever one breaks.
-// An error of the first session before it has the whole picture goes to failed.
+// run reads until the monitor ends, with a new session whenever one breaks. An
+// error of the first session before it is complete goes to failed.
 func (m *Monitor) run(s *session, failed chan<- error) {
 	backoff := firstBackoff
 	for {
@@ -76,7 +75,7 @@ func (m *Monitor) run(s *session, failed chan<- error) {
 			backoff = firstBackoff
 		}
 		m.log.Warn("link monitor lost messages and reads everything again", "error", err)
-		for s = nil; s == nil; backoff = min(2*backoff, longestBackoff) {
+		for s = nil; s == nil; backoff = min(2*backoff, maxBackoff) {
 			select {
 			case <-m.ctx.Done():
 				return
@@ -86,7 +85,7 @@ func (m *Monitor) run(s *session, failed chan<- error) {
 				m.log.Error("link monitor cannot subscribe", "error", err)
 			}
 		}
-		m.cache.forwardingOff() // that it was switched off may be among what was lost
+		m.cache.forwardingOff() // such a notification may have been lost
 	}
 }
 
@@ -99,8 +98,8 @@ func (m *Monitor) isSynced() bool {
 	}
 }
 
-// open subscribes, before anything is read: what changes after the dump began
-// is in the socket's queue.
+// open subscribes before anything is read: what changes after the dump began is in
+// the socket's queue.
 func (m *Monitor) open() (*session, error) {
 	sock, err := nl.SubscribeAt(m.ns, netns.None(), unix.NETLINK_ROUTE,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
@@ -162,7 +161,7 @@ func (s *session) serve(ctx context.Context) error {
 	}
 }
 
-// request sends the request of the step that is due.
+// request sends the request of the first step.
 func (s *session) request() error {
 	req := s.steps[0].request()
 	s.seq, s.interrupted = req.Seq, false
@@ -198,7 +197,7 @@ func routesRequest(family uint8) *nl.NetlinkRequest {
 	return req
 }
 
-// barrierRequest asks for the loopback interface, which every namespace has.
+// barrierRequest requests the loopback interface, which every namespace has.
 func barrierRequest() *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	info := nl.NewIfInfomsg(unix.AF_UNSPEC)
@@ -223,18 +222,18 @@ func (s *session) handle(msg syscall.NetlinkMessage) error {
 	}
 	switch msg.Header.Type {
 	case unix.NLMSG_DONE, unix.NLMSG_ERROR:
-		return s.ended(msg.Data)
+		return s.endDump(msg.Data)
 	}
 	if s.steps[0] == barrier {
 		return s.next()
 	}
-	s.item(msg)
+	s.addItem(msg)
 	return nil
 }
 
-// ended takes the end of a dump. A main table that no route was ever put into
-// does not exist.
-func (s *session) ended(data []byte) error {
+// endDump handles the end of a dump. A main table that never had a route does not
+// exist.
+func (s *session) endDump(data []byte) error {
 	if errno := errorNumber(data); errno != 0 && !errors.Is(errno, unix.ENOENT) {
 		return fmt.Errorf("dumping: %w", errno)
 	}
@@ -251,8 +250,8 @@ func (s *session) ended(data []byte) error {
 	return s.next()
 }
 
-// item takes one message of a dump.
-func (s *session) item(msg syscall.NetlinkMessage) {
+// addItem adds one message of a dump.
+func (s *session) addItem(msg syscall.NetlinkMessage) {
 	switch s.steps[0] {
 	case readLinks:
 		if l, ok := parseLink(msg.Data); ok {
@@ -267,7 +266,7 @@ func (s *session) item(msg syscall.NetlinkMessage) {
 	}
 }
 
-// next closes the step under way and begins the one after it.
+// next completes the step in progress and starts the next one.
 func (s *session) next() error {
 	c := s.monitor.cache
 	switch s.steps[0] {
@@ -278,8 +277,8 @@ func (s *session) next() error {
 		c.replaceAddresses(s.addresses)
 		s.addresses.end()
 	case readRoutes6:
-		if s.again {
-			break // what was read is torn; it is read again below
+		if s.reread {
+			break // what was read is inconsistent; it is read again below
 		}
 		c.replaceRoutes(s.routes)
 	}
@@ -288,20 +287,20 @@ func (s *session) next() error {
 		return s.request()
 	}
 	s.routes, s.firstRoute = nil, 0
-	if s.again {
+	if s.reread {
 		return s.readRoutesAgain()
 	}
-	s.monitor.settled(s.number)
+	s.monitor.complete(s.number)
 	return nil
 }
 
 func (s *session) readRoutesAgain() error {
-	s.again = false
+	s.reread = false
 	s.steps = []step{barrier, readRoutes4, readRoutes6}
 	return s.request()
 }
 
-// event takes a message that tells of a change.
+// event handles a notification of a change.
 func (s *session) event(msg syscall.NetlinkMessage) {
 	c, routes := s.monitor.cache, false
 	switch msg.Header.Type {
@@ -331,12 +330,12 @@ func (s *session) event(msg syscall.NetlinkMessage) {
 	}
 }
 
-// routesTouched has the default routes read again. A table of routes cannot be
-// followed by its messages: what a vanishing device or address takes with it is
-// not told for IPv4, and a replaced route only by its replacement.
+// routesTouched makes the default routes be read again. A routing table cannot be
+// followed by its notifications: there are none for IPv4 routes that are removed
+// with a device or address, and for a replaced route there is only its replacement.
 func (s *session) routesTouched() {
 	if len(s.steps) > 0 {
-		s.again = true
+		s.reread = true
 		return
 	}
 	if err := s.readRoutesAgain(); err != nil {

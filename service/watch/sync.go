@@ -9,15 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waiter is one call of Sync. It is released by the answer to its marker, or
-// by the first whole picture of a later session.
+// waiter is one call of Sync. It is released by the answer to its marker, or when a
+// later session is complete.
 type waiter struct {
 	session  int
 	answered bool
 	done     chan struct{}
 }
 
-// Sync returns when all that the kernel had told before the call is in the
+// Sync waits until all notifications that the kernel sent before the call are in the
 // cache and in the queue of changes.
 func (m *Monitor) Sync(ctx context.Context) error {
 	req := barrierRequest()
@@ -46,7 +46,7 @@ func (m *Monitor) Sync(ctx context.Context) error {
 	}
 }
 
-// answered takes the answer to a marker; quiet says that nothing is being read.
+// answered handles the answer to a marker; quiet means that nothing is being read.
 func (m *Monitor) answered(seq uint32, quiet bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -62,8 +62,8 @@ func (m *Monitor) answered(seq uint32, quiet bool) {
 	m.waiters[seq] = w
 }
 
-// settled says that everything a session had to read is read.
-func (m *Monitor) settled(session int) {
+// complete records that a session has read everything.
+func (m *Monitor) complete(session int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for seq, w := range m.waiters {
@@ -77,17 +77,17 @@ func (m *Monitor) settled(session int) {
 	}
 }
 
-// Query asks the kernel for one interface, past the cache: its answer is exact
-// at the time of the call. ok is false where there is none of that name. The
-// name may be an alternative one; the link's own is in the answer.
+// Query asks the kernel for one interface, not the cache: the answer is exact at the
+// time of the call. ok is false if there is none of that name. The name may be an
+// alternative one; the link's own is in the answer.
 func (m *Monitor) Query(name string) (link Link, ok bool, err error) {
-	if name == "" || len(name) >= longestAltName {
+	if name == "" || len(name) >= maxAltName {
 		return Link{}, false, nil
 	}
 	if m.ctx.Err() != nil {
 		return Link{}, false, errClosed
 	}
-	return m.ask("interface "+name, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(attributeOf(name), nl.ZeroTerminated(name)))
+	return m.queryLink("interface "+name, nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(attributeOf(name), nl.ZeroTerminated(name)))
 }
 
 // QueryIndex asks the kernel for the interface with that index; ok is false for
@@ -101,11 +101,11 @@ func (m *Monitor) QueryIndex(index int) (link Link, ok bool, err error) {
 	}
 	which := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	which.Index = int32(index)
-	return m.ask(fmt.Sprintf("interface %d", index), which)
+	return m.queryLink(fmt.Sprintf("interface %d", index), which)
 }
 
-// ask sends one request for a link.
-func (m *Monitor) ask(what string, parts ...nl.NetlinkRequestData) (link Link, ok bool, err error) {
+// queryLink sends one request for a link.
+func (m *Monitor) queryLink(subject string, parts ...nl.NetlinkRequestData) (link Link, ok bool, err error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: m.query}
 	req.AddData(parts[0]) // the header comes before attributes
@@ -118,12 +118,12 @@ func (m *Monitor) ask(what string, parts ...nl.NetlinkRequestData) (link Link, o
 		return Link{}, false, nil
 	}
 	if err != nil {
-		return Link{}, false, fmt.Errorf("asking the kernel for %s: %w", what, err)
+		return Link{}, false, fmt.Errorf("asking the kernel for %s: %w", subject, err)
 	}
 	for _, data := range replies {
 		if link, ok = parseLink(data); ok {
 			return link, true, nil
 		}
 	}
-	return Link{}, false, fmt.Errorf("asking the kernel for %s: its answer has no interface", what)
+	return Link{}, false, fmt.Errorf("asking the kernel for %s: its answer has no interface", subject)
 }

@@ -16,11 +16,11 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
-// tableBuffer holds what the kernel tells of the flush of a table of a thousand
-// networks. A bound, not an allocation; what does not fit counts as a change.
+// tableBuffer holds the notifications of the flush of a table of a thousand
+// networks. It is a bound, not an allocation; an overflow counts as a change.
 const tableBuffer = 8 << 20
 
-// TablesConfig says how tables of nf_tables are watched.
+// TablesConfig configures Tables.
 type TablesConfig struct {
 	NetNS netns.NsHandle // zero: that of the calling thread
 	// Own is the netlink port whose changes are the service's own, 0 for none.
@@ -28,9 +28,9 @@ type TablesConfig struct {
 	Log *slog.Logger // nil: no log
 }
 
-// Tables watches nf_tables for the hands of others, for whoever subscribed to a
-// table: another program may flush the whole ruleset and knows nothing of who
-// made it. Its methods may be called from any goroutine.
+// Tables watches nf_tables for other programs' changes, for subscribers to a table:
+// another program may flush the whole ruleset without knowing whose it is. It is
+// safe for concurrent use.
 type Tables struct {
 	cfg    TablesConfig
 	ns     netns.NsHandle
@@ -42,7 +42,7 @@ type Tables struct {
 	subscribers map[*Touches]bool
 }
 
-// WatchTables begins to watch. Close ends it.
+// WatchTables starts a watch. Close ends it.
 func WatchTables(cfg TablesConfig) (*Tables, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -62,7 +62,7 @@ func WatchTables(cfg TablesConfig) (*Tables, error) {
 	return t, nil
 }
 
-// Subscribe has changes of these tables told, from now on. The tables need not
+// Subscribe subscribes to changes of these tables, from now on. The tables need not
 // exist.
 func (t *Tables) Subscribe(tables ...TableID) *Touches {
 	out := &Touches{of: t, tables: make(map[TableID]bool, len(tables)), touched: make(chan struct{}, 1), gathered: map[Touch]bool{}}
@@ -95,7 +95,7 @@ func (t *Tables) open() (*nl.NetlinkSocket, error) {
 
 // run reads until the context ends, over a new socket whenever one breaks.
 func (t *Tables) run(ctx context.Context, sock *nl.NetlinkSocket) {
-	for backoff := firstBackoff; ; backoff = min(2*backoff, longestBackoff) {
+	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		if sock != nil {
 			err := t.serve(ctx, sock)
 			if ctx.Err() != nil {
@@ -113,7 +113,7 @@ func (t *Tables) run(ctx context.Context, sock *nl.NetlinkSocket) {
 			t.cfg.Log.Error("the nftables monitor cannot subscribe", "error", err)
 			continue
 		}
-		t.lost() // nobody looked meanwhile
+		t.lost() // changes meanwhile were missed
 	}
 }
 
@@ -128,7 +128,7 @@ func (t *Tables) serve(ctx context.Context, sock *nl.NetlinkSocket) error {
 		messages, from, err := sock.Receive()
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
-			t.lost() // more was told than was read
+			t.lost() // notifications overflowed the buffer
 			continue
 		case err != nil:
 			return fmt.Errorf("receiving: %w", err)
@@ -136,12 +136,12 @@ func (t *Tables) serve(ctx context.Context, sock *nl.NetlinkSocket) error {
 			continue
 		}
 		for _, m := range messages {
-			t.tell(t.batch.read(m, t.cfg.Own))
+			t.notify(t.batch.read(m, t.cfg.Own))
 		}
 	}
 }
 
-func (t *Tables) tell(touches []Touch) {
+func (t *Tables) notify(touches []Touch) {
 	if len(touches) == 0 {
 		return
 	}
@@ -156,7 +156,7 @@ func (t *Tables) tell(touches []Touch) {
 	}
 }
 
-// lost tells every subscriber that any of its tables may have been changed.
+// lost notifies every subscriber that any of its tables may have been changed.
 func (t *Tables) lost() {
 	t.batch = batch{}
 	t.mu.Lock()
@@ -168,22 +168,22 @@ func (t *Tables) lost() {
 	}
 }
 
-// batch gathers the tables that one transaction changed. The kernel tells of
-// its objects first, and names the program in the message of the new generation
-// that ends it, all under one lock: what follows one another belongs together.
+// batch collects the tables that one transaction changed. The kernel sends its
+// objects first, and names the program in the message of the new generation that
+// ends it, all under one lock: consecutive messages belong together.
 type batch struct {
 	port   uint32
 	tables map[TableID]bool
 }
 
-// read takes one message and returns what is to be told after it.
+// read handles one message and returns the touches to report after it.
 func (b *batch) read(m syscall.NetlinkMessage, own uint32) []Touch {
 	kind, port := m.Header.Type, m.Header.Pid
 	if kind>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < nfnl.HeaderLen {
 		return nil
 	}
 	var before []Touch
-	if port != b.port { // the end of another one was not heard
+	if port != b.port { // the end of another one was missed
 		before = b.end(Touch{Port: b.port})
 	}
 	switch {
@@ -207,7 +207,7 @@ func (b *batch) read(m syscall.NetlinkMessage, own uint32) []Touch {
 	return before
 }
 
-// end gives what the transaction changed to its author.
+// end returns the touches of the transaction, with its author.
 func (b *batch) end(by Touch) (out []Touch) {
 	for id := range b.tables {
 		by.Table = id
@@ -217,7 +217,7 @@ func (b *batch) end(by Touch) (out []Touch) {
 	return out
 }
 
-// author reads the message of a new generation.
+// author returns the program in the message of a new generation.
 func author(body nfnl.Attributes, port uint32) Touch {
 	const procPID, procName = 2, 3 // NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME
 	return Touch{Port: port, PID: int(body.Uint32(procPID)), Program: body.Text(procName)}

@@ -46,7 +46,7 @@ func awaitTouch(t *testing.T, w *Touches, what string) []Touch {
 	return nil
 }
 
-// messagesOf are the kernel's messages of one transaction by nft, up to that of
+// messagesOf returns the kernel's messages of one transaction by nft, up to that of
 // the new generation.
 func messagesOf(t *testing.T, ns netns.NsHandle, script string) (all []syscall.NetlinkMessage) {
 	t.Helper()
@@ -125,8 +125,8 @@ func TestSubscribersHearOfTheirTables(t *testing.T) {
 	}
 }
 
-// TestWhoseChangesAreTold takes real messages: others' changes of a table are
-// told with its end, its owner's are not.
+// TestWhoseChangesAreTold reads real messages: others' changes of a table are
+// reported with the transaction's end, its owner's are not.
 func TestWhoseChangesAreTold(t *testing.T) {
 	ns := watchtest.NewNamespace(t)
 	all := messagesOf(t, ns, "add table inet "+watched+"\nadd chain inet "+watched+" c\nadd rule inet "+watched+" c accept\n")
@@ -163,7 +163,7 @@ func TestWhoseChangesAreTold(t *testing.T) {
 	}
 }
 
-// TestLostMessagesCountAsAChange, since they may have told of one.
+// TestLostMessagesCountAsAChange, since one may have been among them.
 func TestLostMessagesCountAsAChange(t *testing.T) {
 	ns := watchtest.NewNamespace(t)
 	w := watchTables(t, ns)

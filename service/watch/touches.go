@@ -8,19 +8,18 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 )
 
-// mostTouches bounds what gathers before it is taken; what is beyond changes
-// nothing, since the table is looked at anyway.
-const mostTouches = 64
+// maxTouches bounds what is queued before it is taken; more would make no
+// difference, since the table is checked anyway.
+const maxTouches = 64
 
-// TableID names a table of nf_tables.
+// TableID identifies a table of nf_tables.
 type TableID struct {
 	Family byte // such as unix.NFPROTO_INET
 	Name   string
 }
 
-// Touch is a change of a table by another program. Where the kernel did not say
-// who it was, or what it said was lost, Program is empty: then the table may
-// have been changed.
+// Touch is a change of a table by another program. Program is empty if it is unknown
+// or notifications were lost: then the table may have been changed.
 type Touch struct {
 	Table   TableID
 	Program string // the kernel's name of its thread, at most 15 bytes: "nft", "iptables"
@@ -28,7 +27,7 @@ type Touch struct {
 	Port    uint32 // its netlink port: of most programs the process's ID in its own PID namespace
 }
 
-// String names the program to people: nft (pid 812).
+// String returns the program for messages: nft (pid 812).
 func (t Touch) String() string {
 	if t.Program == "" {
 		return "another program"
@@ -36,8 +35,7 @@ func (t Touch) String() string {
 	return fmt.Sprintf("%s (pid %d)", strings.ToValidUTF8(t.Program, "?"), t.PID)
 }
 
-// Touches are the changes of a subscriber's tables. Its methods may be called
-// from any goroutine.
+// Touches holds the changes of a subscriber's tables. It is safe for concurrent use.
 type Touches struct {
 	of      *Tables
 	tables  map[TableID]bool
@@ -48,11 +46,11 @@ type Touches struct {
 	order    []Touch
 }
 
-// Touched says that there is something to take. Changes that follow one another
-// before that are told once.
+// Touched returns a channel that receives a value when there is something to take.
+// Several changes before it is read are reported once.
 func (s *Touches) Touched() <-chan struct{} { return s.touched }
 
-// Take returns what gathered since the last time, in order, the same by the same
+// Take returns the changes since the last call, in order, the same by the same
 // program once.
 func (s *Touches) Take() []Touch {
 	s.mu.Lock()
@@ -72,7 +70,7 @@ func (s *Touches) Close() {
 
 func (s *Touches) add(t Touch) {
 	s.mu.Lock()
-	if !s.gathered[t] && len(s.order) < mostTouches {
+	if !s.gathered[t] && len(s.order) < maxTouches {
 		s.gathered[t] = true
 		s.order = append(s.order, t)
 	}
@@ -83,7 +81,7 @@ func (s *Touches) add(t Touch) {
 	}
 }
 
-// tableOf reads which table a message is about. Its name is attribute 1 in the
+// tableOf returns the table that a message is about. Its name is attribute 1 in the
 // messages of all kinds of objects (NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on).
 func tableOf(data []byte) (TableID, bool) {
 	const tableName = 1

@@ -1,8 +1,8 @@
 // Package watch follows the kernel's links, addresses and default routes, so
 // that the service learns of a bridge within milliseconds and can check a
 // network against the host without asking the kernel for everything each time.
-// It only reads: it changes nothing in the kernel, and it knows nothing of
-// networks or rules.
+// It only reads: it changes nothing in the kernel, and is independent of networks
+// and rules.
 package watch
 
 import (
@@ -21,18 +21,18 @@ import (
 )
 
 const (
-	// defaultReceiveBuffer holds a burst of some ten thousand link messages;
-	// with the kernel's default of 208 KiB, 17 of 1,000 new bridges came
-	// through. It is a bound, not an allocation.
+	// defaultReceiveBuffer holds a burst of some ten thousand link messages; with
+	// the kernel's default of 208 KiB, 17 of 1,000 new bridges were received. It is
+	// a bound, not an allocation.
 	defaultReceiveBuffer = 32 << 20
 
-	firstBackoff   = 10 * time.Millisecond
-	longestBackoff = 5 * time.Second
-	healthyAfter   = 10 * time.Second
-	queryTimeout   = 3 * time.Second
+	firstBackoff = 10 * time.Millisecond
+	maxBackoff   = 5 * time.Second
+	healthyAfter = 10 * time.Second
+	queryTimeout = 3 * time.Second
 )
 
-// errClosed is what a monitor answers after Close.
+// errClosed is returned by a monitor's methods after Close.
 var errClosed = errors.New("the link monitor is closed")
 
 // Link is a network interface.
@@ -42,11 +42,11 @@ type Link struct {
 	Bridge bool // a Linux bridge; an Open vSwitch bridge is none
 	Up     bool // administratively up
 
-	// AltNames are the names beside Name. The kernel tells a change of them at
+	// AltNames are the names beside Name. The kernel notifies of a change of them at
 	// once only while the link is up, else with the link's next change
 	// (netdev_state_change, Linux 6.18); Query is exact.
 	AltNames AltNames
-	Tap      bool // a tun or tap device, by which a virtual machine is connected
+	Tap      bool // a tun or tap device, which connects a virtual machine
 	Master   int  // index of the bridge or the like that it is a port of; 0 for none
 }
 
@@ -66,7 +66,7 @@ type Route struct {
 	FromRA  bool       // the kernel learned it from a router advertisement
 }
 
-// Kind says what happened to a link, or to routes.
+// Kind is what happened to a link, or to routes.
 type Kind int
 
 // The kinds of change.
@@ -75,12 +75,12 @@ const (
 	Gone                          // Old is set
 	Renamed                       // both are set; other fields may differ too
 	Updated                       // both are set; the name is the same
-	RoutesChanged                 // neither is set; look at DefaultRoutes
+	RoutesChanged                 // neither is set; see DefaultRoutes
 	ForwardingOff                 // neither is set; IP forwarding may be off, of the host or of a link
-	Advertised                    // New is the link that a router advertisement was heard and accepted on
+	Advertised                    // New is the link that a router advertisement was accepted on
 )
 
-// String names the kind for logs.
+// String returns the kind for logs.
 func (k Kind) String() string {
 	names := map[Kind]string{Appeared: "appeared", Gone: "gone", Renamed: "renamed",
 		Updated: "updated", RoutesChanged: "routes changed",
@@ -88,14 +88,14 @@ func (k Kind) String() string {
 	return names[k]
 }
 
-// Change is one thing that happened, in the order it did. A consumer that is
-// slow may see several changes of one link as one, never less than their sum.
+// Change is one event; changes are delivered in order. A slow consumer may receive
+// several changes of one link as one, never less than their sum.
 type Change struct {
 	Kind     Kind
 	Old, New Link
 }
 
-// Config is what a monitor needs.
+// Config configures a Monitor.
 type Config struct {
 	// NetNS is the network namespace to watch. The zero value means that of the
 	// calling thread; the monitor keeps a handle of its own either way.
@@ -105,8 +105,7 @@ type Config struct {
 	receiveBuffer int // for tests; 0: defaultReceiveBuffer
 }
 
-// Monitor is a running link monitor. Its methods may be called from any
-// goroutine.
+// Monitor is a running link monitor. It is safe for concurrent use.
 type Monitor struct {
 	log    *slog.Logger
 	ns     netns.NsHandle
@@ -119,7 +118,7 @@ type Monitor struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	workers sync.WaitGroup
-	synced  chan struct{} // closed when the first session has its first whole picture
+	synced  chan struct{} // closed when a session is complete for the first time
 
 	mu      sync.Mutex
 	session *session // the one that is reading now; nil in between
@@ -127,9 +126,9 @@ type Monitor struct {
 	waiters map[uint32]waiter
 }
 
-// Start subscribes and returns when the whole present state is known; that is
-// not told as changes. The monitor ends with ctx or Close; Close must be called
-// in either case.
+// Start subscribes and waits until the whole current state is read; that is not
+// reported as changes. The monitor ends with ctx or Close; Close must be called in
+// either case.
 func Start(ctx context.Context, cfg Config) (*Monitor, error) {
 	m, err := newMonitor(ctx, cfg)
 	if err != nil {
@@ -187,9 +186,9 @@ func newMonitor(ctx context.Context, cfg Config) (*Monitor, error) {
 	return m, nil
 }
 
-// ownHandle is none where the process is in the namespace with all its threads:
-// to enter one takes CAP_SYS_ADMIN, also where it is one's own, and the service
-// does not have that.
+// ownHandle returns none if the process is in the namespace with all its threads:
+// entering one needs CAP_SYS_ADMIN, even for the process's own, which the service
+// does not have.
 func ownHandle(h netns.NsHandle) (netns.NsHandle, error) {
 	if h == 0 || h == netns.None() {
 		return handleOfThread()
@@ -232,26 +231,26 @@ func closeHandle(ns netns.NsHandle) error {
 	return ns.Close()
 }
 
-// Changes is where changes are told after Start. The channel is closed by Close.
+// Changes returns the channel of changes after Start. Close closes it.
 func (m *Monitor) Changes() <-chan Change { return m.queue.out }
 
-// Link is the interface of that name.
+// Link returns the interface of that name.
 func (m *Monitor) Link(name string) (Link, bool) { return m.cache.link(name) }
 
-// LinkByName is the interface that has the name as its own or as an alternative
-// one; the kernel gives no two interfaces one name of either sort. Link takes
-// own names alone. What has to be exact asks Query, which takes both sorts too.
+// LinkByName returns the interface that has the name as its own or as an alternative
+// one; the kernel allows a name of either kind only once. Link accepts own names
+// only. Callers that need an exact answer use Query, which accepts both kinds too.
 func (m *Monitor) LinkByName(name string) (Link, bool) { return m.cache.linkByName(name) }
 
-// LinkByIndex is the interface with that index.
+// LinkByIndex returns the interface with that index.
 func (m *Monitor) LinkByIndex(index int) (Link, bool) { return m.cache.linkByIndex(index) }
 
-// Links are all interfaces by index.
+// Links returns all interfaces in the order of their indexes.
 func (m *Monitor) Links() []Link { return m.cache.allLinks() }
 
-// Addresses are all addresses of the host, by interface. They are for reading
-// only: callers share them, since a host with many bridges has thousands.
+// Addresses returns all addresses of the host, by interface. Callers must not change
+// them: they share them, since a host with many bridges has thousands.
 func (m *Monitor) Addresses() []Address { return m.cache.allAddresses() }
 
-// DefaultRoutes are the default routes of the main table, IPv4 first.
+// DefaultRoutes returns the default routes of the main table, IPv4 first.
 func (m *Monitor) DefaultRoutes() []Route { return m.cache.defaultRoutes() }

@@ -55,7 +55,7 @@ func addVeth(t testing.TB, name, peer string) *netlink.Veth {
 	return v
 }
 
-// next gives the next change of one of the kinds.
+// next returns the next change of one of the kinds.
 func next(t testing.TB, m *Monitor, kinds ...Kind) Change {
 	t.Helper()
 	limit := time.After(5 * time.Second)
@@ -257,8 +257,8 @@ func TestBurstOfBridges(t *testing.T) {
 	}
 }
 
-// A socket with hardly any buffer overflows; what the consumer was told must
-// nevertheless add up to what is there.
+// A socket with hardly any buffer overflows; what was delivered must nevertheless add
+// up to the current state.
 func TestOverflowIsMadeGood(t *testing.T) {
 	watchtest.NewNamespace(t)
 	for i := range 50 {
