@@ -6,16 +6,16 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// Source ports of translated TCP and UDP where the network does not say.
+// Source ports of translated TCP and UDP if the network sets none.
 const (
 	defaultFirstPort = 1024
 	defaultLastPort  = 65535
 )
 
-// Compile computes the rules of one network. index is the interface index of
-// its bridge, 0 while there is none: then the rules hold by name alone, by that
-// which the network says where no others are given. ok is false for a network
-// that has no rules (libvirt's open mode).
+// Compile returns the rules of one network. index is the interface index of its
+// bridge, 0 while there is none: then the rules match by name alone. names default
+// to the network's own. ok is false for a network that has no rules (libvirt's open
+// mode).
 func Compile(n network.Network, index int, names ...string) (part Part, ok bool) {
 	if n.Mode == network.ModeOpen {
 		return Part{}, false
@@ -52,14 +52,15 @@ func (c compiler) comment(format string, args ...any) string {
 // forwards reports whether anything may leave or enter the network at all.
 func (c compiler) forwards() bool { return c.net.Mode != network.ModeIsolated }
 
-// translates reports whether packets of this subnet get another source address.
+// translates reports whether the source address of this subnet's packets is
+// translated.
 func (c compiler) translates(p netip.Prefix) bool {
 	return c.net.Mode == network.ModeNAT && (p.Addr().Is4() || c.net.NATIPv6)
 }
 
-// from is the source's side: what guests may send out. A source that is not
-// the network's is dropped without an answer, which would only go to whoever
-// owns the forged address.
+// from returns the source's side: what guests may send out. A source that is not
+// the network's is dropped without an answer, which would only go to the owner of
+// the forged address.
 func (c compiler) from() []Rule {
 	var rules []Rule
 	restricted := !c.forwards() || len(c.net.Devices) > 0
@@ -78,15 +79,15 @@ func (c compiler) from() []Rule {
 			})
 		}
 	}
-	return append(rules, c.strangers()...)
+	return append(rules, c.forgedSources()...)
 }
 
-// out lets guests of a subnet out through one device. What conntrack does not
-// follow (a reset of a connection that it has forgotten, odd flags, an ICMP
-// error that answers nothing) never meets the translation, so from a translated
-// subnet it would leave with the guest's own address: it only goes to other
-// networks' guests, whose side then decides as it does of all. The usual packet
-// meets the first rule alone.
+// out accepts traffic of a subnet's guests out through one device. Packets that
+// conntrack does not track (a reset of a forgotten connection, invalid flags, an
+// ICMP error that answers nothing) are never translated, so from a translated subnet
+// they would leave with the guest's own address: they may only go to other networks'
+// guests, whose side then decides as for all packets. The usual packet matches the
+// first rule.
 func (c compiler) out(p netip.Prefix, dev string) []Rule {
 	accept := func(text string, more ...Match) Rule {
 		return Rule{
@@ -109,9 +110,9 @@ func (c compiler) out(p netip.Prefix, dev string) []Rule {
 	}
 }
 
-// strangers ends the source's side: forged sources in the families that the
-// network has, and then all of a family that it has not.
-func (c compiler) strangers() []Rule {
+// forgedSources ends the source's side: it refuses forged sources in the families
+// that the network has, and everything of a family that it lacks.
+func (c compiler) forgedSources() []Rule {
 	var has4, has6 bool
 	for _, p := range c.subnets {
 		has4, has6 = has4 || p.Addr().Is4(), has6 || p.Addr().Is6()
@@ -128,7 +129,7 @@ func (c compiler) strangers() []Rule {
 	return []Rule{refused}
 }
 
-// to is the destination's side: what may reach guests from elsewhere.
+// to returns the destination's side: what may reach guests from elsewhere.
 func (c compiler) to() []Rule {
 	var rules []Rule
 	for _, p := range c.subnets {
@@ -171,7 +172,7 @@ func (c compiler) nat() []Rule {
 	return rules
 }
 
-// translate is the translation of one subnet out of one device, as libvirt
+// translate returns the translation of one subnet out of one device, as libvirt
 // does it: ports apply to TCP and UDP alone.
 func (c compiler) translate(p netip.Prefix, dev string) []Rule {
 	match := func(more ...Match) []Match {
@@ -203,7 +204,7 @@ func (c compiler) translate(p netip.Prefix, dev string) []Rule {
 	}
 }
 
-// devices are the forward devices, or one "" for any.
+// devices returns the forward devices, or one "" for any.
 func (c compiler) devices() []string {
 	if len(c.net.Devices) == 0 {
 		return []string{""}
@@ -225,8 +226,8 @@ func inThrough(dev string, m ...Match) []Match {
 	return append([]Match{InDevice{Name: dev}}, m...)
 }
 
-// elements put the bridge into the maps, by each of its names always and by
-// index while it exists.
+// elements returns the bridge's elements of the maps, by each of its names always
+// and by index while it exists.
 func (c compiler) elements(index int, names []string, nat bool) []Element {
 	text := comment("network %s", c.net.Name)
 	var out []Element

@@ -23,7 +23,7 @@ interface ID, which follows a bridge through a rename, and by name, which outliv
 
 `
 
-// TestDocs keeps docs/rules.md equal to what the goldens hold.
+// TestDocs keeps docs/rules.md equal to the goldens.
 func TestDocs(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(docsHead)

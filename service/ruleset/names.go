@@ -13,8 +13,8 @@ import (
 // escape to 384.
 const maxEscaped = 96
 
-// maxComment is what comments are cut at. The kernel's limit for a rule's
-// user data is 256 bytes, shared with what nft itself puts there.
+// maxComment is the length to which comments are cut. The kernel's limit for a
+// rule's user data is 256 bytes, shared with what nft itself puts there.
 const maxComment = 120
 
 // Names are the kernel names of what belongs to one network.
@@ -23,8 +23,8 @@ type Names struct {
 	RejectedFrom, RejectedTo string // counters
 }
 
-// NamesOf derives the names of a network's chains and counters. Names differ
-// where networks' names differ, are legal nft identifiers and never keywords.
+// NamesOf returns the names of a network's chains and counters. They differ if the
+// networks' names differ, are legal nft identifiers and never keywords.
 func NamesOf(network string) Names {
 	p := "net_" + identifier(network)
 	return Names{

@@ -6,9 +6,9 @@ package ruleset
 
 import "net/netip"
 
-// TableName is the one table of the service, in the inet family. It is the
-// name that libvirt gives its own two tables (ip and ip6), so that an
-// administrator finds the rules where he looks for them.
+// TableName is the one table of the service, in the inet family. It is the name of
+// libvirt's own two tables (ip and ip6), so that administrators find the rules where
+// they expect them.
 const TableName = "libvirt_network"
 
 // Names of the base chains.
@@ -25,7 +25,7 @@ const (
 )
 
 // Names of the maps and sets. Each is keyed by interface index ("id") or by
-// interface name; the two say the same.
+// interface name; the two have the same content.
 const (
 	SetSameID   = "same_bridge_id"
 	SetSameName = "same_bridge_name"
@@ -41,8 +41,8 @@ const (
 // there may be, so that the kernel's hash tables never grow under traffic.
 const SetSize = 8192
 
-// Skeleton is what every network's rules hang on. It is made with the first
-// network and goes with the last.
+// Skeleton holds the sets and chains that all networks share. It is created with
+// the first network and deleted with the last.
 type Skeleton struct {
 	Sets   []Set
 	Chains []Chain
@@ -89,8 +89,8 @@ type Chain struct {
 	Rules []Rule
 }
 
-// Hook places a base chain. Its policy is always accept: what the service does
-// not know is none of its business.
+// Hook is where a base chain is attached. Its policy is always accept: the service
+// leaves unmanaged traffic alone.
 type Hook struct {
 	Type     string // filter | nat
 	Hook     string // forward | postrouting
@@ -141,11 +141,11 @@ type Tracked struct{}
 // is SetSameID or SetSameName, asked for the output interface twice.
 type ToBridge struct{ Set string }
 
-// SameBridge matches packets that leave by the bridge they came in by; Set is
+// SameBridge matches packets that leave by the bridge they arrived on; Set is
 // SetSameID or SetSameName.
 type SameBridge struct{ Set string }
 
-// Action is what a rule does: exactly one of the types below, or nil to go on
+// Action is what a rule does: exactly one of the types below, or nil to continue
 // with the next rule.
 type Action interface{ verb() string }
 
@@ -155,7 +155,7 @@ type Accept struct{}
 // Drop discards the packet without an answer.
 type Drop struct{}
 
-// Goto goes on in another chain and does not come back.
+// Goto continues in another chain and does not return.
 type Goto struct{ Chain string }
 
 // ResetTCP answers with a TCP reset.
@@ -165,18 +165,19 @@ type ResetTCP struct{}
 type Unreachable struct{}
 
 // Dispatch goes to the chain that a verdict map names for the packet's input
-// or, with Out, output interface. A packet that the map does not know goes on.
+// or, with Out, output interface. A packet that is not in the map continues with the
+// next rule.
 type Dispatch struct {
 	Map string
 	Out bool
 	Key KeyType
 }
 
-// Masquerade gives the packet the outgoing interface's address, and with Ports
-// a source port of that range.
+// Masquerade translates the source to the outgoing interface's address, and with
+// Ports to a source port of that range.
 type Masquerade struct{ Ports Ports }
 
-// SNAT gives the packet a source address of the range, and with Ports a source
+// SNAT translates the source to an address of the range, and with Ports to a source
 // port of that range.
 type SNAT struct {
 	First, Last netip.Addr
@@ -190,9 +191,9 @@ type Foreign struct{ Handle uint64 }
 // Ports is an inclusive range; zero for none.
 type Ports struct{ First, Last uint16 }
 
-// Change is one transaction: networks that are added or whose rules are
-// replaced, and networks that go. Order does not matter; a name is in at most
-// one of the two.
+// Change is one transaction: networks that are added or whose rules are replaced,
+// and networks that are removed. Order does not matter; a name is in at most one of
+// the two.
 type Change struct {
 	Set    []Part
 	Remove []string

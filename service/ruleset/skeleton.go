@@ -10,8 +10,8 @@ const (
 	prioritySrcNAT = 100
 )
 
-// Base is the skeleton that all networks share: maps that know every managed
-// bridge, and base chains that look each packet up once.
+// Base returns the skeleton that all networks share: maps of every managed bridge,
+// and base chains that look each packet up once.
 func Base() Skeleton {
 	return Skeleton{Sets: baseSets(), Chains: []Chain{
 		{Name: ChainRefuse, Rules: []Rule{
@@ -42,9 +42,8 @@ func baseSets() []Set {
 	}
 }
 
-// masqueradeChain is the translation that networks ask for unless they say
-// otherwise. Ports below 1024 are kept from guests, as libvirt does: servers
-// such as NFS trust them.
+// masqueradeChain returns the default translation of networks. Guests do not get
+// ports below 1024, as with libvirt: servers such as NFS trust them.
 func masqueradeChain() Chain {
 	ports := Ports{First: defaultFirstPort, Last: defaultLastPort}
 	return Chain{Name: ChainMasquerade, Rules: []Rule{
@@ -54,8 +53,8 @@ func masqueradeChain() Chain {
 	}}
 }
 
-// sameBridge lets routed or br_netfilter traffic pass that leaves by the
-// bridge it came in by.
+// sameBridge accepts routed or br_netfilter traffic that leaves by the bridge it
+// arrived on.
 func sameBridge() []Rule {
 	const why = "stays on its bridge"
 	return []Rule{

@@ -12,18 +12,17 @@ import (
 // counters, elements and chains.
 func Text(base Skeleton, parts ...Part) string { return Listing{}.Text(base, parts...) }
 
-// Listing is what a table is beside its skeleton and its parts, as the kernel
-// has it at a moment.
+// Listing is the state of a table in the kernel besides its skeleton and its parts.
 type Listing struct {
 	Dormant bool
-	Notes   []string // of what is not as it should be
+	Notes   []string // what is wrong
 	Totals  map[string]Total
 }
 
 // Total is what a counter has counted.
 type Total struct{ Packets, Bytes uint64 }
 
-// Text prints the table as the function Text does, with what the listing knows.
+// Text prints the table as the function Text does, with the listing's state.
 func (l Listing) Text(base Skeleton, parts ...Part) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table inet %s {\n", TableName)
@@ -56,8 +55,8 @@ func (l Listing) Text(base Skeleton, parts ...Part) string {
 	return b.String()
 }
 
-// SetsOf gives the sets of base that the parts have elements in: the skeleton
-// to print when only the parts matter.
+// SetsOf returns the sets of base that the parts have elements in: the skeleton to
+// print when only the parts matter.
 func SetsOf(base Skeleton, parts ...Part) Skeleton {
 	used := slices.DeleteFunc(slices.Clone(base.Sets), func(s Set) bool { return len(elementsOf(s, parts)) == 0 })
 	return Skeleton{Sets: used}
@@ -121,7 +120,7 @@ func chainText(c Chain) string {
 	return b.String()
 }
 
-// priorityText names a priority as nft does.
+// priorityText returns a priority as nft prints it.
 func priorityText(p int) string {
 	name, base := "filter", priorityFilter
 	if p >= prioritySrcNAT {
@@ -133,7 +132,7 @@ func priorityText(p int) string {
 	return fmt.Sprintf("%s + %d", name, p-base)
 }
 
-// String is the rule in nft syntax.
+// String returns the rule in nft syntax.
 func (r Rule) String() string {
 	var words []string
 	for _, m := range r.Matches {
