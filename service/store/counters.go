@@ -8,7 +8,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// SaveCounters keeps networks' totals over a restart of the service.
+// SaveCounters records networks' totals for the next start of the service.
 func (s *Store) SaveCounters(totals map[string]ruleset.Counters) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -18,8 +18,8 @@ func (s *Store) SaveCounters(totals map[string]ruleset.Counters) error {
 	return nil
 }
 
-// LoadCounters returns what was saved last, and nothing after a reboot. A file
-// that cannot be used is moved out of the way, and Faults tells of it.
+// LoadCounters returns what was saved last, and nothing after a reboot. A file that
+// cannot be used is renamed and added to Faults.
 func (s *Store) LoadCounters() (map[string]ruleset.Counters, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,15 +16,15 @@ const (
 	folderMode      = 0o755
 )
 
-// disk is every way in which the store changes the file system, one system call
-// each, so that tests can stop it between any two.
+// disk has all system calls by which the store changes the file system, so that tests
+// can stop it between any two.
 type disk interface {
-	// Create makes a new file, and fails where there is one.
+	// Create creates a new file, and fails if it exists.
 	Create(path string, mode fs.FileMode) (file, error)
 	Rename(from, to string) error
 	Remove(path string) error
 	SyncDir(path string) error
-	// SyncAll has the whole file system that a folder is on written to the disk.
+	// SyncAll syncs the whole file system that a folder is on to the disk.
 	SyncAll(dir string) error
 	MkdirAll(path string) error
 }
@@ -65,8 +65,8 @@ func (realDisk) SyncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// write puts a file in place whole. With sync its content is on the disk when
-// it has its name; a folder in memory needs none.
+// write replaces a file atomically. With sync its content is on the disk before it
+// has its name; a folder in memory needs none.
 func write(d disk, path string, data []byte, mode fs.FileMode, sync bool) error {
 	dir, base := filepath.Split(path)
 	// The store's lock makes the name ours alone: a leftover is of a killed run.

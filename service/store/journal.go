@@ -12,12 +12,11 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
-// mostJournalBytes bounds what is read of our own files: the undoing of 4,096
+// maxJournalBytes bounds what is read of our own files: the undo operations of 4,096
 // changed networks.
-const mostJournalBytes = 1 << 30
+const maxJournalBytes = 1 << 30
 
-// operation puts one file into a folder or takes it away. Doing it twice is the
-// same as once.
+// operation writes one file into a folder or deletes it. It is idempotent.
 type operation struct {
 	Folder folder
 	File   string
@@ -26,18 +25,17 @@ type operation struct {
 	Mode   fs.FileMode `json:",omitempty"` // 0: the file's present mode, or that of new files
 }
 
-// commit does all operations or, on an error, none; undo does the opposite of
-// each. One operation is atomic by itself. Several are written down first, and
-// Open goes on with what a killed run began. The journal is in the runtime
-// folder: after a loss of power no runtime file is left that could contradict a
-// persistent one. Copies need no journal: a start compares them with the files.
-// They go before their file and come after it, so that none is of a file that
-// was not there.
+// commit applies all operations or, on an error, none; undo reverts each. One
+// operation is atomic by itself. Several are journalled first, and Open completes
+// what a killed run began. The journal is in the runtime folder: after a loss of
+// power no runtime file is left that could contradict a persistent one. Copies need
+// no journal: a start compares them with the files. Order: copies are deleted before
+// their file and written after it, so that there is never a copy without its file.
 func (s *Store) commit(ops []operation) (undo func() error, err error) {
 	if err := errors.Join(s.finish(), s.makeRuntimeFolder()); err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(ops, func(a, b operation) int { return a.turn() - b.turn() })
+	slices.SortStableFunc(ops, func(a, b operation) int { return a.order() - b.order() })
 	inverse := make([]operation, 0, len(ops))
 	for i := range slices.Backward(ops) {
 		back, err := s.inverse(&ops[i])
@@ -46,18 +44,18 @@ func (s *Store) commit(ops []operation) (undo func() error, err error) {
 		}
 		inverse = append(inverse, back)
 	}
-	if err := s.do(ops); err != nil {
-		return nil, errors.Join(err, s.goBack(inverse))
+	if err := s.apply(ops); err != nil {
+		return nil, errors.Join(err, s.rollBack(inverse))
 	}
 	return func() error {
 		if err := s.finish(); err != nil {
 			return err
 		}
-		return s.do(inverse)
+		return s.apply(inverse)
 	}, nil
 }
 
-func (o operation) turn() int {
+func (o operation) order() int {
 	switch {
 	case !o.Folder.isCopies():
 		return 1
@@ -67,7 +65,7 @@ func (o operation) turn() int {
 	return 2
 }
 
-// finish ends a change whose journal is still there because its end failed.
+// finish completes a change whose journal still exists because its end failed.
 func (s *Store) finish() error {
 	if !s.journal {
 		return nil
@@ -78,30 +76,30 @@ func (s *Store) finish() error {
 	return nil
 }
 
-func (s *Store) do(ops []operation) error {
+func (s *Store) apply(ops []operation) error {
 	if files := slices.DeleteFunc(slices.Clone(ops), func(o operation) bool { return o.Folder.isCopies() }); len(files) > 1 {
 		if err := s.writeJSON(journalFile, ops); err != nil {
 			return fmt.Errorf("writing down what is to be changed: %w", err)
 		}
 		s.journal = true
 	}
-	return s.doAll(ops)
+	return s.applyAll(ops)
 }
 
-func (s *Store) doAll(ops []operation) error {
+func (s *Store) applyAll(ops []operation) error {
 	for _, op := range ops {
-		if err := s.doOne(op); err != nil {
+		if err := s.applyOne(op); err != nil {
 			return fmt.Errorf("changing %s: %w", s.path(op.Folder, op.File), err)
 		}
 	}
-	if err := s.settle(ops); err != nil {
+	if err := s.syncFolders(ops); err != nil {
 		return err
 	}
 	return s.endJournal()
 }
 
-// settle has the folders that outlive a reboot on the disk as they are.
-func (s *Store) settle(ops []operation) error {
+// syncFolders syncs the folders that outlive a reboot to the disk.
+func (s *Store) syncFolders(ops []operation) error {
 	for _, f := range []folder{persistentFolder, lastingCopies} {
 		if !slices.ContainsFunc(ops, func(o operation) bool { return o.Folder == f }) {
 			continue
@@ -124,32 +122,33 @@ func (s *Store) endJournal() error {
 	return nil
 }
 
-// goBack undoes what a failed change did, and touches nothing that it did not
-// change. Where that fails too, its journal has finish or Open try again.
-func (s *Store) goBack(inverse []operation) error {
-	inverse = slices.DeleteFunc(slices.Clone(inverse), s.isDone)
+// rollBack undoes what a failed change did, and touches nothing else. If that fails
+// too, its journal makes finish or Open retry.
+func (s *Store) rollBack(inverse []operation) error {
+	inverse = slices.DeleteFunc(slices.Clone(inverse), s.isApplied)
 	if s.journal {
 		// Where there is no room for the journal there may be for the files.
 		_ = s.writeJSON(journalFile, inverse)
 	}
-	if err := s.doAll(inverse); err != nil {
+	if err := s.applyAll(inverse); err != nil {
 		return fmt.Errorf("going back: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) isDone(op operation) bool {
-	data, mode, err := trusted.ReadOwn(s.path(op.Folder, op.File), mostJournalBytes)
+func (s *Store) isApplied(op operation) bool {
+	data, mode, err := trusted.ReadOwn(s.path(op.Folder, op.File), maxJournalBytes)
 	if op.Delete {
 		return errors.Is(err, fs.ErrNotExist)
 	}
 	return err == nil && mode == op.Mode && bytes.Equal(data, op.Data)
 }
 
-func (s *Store) doOne(op operation) error { return s.make(op, op.Folder.lasts()) }
+func (s *Store) applyOne(op operation) error { return s.applyOperation(op, op.Folder.lasts()) }
 
-// make makes one operation; sync has what it writes on the disk when it returns.
-func (s *Store) make(op operation, sync bool) error {
+// applyOperation applies one operation; with sync, what it writes is on the disk when
+// it returns.
+func (s *Store) applyOperation(op operation, sync bool) error {
 	path := s.path(op.Folder, op.File)
 	if op.Delete {
 		return ignoreMissing(s.cfg.disk.Remove(path))
@@ -166,12 +165,12 @@ func (s *Store) make(op operation, sync bool) error {
 	return write(s.cfg.disk, path, op.Data, mode, sync)
 }
 
-// inverse is the operation that leads back to the file as it is, be it usable or
-// not. The new file gets the mode of the one that it replaces, but that others
-// may not write it.
+// inverse returns the operation that restores the file as it is, usable or not. The
+// new file gets the mode of the one that it replaces, without write permission for
+// others.
 func (s *Store) inverse(op *operation) (operation, error) {
 	back := operation{Folder: op.Folder, File: op.File}
-	data, mode, err := trusted.ReadOwn(s.path(op.Folder, op.File), mostJournalBytes)
+	data, mode, err := trusted.ReadOwn(s.path(op.Folder, op.File), maxJournalBytes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err != nil && op.Folder.isCopies():
 		back.Delete = true // also of a copy that is none
@@ -183,7 +182,7 @@ func (s *Store) inverse(op *operation) (operation, error) {
 	return back, nil
 }
 
-// replay ends the change that was under way when the service was killed.
+// replay completes the change that was in progress when the service was killed.
 func (s *Store) replay() error {
 	var ops []operation
 	err := s.readJSON(journalFile, &ops)
@@ -192,7 +191,7 @@ func (s *Store) replay() error {
 		return nil
 	}
 	for _, op := range ops {
-		if err == nil && !op.inPlace() {
+		if err == nil && !op.isValid() {
 			err = fmt.Errorf("it speaks of a file %q in folder %q, which the service does not write", op.File, op.Folder)
 		}
 	}
@@ -201,17 +200,17 @@ func (s *Store) replay() error {
 		return s.putAside(journalFile, err)
 	}
 	s.journal = true
-	return s.doAll(ops)
+	return s.applyAll(ops)
 }
 
-// inPlace reports whether an operation is on a file of the store's own folders.
-func (o operation) inPlace() bool {
+// isValid reports whether an operation is on a file of the store's own folders.
+func (o operation) isValid() bool {
 	places := []folder{persistentFolder, runtimeFolder, removedFolder, lastingCopies, runtimeCopies}
 	return slices.Contains(places, o.Folder) && o.File != "" && o.File[0] != '.' && o.File == filepath.Base(o.File)
 }
 
-// putAside moves a file of the store's own that cannot be used out of the way,
-// for whoever wants to look at it, and has Faults tell of it.
+// putAside renames a file of the store's own that cannot be used, so that it can be
+// inspected, and adds it to Faults.
 func (s *Store) putAside(name string, why error) error {
 	path := s.path(stateFolder, name)
 	if err := s.cfg.disk.Rename(path, path+asideSuffix); err != nil {
@@ -231,7 +230,7 @@ func (s *Store) writeJSON(name string, v any) error {
 
 func (s *Store) readJSON(name string, v any) error {
 	path := s.path(stateFolder, name)
-	data, _, err := trusted.Read(path, mostJournalBytes)
+	data, _, err := trusted.Read(path, maxJournalBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -16,21 +16,21 @@ import (
 
 const (
 	keptSuffix = ".json"
-	// mostKeptBytes is a document in base64 and the value that was read in it.
-	mostKeptBytes = 2*network.MaxXMLBytes + 1<<16
+	// maxKeptBytes is a document in base64 and the value that was read from it.
+	maxKeptBytes = 2*network.MaxXMLBytes + 1<<16
 )
 
-// mostSyncs is how many copies are had on the disk one by one, a millisecond or
-// more each. Of more, which a first start writes, all are at once: a copy that a
-// power cut leaves broken before is as one that is not there.
-const mostSyncs = 16
+// maxSyncs is how many copies are synced one by one, a millisecond or more each.
+// More, which a first start writes, are synced at once: a copy that a power cut
+// breaks before is treated as missing.
+const maxSyncs = 16
 
-// kept is the last good definition of one network: what a file said when it was
-// last put in force, whatever has become of the file since.
+// kept is the last good definition of one network: what a file held when it was last
+// put in force, whatever has happened to the file since.
 type kept struct {
 	File string // in its folder
-	// Network is what was read in the document then. It counts where a later
-	// version of the service reads the document no more.
+	// Network is what was read from the document then. It is used if a later version
+	// of the service cannot read the document.
 	Network network.Network
 	Doc     []byte
 }
@@ -38,8 +38,8 @@ type kept struct {
 // copies are the last good definitions of a folder's networks.
 type copies struct {
 	kept    map[string]kept
-	useless []string // files that are none
-	ever    bool     // the service has kept some before
+	useless []string // files that are not copies
+	ever    bool     // the service has kept copies before
 }
 
 // same reports whether the copy is of this document in this file.
@@ -47,7 +47,7 @@ func (k kept) same(d document) bool {
 	return k.File == d.file && bytes.Equal(k.Doc, d.entry.Doc) && k.Network.Equal(d.entry.Network)
 }
 
-// copiesOf is where the last good definitions of a folder's files are: those
+// copiesOf returns the folder of the last good definitions of a folder's files: those
 // of persistent files outlive a reboot, those of runtime files must not.
 func copiesOf(f folder) folder {
 	if f == persistentFolder {
@@ -58,8 +58,8 @@ func copiesOf(f folder) folder {
 
 func (f folder) isCopies() bool { return f == lastingCopies || f == runtimeCopies }
 
-// keeping is the operation that remembers a definition as the last good one.
-func keeping(f folder, k kept) (operation, error) {
+// keepOperation returns the operation that records a definition as the last good one.
+func keepOperation(f folder, k kept) (operation, error) {
 	data, err := json.Marshal(k)
 	if err != nil {
 		return operation{}, fmt.Errorf("writing down the last good definition of network %q: %w", k.Network.Name, err)
@@ -67,14 +67,13 @@ func keeping(f folder, k kept) (operation, error) {
 	return operation{Folder: copiesOf(f), File: fileName(k.Network.Name) + keptSuffix, Data: data}, nil
 }
 
-// forgetting is the operation that takes a network's last good definition away.
-func forgetting(f folder, name string) operation {
+// forgetOperation returns the operation that deletes a network's last good definition.
+func forgetOperation(f folder, name string) operation {
 	return operation{Folder: copiesOf(f), File: fileName(name) + keptSuffix, Delete: true}
 }
 
-// loadKept reads the last good definitions of a folder's networks. One that
-// cannot be used is as one that is not there: it is written again from its
-// file.
+// loadKept returns the last good definitions of a folder's networks. One that cannot
+// be used is treated as missing: it is written again from its file.
 func (s *Store) loadKept(f folder) (c copies, err error) {
 	dir := s.path(copiesOf(f), "")
 	c.kept = make(map[string]kept)
@@ -102,15 +101,15 @@ func (s *Store) loadKept(f folder) (c copies, err error) {
 }
 
 func readKept(path string) (k kept, err error) {
-	data, _, err := trusted.Read(path, mostKeptBytes)
+	data, _, err := trusted.Read(path, maxKeptBytes)
 	if err != nil {
 		return k, err
 	}
 	return k, json.Unmarshal(data, &k)
 }
 
-// document is the last good definition in the place of a file that cannot be
-// used. What the document says today counts where it can still be read.
+// document returns the last good definition in place of a file that cannot be used.
+// If the document can still be parsed, the result of that is used.
 func (s *Store) document(f folder, k kept, fault FileError) document {
 	n := k.Network
 	if now, err := s.cfg.Parse(k.Doc); err == nil && now.Name == n.Name {
@@ -120,8 +119,8 @@ func (s *Store) document(f folder, k kept, fault FileError) document {
 	return document{Entry{Network: n, Doc: k.Doc, Path: s.path(f, k.File), Fault: &fault, kept: true}, k.File}
 }
 
-// allKept are the last good definitions in the place of a folder's files, none
-// of which can be used for what is wrong with the folder.
+// allKept returns the last good definitions in place of all files of a folder that
+// cannot be used.
 func (s *Store) allKept(f folder, c copies, fault FileError) loaded {
 	l := loaded{documents: make(map[string]document, len(c.kept)), copies: c, broken: []FileError{fault}}
 	for name, k := range c.kept {
@@ -130,9 +129,9 @@ func (s *Store) allKept(f folder, c copies, fault FileError) loaded {
 	return l
 }
 
-// stand puts the last good definition in the place of each file that cannot be
-// used. A network that another file speaks of needs none.
-func (s *Store) stand(f folder, l *loaded) {
+// substitute puts the last good definition in place of each file that cannot be used.
+// A network that another file defines needs none.
+func (s *Store) substitute(f folder, l *loaded) {
 	of := make(map[string]string, len(l.kept))
 	for name, k := range l.kept {
 		if _, spoken := l.documents[name]; !spoken {
@@ -147,16 +146,16 @@ func (s *Store) stand(f folder, l *loaded) {
 	}
 }
 
-// copying are the operations that make the last good definitions what a folder
-// says now. A file that cannot be used leaves its copy alone, and so does one
-// that was refused; a file that is gone takes its copy with it.
-func (l loaded) copying(f folder, stays func(name string) bool, refused map[string]bool) (ops []operation, err error) {
+// copyOperations returns the operations that make the last good definitions equal to
+// a folder's content. The copies of files that cannot be used or were refused stay;
+// the copy of a deleted file is deleted.
+func (l loaded) copyOperations(f folder, stays func(name string) bool, refused map[string]bool) (ops []operation, err error) {
 	for _, file := range l.useless {
 		ops = append(ops, operation{Folder: copiesOf(f), File: file, Delete: true})
 	}
 	for name := range l.kept {
 		if _, there := l.documents[name]; !there || !stays(name) {
-			ops = append(ops, forgetting(f, name))
+			ops = append(ops, forgetOperation(f, name))
 		}
 	}
 	for name, d := range l.documents {
@@ -164,7 +163,7 @@ func (l loaded) copying(f folder, stays func(name string) bool, refused map[stri
 		if d.entry.Fault != nil || refused[name] || !stays(name) || has && k.same(d) {
 			continue
 		}
-		op, err := keeping(f, kept{File: d.file, Network: d.entry.Network, Doc: d.entry.Doc})
+		op, err := keepOperation(f, kept{File: d.file, Network: d.entry.Network, Doc: d.entry.Doc})
 		if err != nil {
 			return nil, err
 		}
@@ -173,30 +172,30 @@ func (l loaded) copying(f folder, stays func(name string) bool, refused map[stri
 	return ops, nil
 }
 
-// Keep remembers what Load gave as the last good definitions: the caller has
-// put it in force. refused are networks whose documents it could not use; their
-// last good definitions stay, for Entry.Former. Each copy is made for itself,
-// and what fails is tried at the next start.
+// Keep records what Load returned as the last good definitions: the caller has put it
+// in force. refused are networks whose documents it could not use; their last good
+// definitions stay, for Entry.Former. Each copy is written separately, and failures
+// are retried at the next start.
 func (s *Store) Keep(state State, refused map[string]bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	everything := func(string) bool { return true }
 	var errs []error
 	for _, f := range []folder{persistentFolder, runtimeFolder} {
-		ops, err := state.of(f).copying(f, everything, refused)
+		ops, err := state.of(f).copyOperations(f, everything, refused)
 		errs = append(errs, err)
 		if err = s.cfg.disk.MkdirAll(s.path(copiesOf(f), "")); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		many := len(ops) > mostSyncs && copiesOf(f).lasts()
+		many := len(ops) > maxSyncs && copiesOf(f).lasts()
 		for _, op := range ops {
-			errs = append(errs, s.make(op, copiesOf(f).lasts() && !many))
+			errs = append(errs, s.applyOperation(op, copiesOf(f).lasts() && !many))
 		}
 		if many {
 			errs = append(errs, s.cfg.disk.SyncAll(s.path(copiesOf(f), "")))
 		} else {
-			errs = append(errs, s.settle(ops))
+			errs = append(errs, s.syncFolders(ops))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -205,27 +204,28 @@ func (s *Store) Keep(state State, refused map[string]bool) error {
 	return nil
 }
 
-// copyingAfterReload are the operations for what is in force after a reload.
-func (s State) copyingAfterReload(next map[string]known) ([]operation, error) {
-	lasting, err := s.persistent.copying(persistentFolder, func(name string) bool { return next[name].persistent != "" }, nil)
+// copyOperationsAfterReload returns the operations for what is in force after a
+// reload.
+func (s State) copyOperationsAfterReload(next map[string]known) ([]operation, error) {
+	lasting, err := s.persistent.copyOperations(persistentFolder, func(name string) bool { return next[name].persistent != "" }, nil)
 	if err != nil {
 		return nil, err
 	}
-	runtime, err := s.runtime.copying(runtimeFolder, func(name string) bool { return next[name].runtime != "" }, nil)
+	runtime, err := s.runtime.copyOperations(runtimeFolder, func(name string) bool { return next[name].runtime != "" }, nil)
 	return append(lasting, runtime...), err
 }
 
-// Faults are the store's own files that could not be used since Open and were
-// moved out of the way.
+// Faults returns the store's own files that could not be used since Open and were
+// renamed.
 func (s *Store) Faults() []FileError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.faults)
 }
 
-// writable reports what keeps the service from writing into the persistent
-// folder: one that is gone must not be made anew, empty, since files that are
-// missing in a folder which can be read are taken for removed.
+// writable returns why the service cannot write into the persistent folder: a missing
+// one must not be created, as files that are missing in a readable folder are taken
+// for removed.
 func (s *Store) writable() error {
 	dir := s.path(persistentFolder, "")
 	if err := trusted.CheckFolder(dir); err != nil {
@@ -247,9 +247,9 @@ func folderGone(networks int) error {
 	return fmt.Errorf("the folder of %d networks is gone: put it back, or make an empty one if they are to go, and reload", networks)
 }
 
-// makeRuntimeFolder makes the folder of runtime networks. Where it is gone and
-// the last good definitions are not, the service, whose own folder it is, puts
-// its files back, all of them in one step, and Faults tells of it.
+// makeRuntimeFolder creates the folder of runtime networks. If it is gone and the
+// last good definitions are not, it restores its files, all in one step, and adds it
+// to Faults: the folder is the service's own.
 func (s *Store) makeRuntimeFolder() error {
 	dir, d := s.path(runtimeFolder, ""), s.cfg.disk
 	if _, err := os.Lstat(dir); err == nil {

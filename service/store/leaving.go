@@ -20,8 +20,7 @@ type Leaving struct {
 	Network network.Network `json:"-"` // what Doc says
 }
 
-// LoadLeaving reads all of them. One that cannot be used is reported and kept
-// aside under another name.
+// LoadLeaving returns all of them. One that cannot be used is reported and renamed.
 func (s *Store) LoadLeaving() ([]Leaving, []FileError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

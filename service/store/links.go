@@ -25,8 +25,8 @@ type linkRecord struct {
 
 const linksFolder folder = "links"
 
-// SaveLink keeps the network's link until reboot; index 0 keeps none.
-// One file each: what it costs does not grow with the number of networks.
+// SaveLink records the network's link until reboot; index 0 deletes the record. There
+// is one file each, so that the cost does not grow with the number of networks.
 func (s *Store) SaveLink(network string, link Link) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

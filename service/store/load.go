@@ -16,7 +16,7 @@ import (
 type Entry struct {
 	Network    network.Network
 	Doc        []byte
-	Path       string // of the file that speaks
+	Path       string // of the file that defines it
 	Persistent bool   // there is a persistent file, be it this one or not
 	// Fault is a file of this network that cannot be used: the one at Path, in
 	// whose place the last good definition stands, or the persistent one below
@@ -27,8 +27,8 @@ type Entry struct {
 	kept   bool
 }
 
-// Standing is 2 for a network that is in force as it is, by the last good
-// definition, 1 for one whose file says something else by now, 0 for a new one.
+// Standing returns 2 for a network that is in force as it is, by the last good
+// definition, 1 for one whose file has changed since, 0 for a new one.
 func (e Entry) Standing() int {
 	switch {
 	case e.former != nil:
@@ -39,8 +39,8 @@ func (e Entry) Standing() int {
 	return 0
 }
 
-// Former is the last good definition where the file says something else by now:
-// it stands where the caller cannot put in force what the file says.
+// Former returns the last good definition if the file has changed since: it is used
+// if the caller cannot put the file's definition in force.
 func (e Entry) Former() (Entry, bool) {
 	if e.former == nil {
 		return Entry{}, false
@@ -56,7 +56,7 @@ type State struct {
 	removed             map[string]bool
 }
 
-// of is what was loaded of a folder.
+// of returns what was loaded of a folder.
 func (s State) of(f folder) loaded {
 	if f == persistentFolder {
 		return s.persistent
@@ -82,7 +82,7 @@ type FileError struct {
 
 func (e FileError) Error() string { return e.Path + ": " + e.Err.Error() }
 
-// Unwrap gives the reason.
+// Unwrap returns the reason.
 func (e FileError) Unwrap() error { return e.Err }
 
 type document struct {
@@ -90,7 +90,7 @@ type document struct {
 	file  string
 }
 
-// Current are the networks that are in force, by name.
+// Current returns the networks that are in force, by name.
 func (s State) Current() []Entry {
 	return s.entries(func(k known) known {
 		if k.removed {
@@ -100,11 +100,11 @@ func (s State) Current() []Entry {
 	})
 }
 
-// AfterReload are the networks that are in force after ForgetRuntimeChanges.
+// AfterReload returns the networks that are in force after ForgetRuntimeChanges.
 func (s State) AfterReload() []Entry { return s.entries(afterReload) }
 
-// entries gives the document that speaks of each network: the runtime one if
-// there is one.
+// entries returns the document that defines each network: the runtime one if there is
+// one.
 func (s State) entries(see func(known) known) []Entry {
 	var out []Entry
 	for name, k := range s.names() {
@@ -126,8 +126,7 @@ func (s State) entries(see func(known) known) []Entry {
 	return out
 }
 
-// names is what files there are of each network. A removal of what is no longer
-// stored is nothing.
+// names returns which files there are of each network.
 func (s State) names() map[string]known {
 	all := make(map[string]known, len(s.persistent.documents)+len(s.runtime.documents))
 	for name, d := range s.persistent.documents {
@@ -146,8 +145,8 @@ func (s State) names() map[string]known {
 	return all
 }
 
-// Load is Read for a start: what it finds is what the other methods know from
-// then on. What the caller has put in force goes to Keep.
+// Load is Read for a start: the other methods use the result from then on. The caller
+// passes what it has put in force to Keep.
 func (s *Store) Load() (State, []FileError, error) {
 	state, broken, err := s.Read()
 	if err == nil {
@@ -198,7 +197,7 @@ func (s *Store) loadFolder(f folder) (loaded, error) {
 	if lost != nil && len(l.broken) > 0 {
 		return loaded{}, errors.Join(l.broken[0], lost)
 	}
-	s.stand(f, &l)
+	s.substitute(f, &l)
 	return l, nil
 }
 
@@ -254,7 +253,7 @@ func (s *Store) loadFiles(f folder, files []string, last copies) loaded {
 	return l
 }
 
-// claim is how well a file is placed to speak of a network.
+// claim returns the priority of a file among several that define a network.
 func (c copies) claim(name, file string) int {
 	switch {
 	case c.kept[name].File == file:
@@ -281,8 +280,8 @@ func (s *Store) loadDocument(f folder, file string) (document, error) {
 	return document{Entry{Network: n, Doc: doc, Path: path}, file}, nil
 }
 
-// loadRemoved reads which networks were taken out until the next reload. One
-// that cannot be read holds no longer: its network is in force again.
+// loadRemoved returns which networks were removed until the next reload. A record
+// that cannot be read is ignored: its network is in force again.
 func (s *Store) loadRemoved() (map[string]bool, []FileError) {
 	dir := s.path(removedFolder, "")
 	err := trusted.CheckFolder(dir)
@@ -310,7 +309,7 @@ func (s *Store) loadRemoved() (map[string]bool, []FileError) {
 	return removed, broken
 }
 
-// listFolder gives the names in a folder, sorted, without hidden ones. A folder
+// listFolder returns the names in a folder, sorted, without hidden ones. A folder
 // that does not exist is empty.
 func listFolder(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)

@@ -22,10 +22,10 @@ import (
 
 // Errors of single calls.
 var (
-	// ErrNotFound says that no file speaks of the network.
+	// ErrNotFound means that no file defines the network.
 	ErrNotFound = errors.New("no such network is stored")
-	// ErrUnread says that a file is in the way that was not there, or could not
-	// be used, when the files were read last.
+	// ErrUnread means that a file exists that did not, or could not be used, when the
+	// files were last read.
 	ErrUnread = errors.New("the file is not one of the loaded ones; look at it and reload")
 )
 
@@ -34,8 +34,7 @@ type Config struct {
 	PersistentDir string // /etc/virtfirewalld/networks
 	RuntimeDir    string // /run/virtfirewalld
 	StateDir      string // /var/lib/virtfirewalld
-	// Parse reads one document; it gives the network's name and whether the
-	// document can be used.
+	// Parse parses one document; it returns an error if it cannot be used.
 	Parse func(doc []byte) (network.Network, error)
 
 	disk disk // for tests; nil: the real one
@@ -71,7 +70,7 @@ type known struct {
 	removed    bool // taken out until reload or reboot
 }
 
-// Store is the files. Its methods may be called from any goroutine.
+// Store manages the files. It is safe for concurrent use.
 type Store struct {
 	cfg Config
 
@@ -81,8 +80,8 @@ type Store struct {
 	faults  []FileError
 }
 
-// Open makes the runtime folders, ends what a killed run left half done and
-// sweeps its temporary files. Nothing is known before Load.
+// Open creates the runtime folders, completes what a killed run left half done and
+// deletes its temporary files. No networks are known before Load.
 func Open(cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, names: make(map[string]known)}
 	if s.cfg.disk == nil {
@@ -105,7 +104,7 @@ func Open(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// sweep removes temporary files. One that cannot be removed is in nobody's way.
+// sweep removes temporary files. It is harmless if one cannot be removed.
 func (s *Store) sweep(dir string) {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
@@ -115,7 +114,7 @@ func (s *Store) sweep(dir string) {
 	}
 }
 
-// path is the file of that name in a folder; for "" the folder itself.
+// path returns the path of a file in a folder; for "" that of the folder.
 func (s *Store) path(f folder, name string) string {
 	switch f {
 	case persistentFolder:
@@ -140,7 +139,7 @@ func fileName(name string) string {
 	return escaped[:kept] + "__" + hex.EncodeToString(sum[:16])
 }
 
-// Persistent reports whether a persistent file speaks of the network.
+// Persistent reports whether a persistent file defines the network.
 func (s *Store) Persistent(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,12 +168,12 @@ func (s *Store) Put(name string, doc []byte, persistent bool) (undo func() error
 		}
 		f, is = persistentFolder, known{persistent: file}
 	}
-	keep, err := keeping(f, kept{File: file, Network: n, Doc: doc})
+	keep, err := keepOperation(f, kept{File: file, Network: n, Doc: doc})
 	if err != nil {
 		return nil, err
 	}
 	ops := []operation{{Folder: f, File: file, Data: doc}, keep}
-	return s.change(name, is, append(ops, s.leftOver(name, was, is)...))
+	return s.change(name, is, append(ops, s.deletions(name, was, is)...))
 }
 
 // persistentFile is the file that a persistent network is written to: the one
@@ -209,17 +208,17 @@ func (s *Store) Remove(name string, persistent bool) (undo func() error, err err
 		is = known{persistent: was.persistent, removed: true}
 		ops = append(ops, operation{Folder: removedFolder, File: fileName(name), Data: []byte(name)})
 	}
-	return s.change(name, is, append(ops, s.leftOver(name, was, is)...))
+	return s.change(name, is, append(ops, s.deletions(name, was, is)...))
 }
 
-// leftOver are the operations that take away what a network had and has no more.
-func (s *Store) leftOver(name string, was, is known) []operation {
+// deletions returns the operations that delete what a network no longer has.
+func (s *Store) deletions(name string, was, is known) []operation {
 	var ops []operation
 	if was.persistent != "" && is.persistent == "" {
-		ops = append(ops, forgetting(persistentFolder, name))
+		ops = append(ops, forgetOperation(persistentFolder, name))
 	}
 	if was.runtime != "" && is.runtime == "" {
-		ops = append(ops, forgetting(runtimeFolder, name))
+		ops = append(ops, forgetOperation(runtimeFolder, name))
 	}
 	if was.persistent != "" && was.persistent != is.persistent {
 		ops = append(ops, operation{Folder: persistentFolder, File: was.persistent, Delete: true})
@@ -244,16 +243,16 @@ func (s *Store) ForgetRuntimeChanges(read State) (undo func() error, err error) 
 	var ops []operation
 	for name, k := range read.names() {
 		is := afterReload(k)
-		ops = append(ops, slices.DeleteFunc(s.leftOver(name, k, is), func(o operation) bool { return o.Folder.isCopies() })...)
+		ops = append(ops, slices.DeleteFunc(s.deletions(name, k, is), func(o operation) bool { return o.Folder.isCopies() })...)
 		if is != (known{}) {
 			next[name] = is
 		}
 	}
-	copying, err := read.copyingAfterReload(next)
+	copyOperations, err := read.copyOperationsAfterReload(next)
 	if err != nil {
 		return nil, err
 	}
-	back, err := s.commit(append(ops, copying...))
+	back, err := s.commit(append(ops, copyOperations...))
 	if err != nil {
 		return nil, fmt.Errorf("forgetting runtime changes: %w", err)
 	}
@@ -270,7 +269,7 @@ func (s *Store) ForgetRuntimeChanges(read State) (undo func() error, err error) 
 	}, nil
 }
 
-// afterReload is what is left of a network when runtime changes are forgotten.
+// afterReload returns what is left of a network when runtime changes are forgotten.
 func afterReload(k known) known {
 	if k.persistent == "" && !isChange(k.runtime) {
 		return known{runtime: k.runtime}
@@ -287,18 +286,18 @@ func runtimeName(name string, change bool) string {
 
 func isChange(file string) bool { return strings.HasSuffix(file, changeSuffix) }
 
-// change commits operations on one network's files and knows their result.
+// change commits operations on one network's files and records the result.
 func (s *Store) change(name string, is known, ops []operation) (undo func() error, err error) {
 	back, err := s.commit(ops)
 	if err != nil {
 		return nil, fmt.Errorf("storing network %q: %w", name, err)
 	}
 	was := s.names[name]
-	s.know(name, is)
+	s.setKnown(name, is)
 	return func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.know(name, was)
+		s.setKnown(name, was)
 		if err := back(); err != nil {
 			return fmt.Errorf("restoring the files of network %q: %w", name, err)
 		}
@@ -306,7 +305,7 @@ func (s *Store) change(name string, is known, ops []operation) (undo func() erro
 	}, nil
 }
 
-func (s *Store) know(name string, k known) {
+func (s *Store) setKnown(name string, k known) {
 	if k == (known{}) {
 		delete(s.names, name)
 		return

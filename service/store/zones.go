@@ -19,8 +19,8 @@ const zonesFolder folder = "zones"
 const (
 	recordSuffix = ".json"
 	brokenSuffix = ".broken" // a record that is kept aside
-	// mostRecordBytes is more than any record has.
-	mostRecordBytes = 1 << 14
+	// maxRecordBytes is more than any record has.
+	maxRecordBytes = 1 << 14
 )
 
 // ZoneRecord is where the service last knew a network's bridge in firewalld, so
@@ -38,8 +38,8 @@ type ZoneRecord struct {
 	Unsure    bool    `json:",omitempty"` // a request of the service's own may have moved it
 	Firewalld string  `json:",omitempty"` // which run of firewalld that was
 
-	// Lost says that there was a record which cannot be read, or that the
-	// service which ran before wrote none.
+	// Lost reports that there was a record which cannot be read, or that the service
+	// which ran before wrote none.
 	Lost bool `json:"-"`
 }
 
@@ -50,7 +50,7 @@ type ZoneRecords struct {
 	older  bool            // a version of the service that keeps no records has run
 }
 
-// Of is the record of a network, nil for none.
+// Of returns the record of a network, nil for none.
 func (r ZoneRecords) Of(network string) *ZoneRecord {
 	if found, ok := r.found[network]; ok {
 		return &found
@@ -61,11 +61,10 @@ func (r ZoneRecords) Of(network string) *ZoneRecord {
 	return nil
 }
 
-// Networks are those that there are records of.
+// Networks returns the networks that have records.
 func (r ZoneRecords) Networks() []string { return slices.Collect(maps.Keys(r.found)) }
 
-// LoadZones reads all records. One that cannot be used is reported and kept
-// aside under another name.
+// LoadZones returns all records. One that cannot be used is reported and renamed.
 func (s *Store) LoadZones() (ZoneRecords, []FileError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,7 +107,7 @@ func (s *Store) openFolder(f folder) ([]string, error) {
 
 func (s *Store) loadZone(file string) (ZoneRecord, error) {
 	var record ZoneRecord
-	data, _, err := trusted.Read(s.path(zonesFolder, file), mostRecordBytes)
+	data, _, err := trusted.Read(s.path(zonesFolder, file), maxRecordBytes)
 	if err == nil {
 		err = json.Unmarshal(data, &record)
 	}
@@ -144,11 +143,11 @@ func (s *Store) ForgetZone(network string) error {
 	return err
 }
 
-// putRecord writes a record's file, or removes it for no data.
+// putRecord writes a record's file, or deletes it if data is nil. undo restores it.
 func (s *Store) putRecord(f folder, file string, data []byte) (undo func() error, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was, _, err := trusted.Read(s.path(f, file), mostJournalBytes)
+	was, _, err := trusted.Read(s.path(f, file), maxJournalBytes)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		was = nil // nobody misses what could not be read
 	}

@@ -1,5 +1,5 @@
-// Package trusted reads files that decide over the firewall, and says why one
-// cannot be trusted. Nothing that it is given makes it wait.
+// Package trusted reads files that control the firewall, and returns why one cannot
+// be trusted. No file makes it block.
 package trusted
 
 import (
@@ -17,20 +17,20 @@ import (
 // OthersWrite are the bits of a mode that let others than the owner write.
 const OthersWrite fs.FileMode = 0o022
 
-// Read reads a file that decides over the firewall: nobody but root may
-// have written it. The checks are on the open file, not on its name.
-func Read(path string, most int64) ([]byte, fs.FileMode, error) {
-	data, mode, err := ReadOwn(path, most)
+// Read reads a file that controls the firewall: only root may have written it. The
+// checks are on the open file, not on its name.
+func Read(path string, limit int64) ([]byte, fs.FileMode, error) {
+	data, mode, err := ReadOwn(path, limit)
 	if err == nil && mode&OthersWrite != 0 {
 		return nil, 0, othersMay(mode)
 	}
 	return data, mode, err
 }
 
-// ReadOwn is Read without a look at who may write: what it reads is put
-// back as it was, and nothing more.
-func ReadOwn(path string, most int64) ([]byte, fs.FileMode, error) {
-	data, info, err := read(path, unix.O_NOFOLLOW, most, checkOwner)
+// ReadOwn is Read without a check of who may write, for files that are only
+// restored as they were.
+func ReadOwn(path string, limit int64) ([]byte, fs.FileMode, error) {
+	data, info, err := read(path, unix.O_NOFOLLOW, limit, checkOwner)
 	if errors.Is(err, unix.ELOOP) {
 		err = errors.New("it is a symbolic link; put the file itself in its place")
 	}
@@ -40,15 +40,15 @@ func ReadOwn(path string, most int64) ([]byte, fs.FileMode, error) {
 	return data, info.Mode().Perm(), nil
 }
 
-// ReadAnybodys reads a regular file, be it whose it may, also through links:
-// another program's, which that program has to judge.
-func ReadAnybodys(path string, most int64) ([]byte, error) {
-	data, _, err := read(path, 0, most, func(fs.FileInfo) error { return nil })
+// ReadAnybodys reads a regular file of any owner, also through links: another
+// program's, whose trust is that program's decision.
+func ReadAnybodys(path string, limit int64) ([]byte, error) {
+	data, _, err := read(path, 0, limit, func(fs.FileInfo) error { return nil })
 	return data, err
 }
 
-// read opens without waiting, as for a pipe that nobody writes to.
-func read(path string, flags int, most int64, check func(fs.FileInfo) error) ([]byte, fs.FileInfo, error) {
+// read opens without blocking, as a pipe without a writer would.
+func read(path string, flags int, limit int64, check func(fs.FileInfo) error) ([]byte, fs.FileInfo, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|flags, 0)
 	if err != nil {
 		return nil, nil, err
@@ -64,14 +64,14 @@ func read(path string, flags int, most int64, check func(fs.FileInfo) error) ([]
 	if err := check(info); err != nil {
 		return nil, nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("it is larger than %d bytes", most)
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("it is larger than %d bytes", limit)
 	}
 	return data, info, err
 }
 
-// checkOwner refuses files of anybody but root and the user that this process
+// checkOwner refuses files of other owners than root and the user that this process
 // runs as, who can do all that the process can.
 func checkOwner(info fs.FileInfo) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
