@@ -9,13 +9,13 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// Probed is a backend that finds out by doing whether the host can hold its rules.
+// Probed is a backend that can test whether the host can hold its rules.
 type Probed interface {
 	Backend
 	Probe(ctx context.Context) error
 }
 
-// Host is the two backends of a host.
+// Host holds the two backends of a host.
 type Host struct {
 	NFTables Probed
 	IPTables interface {
@@ -23,7 +23,7 @@ type Host struct {
 		Variants() xtables.Variants
 	}
 
-	// works says that nftables was probed and passed: the kernel does not lose
+	// works is set once the probe of nftables has passed: the kernel does not lose
 	// it, and each probe is two transactions that every monitor sees.
 	works atomic.Bool
 }
@@ -36,9 +36,9 @@ func (h *Host) Get(name string) Backend {
 	return h.NFTables
 }
 
-// Available probes what the host has. iptables is tried by doing only where it
-// may be chosen: its nft variant leaves tables behind that it made for the
-// trial, on a host that may want none. Elsewhere the programs are looked for.
+// Available probes what the host has. iptables is probed only if it may be chosen:
+// its nft variant leaves tables behind that it created for the probe, on a host that
+// may want none. Otherwise only its programs are looked up.
 func (h *Host) Available(ctx context.Context, c choice.Configured) choice.Available {
 	var a choice.Available
 	if !h.works.Load() {
@@ -61,6 +61,6 @@ func (h *Host) Available(ctx context.Context, c choice.Configured) choice.Availa
 	return a
 }
 
-// Variants are those of iptables that hold the service's own rules while
+// Variants returns those of iptables that hold the service's own rules while
 // iptables is the backend.
 func (h *Host) Variants() xtables.Variants { return h.IPTables.Variants() }

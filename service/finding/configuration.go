@@ -1,4 +1,4 @@
 package finding
 
-// ConfigurationUnusable is of the service's own settings.
+// ConfigurationUnusable is about the service's own settings.
 const ConfigurationUnusable ID = "configuration-unusable"

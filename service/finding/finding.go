@@ -1,7 +1,6 @@
-// Package finding is what the service has to say of a host and its networks:
-// the kinds of finding that there are, each with a severity and with what it
-// does to a network's State, and the findings themselves. It is values only and
-// looks at nothing.
+// Package finding defines what the service reports about a host and its networks:
+// the kinds of finding, each with a severity and its effect on a network's State,
+// and the findings themselves. It has only values and does no I/O.
 package finding
 
 import (
@@ -9,8 +8,8 @@ import (
 	"slices"
 )
 
-// ID names a kind of finding. It is StateCode on the bus, so that programs go
-// by it; what is published keeps its meaning.
+// ID identifies a kind of finding. It is StateCode on the bus, so programs depend on
+// it; a published one keeps its meaning.
 type ID string
 
 // Severity is how much a finding matters.
@@ -19,7 +18,7 @@ type Severity string
 // The severities of the contract.
 const (
 	Info    Severity = "info"    // worth knowing; nothing is to be done
-	Warning Severity = "warning" // somebody lacks something, or soon may
+	Warning Severity = "warning" // something is missing, or soon may be
 	Error   Severity = "error"   // a network is not in force, or is not what was asked for
 )
 
@@ -46,12 +45,12 @@ type Kind struct {
 type Finding struct {
 	ID      ID
 	Network string // "" for the host
-	// Summary says what is so, without a full stop.
+	// Summary is what was found, without a full stop.
 	Summary string
-	// Evidence is detail for an administrator: Diagnose alone shows it, since it
-	// may quote other programs' rules.
+	// Evidence is detail for an administrator: only Diagnose shows it, since it may
+	// quote other programs' rules.
 	Evidence string
-	// Remedy says what to do, with a command where there is one.
+	// Remedy is what to do, with a command if there is one.
 	Remedy string
 }
 
@@ -69,8 +68,8 @@ func (f Finding) Reason() string {
 	return f.Summary + ": " + f.Remedy
 }
 
-// kind returns the finding's row. One that has none is a mistake of the
-// program, which must not look harmless.
+// kind returns the finding's row. A finding without one is a bug, which must not look
+// harmless.
 func (f Finding) kind() Kind {
 	for _, k := range Kinds() {
 		if k.ID == f.ID {
@@ -89,8 +88,8 @@ func Sort(fs []Finding) {
 	})
 }
 
-// Worst returns the finding that says most of a State; ok is false where none
-// has an effect.
+// Worst returns the finding with the greatest effect on a State; ok is false if none
+// has one.
 func Worst(fs []Finding) (worst Finding, ok bool) {
 	for _, f := range fs {
 		if f.Effect() != None && (!ok || rank(effects, f.Effect()) > rank(effects, worst.Effect())) {

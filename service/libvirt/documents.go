@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDocuments bounds how many networks libvirt is believed to have.
+// maxDocuments bounds how many networks libvirt may have.
 const maxDocuments = 10000
 
 const documentSuffix = ".xml"
@@ -27,7 +27,7 @@ type document struct {
 	err     error
 }
 
-// stamp tells one version of a file from another: libvirt writes each anew and
+// stamp identifies a version of a file: libvirt writes a new file each time and
 // renames it into place.
 type stamp struct {
 	inode    uint64
@@ -35,7 +35,7 @@ type stamp struct {
 	modified time.Time
 }
 
-// documents reads the status documents of a directory, by file name. before is
+// documents returns the status documents of a directory, by file name. before is
 // what was read earlier: a file that has not changed since is not read again.
 func documents(dir string, before map[string]document) (map[string]document, error) {
 	d, err := os.Open(dir)
@@ -66,8 +66,8 @@ func documents(dir string, before map[string]document) (map[string]document, err
 	return out, nil
 }
 
-// readDocument follows no link and waits for no writer: whatever is not a plain
-// file is not libvirt's.
+// readDocument follows no link and never blocks: anything but a regular file is not
+// libvirt's.
 func readDocument(path string, before document) (document, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -101,7 +101,7 @@ func readDocument(path string, before document) (document, error) {
 	return doc, nil
 }
 
-// problems are the errors of documents, in the order of their names.
+// problems returns the errors of documents, in the order of their names.
 func problems(docs map[string]document) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(docs)) {

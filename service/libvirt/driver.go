@@ -1,6 +1,6 @@
-// Package libvirt knows what libvirt's network driver has: which networks it
-// runs, and whether its daemon does. It reads what libvirt writes for itself and
-// connects to nothing, so that it wakes no daemon that sleeps.
+// Package libvirt finds out what libvirt's network driver has: which networks it
+// runs, and whether its daemon runs. It reads libvirt's own state files and connects
+// to nothing, so that it starts no socket-activated daemon.
 //
 // It acts in the network namespace of the calling thread.
 package libvirt
@@ -27,14 +27,13 @@ const RunDir = "/run/libvirt/network"
 
 type unixStat = syscall.Stat_t
 
-// patience is for how long a running libvirt may be starting or stopping a
-// network of which there is no status document: it writes the document after
-// the rules and deletes it before them (170 ms and 265 ms were measured), and a
-// hook of the administrator's may take its time in between.
+// patience is how long a running libvirt may be starting or stopping a network
+// without a status document: it writes the document after the rules and deletes it
+// before them (170 ms and 265 ms were measured), and a hook of the administrator's
+// may take longer in between.
 const patience = 10 * time.Second
 
-// Driver is libvirt's network driver. Its methods may be called from any
-// goroutine.
+// Driver reads the state of libvirt's network driver. It is safe for concurrent use.
 type Driver struct {
 	dir      string
 	patience time.Duration
@@ -43,11 +42,11 @@ type Driver struct {
 
 	mu        sync.Mutex
 	documents map[string]document
-	had       map[string]Network   // by bridge, what it was last seen to have
-	without   map[string]time.Time // by bridge, since when it has been seen without
+	had       map[string]Network   // by bridge, the network that it last had
+	without   map[string]time.Time // by bridge, since when it has had none
 }
 
-// New is the driver that keeps its state in dir, see RunDir.
+// New returns the driver that keeps its state in dir, see RunDir.
 func New(dir string) *Driver {
 	return &Driver{
 		dir: dir, patience: patience, exists: interfaceExists, serves: isDnsmasq,
@@ -57,22 +56,22 @@ func New(dir string) *Driver {
 
 // State is what libvirt has at a moment.
 type State struct {
-	// Running reports whether the daemon runs; Unit is its unit's name, as far
-	// as can be told.
+	// Running reports whether the daemon runs; Unit is its unit's name, as far as
+	// known.
 	Running bool
 	Unit    string
-	// Err is why it is not known for certain what libvirt has. Then nothing may
-	// be taken for left behind.
+	// Err is why it is unknown what libvirt has. Then nothing may be taken for left
+	// behind.
 	Err error
 
 	driver   *Driver
 	byBridge map[string]Network
-	// starting reports whether there is a network of which libvirt runs the
-	// dnsmasq already or still, and has no status document.
+	// starting reports whether there is a network whose dnsmasq libvirt runs already
+	// or still, without a status document.
 	starting bool
 }
 
-// State looks. A nil driver is a host without libvirt.
+// State reads and returns the state. A nil driver is a host without libvirt.
 func (d *Driver) State() State {
 	if d == nil {
 		return State{}
@@ -104,8 +103,8 @@ func (d *Driver) State() State {
 	return st
 }
 
-// Idle reports whether libvirt neither runs nor has any network: then it needs
-// none of its chains, for it makes them when it starts.
+// Idle reports whether libvirt neither runs nor has any network: then it needs none
+// of its chains, as it creates them when it starts.
 func (s State) Idle() bool { return !s.Running && len(s.byBridge) == 0 && s.Err == nil }
 
 // Of returns the network that libvirt has on a bridge.
@@ -114,7 +113,7 @@ func (s State) Of(bridge string) (Network, bool) {
 	return n, ok
 }
 
-// Networks are all that libvirt has, by bridge.
+// Networks returns all networks that libvirt has, in the order of their bridges.
 func (s State) Networks() []Network {
 	var out []Network
 	for _, bridge := range slices.Sorted(maps.Keys(s.byBridge)) {
@@ -123,8 +122,8 @@ func (s State) Networks() []Network {
 	return out
 }
 
-// Beside returns the network that libvirt has on a bridge, or of which it may
-// still be taking its rules away.
+// Beside returns the network that libvirt has on a bridge, or whose rules it may
+// still be removing.
 func (s State) Beside(bridge string) (Network, bool) {
 	if n, ok := s.byBridge[bridge]; ok || s.driver == nil {
 		return n, ok
@@ -140,9 +139,9 @@ func (s State) Beside(bridge string) (Network, bool) {
 	return n, had
 }
 
-// Left reports whether libvirt certainly has nothing to do with a bridge, so
-// that rules of its kind for it are left behind; if not for certain, after how
-// long to look again, 0 if something has to happen first.
+// Left reports whether libvirt certainly does not use a bridge, so that rules of its
+// kind for it are left behind; if it is uncertain, again is when to retry, 0 if
+// something has to happen first.
 func (s State) Left(bridge string) (left bool, again time.Duration) {
 	if s.Err != nil {
 		return false, 0
@@ -153,7 +152,7 @@ func (s State) Left(bridge string) (left bool, again time.Duration) {
 	if s.driver == nil {
 		return true, 0
 	}
-	// libvirt makes a bridge before its rules and deletes it after them.
+	// libvirt creates a bridge before its rules and deletes it after them.
 	exists, err := s.driver.exists(bridge)
 	s.driver.mu.Lock()
 	defer s.driver.mu.Unlock()
@@ -174,8 +173,8 @@ func (s State) Left(bridge string) (left bool, again time.Duration) {
 	return again <= 0, max(again, 0)
 }
 
-// running reports whether the daemon runs, which holds a lock as long as it
-// does. One that systemd would start when asked does not run.
+// running reports whether the daemon runs, which holds a lock while it does. One that
+// systemd would start on demand does not run.
 func (d *Driver) running() (running bool, pid int, err error) {
 	f, err := os.Open(filepath.Join(d.dir, "driver.pid"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -192,9 +191,9 @@ func (d *Driver) running() (running bool, pid int, err error) {
 	return lock.Type != unix.F_UNLCK, int(lock.Pid), nil
 }
 
-// starting looks for a dnsmasq whose network has no status document: an
-// administrator's hook that runs when a network has started may take long, and
-// comes between the two.
+// starting reports whether there is a dnsmasq whose network has no status document:
+// an administrator's hook for a started network runs between the two and may take
+// long.
 func (d *Driver) starting() bool {
 	files, err := filepath.Glob(filepath.Join(d.dir, "*.pid"))
 	if err != nil {
@@ -221,8 +220,7 @@ func isDnsmasq(pid int) bool {
 	return err == nil && strings.TrimSpace(string(comm)) == "dnsmasq"
 }
 
-// unitOf names the unit of the daemon: that of the process, or of the program
-// that is installed.
+// unitOf returns the daemon's unit: that of the process, or of the installed program.
 func unitOf(pid int) string {
 	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); pid > 0 && err == nil {
 		if name := strings.TrimSpace(string(comm)); name == "virtnetworkd" {

@@ -10,19 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What tells that libvirt's network driver may have started, and that it has
-// other networks than before: it makes its directory where that is missing,
-// writes its number into driver.pid once it holds the lock, renames a status
-// document into place when a network has started or changed, and deletes it when
-// the network stops. Reading is not asked for: the service does that itself.
+// The events after which libvirt's network driver may have started, or may have
+// other networks than before: it creates its directory if that is missing, writes
+// its PID into driver.pid once it holds the lock, renames a status document into
+// place when a network has started or changed, and deletes it when the network
+// stops. Reads are not watched: the service reads the files itself.
 const (
 	inRunDir = inParent | unix.IN_MODIFY | unix.IN_DELETE
 	inParent = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 )
 
-// Follow calls changed whenever libvirt's network driver may have started or
-// have other networks, and once at the beginning, until the context ends. It
-// sleeps in between.
+// Follow calls changed whenever libvirt's network driver may have started or have
+// other networks, and once at the beginning, until the context ends.
 func (d *Driver) Follow(ctx context.Context, changed func()) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -34,11 +33,11 @@ func (d *Driver) Follow(ctx context.Context, changed func()) error {
 	w := watch{fd: fd, target: d.dir, wd: -1}
 	events := make([]byte, 16<<10)
 	for {
-		if err := w.place(); err != nil && ctx.Err() == nil {
+		if err := w.update(); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("following what libvirt has: %w", err)
 		}
 		changed()
-		// What the events are does not matter: whoever asks looks himself.
+		// The events' content does not matter: the callback reads the state itself.
 		if _, err := f.Read(events); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("following what libvirt has: reading inotify: %w", err)
 		}
@@ -48,16 +47,16 @@ func (d *Driver) Follow(ctx context.Context, changed func()) error {
 	}
 }
 
-// watch is the one directory that is watched: the target, or as much of the way
-// to it as there is.
+// watch is the one directory that is watched: the target, or its nearest existing
+// parent.
 type watch struct {
 	fd, wd int
 	target string
 }
 
-// place moves the watch to where it belongs by now. It looks again after it
-// moved, for the next directory may have come just before.
-func (w *watch) place() error {
+// update moves the watch to the deepest existing directory. It checks again after a
+// move, as the next directory may have been created just before.
+func (w *watch) update() error {
 	for {
 		wd, err := w.deepest()
 		if err != nil || wd == w.wd {
@@ -70,8 +69,8 @@ func (w *watch) place() error {
 	}
 }
 
-// deepest watches the target or the nearest directory above it. The kernel
-// knows a directory that is watched already, and gives the same number.
+// deepest watches the target or the nearest directory above it. For a directory that
+// is watched already, the kernel returns the same descriptor.
 func (w *watch) deepest() (wd int, err error) {
 	mask := uint32(inRunDir)
 	for dir := w.target; ; dir = filepath.Dir(dir) {

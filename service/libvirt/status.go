@@ -10,7 +10,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-// Network is one that libvirt has, as its status document says.
+// Network is one that libvirt has, from its status document.
 type Network struct {
 	Name, Bridge string
 	// Definition is the live definition. Understood is false for one that this
@@ -20,11 +20,10 @@ type Network struct {
 }
 
 // maxStatus bounds a status document: the definition, which may be as long as a
-// network's document, and what libvirt notes about it.
+// network's document, and what libvirt adds to it.
 const maxStatus = 2 * network.MaxXMLBytes
 
-// parseStatus reads <networkstatus>...<network>. Nothing of it is trusted to be
-// well-formed or short.
+// parseStatus parses <networkstatus>...<network>. It may be malformed or long.
 func parseStatus(doc []byte) (Network, error) {
 	p := statusParser{doc: doc, dec: xml.NewDecoder(bytes.NewReader(doc))}
 	if err := p.parse(); err != nil {
@@ -39,13 +38,13 @@ func parseStatus(doc []byte) (Network, error) {
 	return p.found, nil
 }
 
-// statusParser walks a document without recursion, so that its depth costs
-// nothing.
+// statusParser parses a document without recursion, so that its depth does not
+// matter.
 type statusParser struct {
 	doc        []byte
 	dec        *xml.Decoder
 	path       []string // of the open elements
-	begin, end int64    // where <network> stands
+	begin, end int64    // offsets of <network>
 	found      Network
 }
 

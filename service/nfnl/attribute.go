@@ -13,9 +13,9 @@ import (
 // TypeFlags are the bits of an attribute's type that are not part of its number.
 const TypeFlags = unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER
 
-// All walks netlink attributes by type, without the nested and byte order bits,
-// and without copying: values must not be appended to. It stops at the first
-// one that does not fit.
+// All yields netlink attributes by type, without the nested and byte order bits, and
+// without copying: values must not be appended to. It stops at the first one that
+// does not fit.
 func All(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= unix.SizeofNlAttr {
@@ -32,9 +32,9 @@ func All(b []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
-// Attributes are attributes as they are on the wire, or the value of one, which
-// may be attributes again. Of several of one type the first counts; what is
-// absent or too short reads as zero.
+// Attributes holds encoded attributes, or the value of one, which may be attributes
+// again. Of several of one type the first counts; an absent or too short one reads
+// as zero.
 type Attributes []byte
 
 // Get returns the value of an attribute, nil if there is none.

@@ -15,8 +15,8 @@ const Timeout = 10 * time.Second
 // HeaderLen is the length of struct nfgenmsg, which begins every message.
 const HeaderLen = 4
 
-// ErrChanged is returned where nf_tables changed while it was read: what was
-// read may lack something.
+// ErrChanged means that nf_tables changed while it was read: what was read may lack
+// something.
 var ErrChanged = errors.New("the ruleset keeps changing")
 
 // Type returns the header type of an nf_tables message.
@@ -33,16 +33,16 @@ func Request(message int, flags netlink.HeaderFlags, family byte, attrs []netlin
 	}, err
 }
 
-// Body returns the attributes of a message of netfilter's.
+// Body returns the attributes of a netfilter message.
 func Body(data []byte) Attributes { return data[min(len(data), HeaderLen):] }
 
-// Conn is a connection that reads nf_tables. It goes through answers one by one:
-// the library would keep all of them and parse each rule. After an error it
-// cannot be used again, as the rest of an answer could be taken for the next.
+// Conn is a connection that reads nf_tables. It handles answers one by one: the
+// library would keep all of them and parse each rule. It must not be used after an
+// error, as the rest of an answer could be taken for the next.
 type Conn struct{ conn *netlink.Conn }
 
 // Open connects to the nf_tables of a network namespace; netNS 0 is that of the
-// calling thread. The connection serves until ctx's deadline, at most Timeout.
+// calling thread. The connection works until ctx's deadline, at most Timeout.
 func Open(ctx context.Context, netNS int) (*Conn, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netNS})
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package program runs other programs to their end: no shell, a bound on the
-// time, and what a program complains of in the error.
+// Package program runs other programs to their end: no shell, a time limit, and the
+// program's standard error in the error.
 package program
 
 import (
@@ -17,13 +17,13 @@ import (
 // Timeout bounds one run. iptables waits for others' locks within it.
 const Timeout = 30 * time.Second
 
-// Run runs a program with a standard input and gives what it printed. It runs
+// Run runs a program with a standard input and returns its standard output. It runs
 // on the calling thread, whose network namespace the program works on.
 func Run(ctx context.Context, stdin, path string, args ...string) (string, error) {
 	return RunNoted(ctx, nil, stdin, path, args...)
 }
 
-// RunNoted is Run of a program that started, which may be nil, remembers.
+// RunNoted is Run of a program that is recorded in started, which may be nil.
 func RunNoted(ctx context.Context, started *Started, stdin, path string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()

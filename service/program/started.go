@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// startedFor is how long a process is remembered. What the kernel tells of it
-// comes within milliseconds of its end; its ID may be another's long after.
+// startedFor is how long a process is recorded. The kernel's notifications arrive
+// within milliseconds of its end; much later its ID may be another's.
 const startedFor = 30 * time.Second
 
-// Started remembers the processes that were started lately, so that what they
-// did can be told from what others do. The zero value is ready to use.
+// Started records recently started processes, so that their changes can be
+// distinguished from other programs'. The zero value is ready to use.
 type Started struct {
 	mu sync.Mutex
 	at map[int]time.Time
@@ -31,7 +31,7 @@ func (s *Started) add(pid int) {
 	s.at[pid] = now
 }
 
-// Has reports whether a process was started by who uses Started.
+// Has reports whether a process was recorded.
 func (s *Started) Has(pid int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,8 +1,8 @@
-// Package registry holds what a service knows of its networks and of its host,
-// as values that are never changed: they go in whole, and whoever reads one may
-// keep it. What is told of changes is told in the order in which they were made.
+// Package registry holds a service's networks and the state of its host, as immutable
+// values: they are replaced as a whole, and readers may keep them. Notifications are
+// in the order of the changes.
 //
-// It knows nothing of what a network is beside its name and its bridge.
+// Of a network it only knows the name and the bridge.
 package registry
 
 import (
@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// Network is one network as a value: a pointer to what nobody changes.
+// Network is one network as a value: a pointer to something immutable.
 type Network interface {
 	comparable // the zero value is none
 	Name() string
@@ -23,11 +23,11 @@ type Network interface {
 	Index() int
 }
 
-// Change is one network's way from what it was to what it is: Old is the zero
-// value for a new network, Next for one that goes.
+// Change is a change of one network: Old is the zero value for a new network, Next
+// for a removed one.
 type Change[N Network] struct{ Old, Next N }
 
-// Name is that of the network.
+// Name returns the network's name.
 func (c Change[N]) Name() string {
 	var none N
 	if c.Next != none {
@@ -36,18 +36,17 @@ func (c Change[N]) Name() string {
 	return c.Old.Name()
 }
 
-// Registry holds networks, and a host. Its methods may be called from any
-// goroutine.
+// Registry holds networks, and a host. It is safe for concurrent use.
 type Registry[N Network, H any] struct {
-	// telling is held while something is changed and told of, so that what is
-	// told is in the order of the changes. It is taken before mu.
+	// telling is held during a change and its notification, so that notifications
+	// are in the order of the changes. Lock order: telling, then mu.
 	telling sync.Mutex
 
-	mu       sync.RWMutex // held for moments only
+	mu       sync.RWMutex // never held while blocking
 	networks map[string]N
 	bridges  map[string]string // the network that is configured for a bridge
-	// reserved are what networks were before a change that is not certain yet;
-	// the zero value for one that is new.
+	// reserved holds what networks were before a change that is not certain yet; the
+	// zero value for a new one.
 	reserved map[string]N
 	host     H
 }
@@ -79,8 +78,8 @@ func (r *Registry[N, H]) Len() int {
 	return len(r.networks)
 }
 
-// Claims returns all networks, and what those were whose change is not certain
-// yet: it comes back where the change fails.
+// Claims returns all networks, and the former values of those whose change is not
+// certain yet: they are restored if the change fails.
 func (r *Registry[N, H]) Claims() []N {
 	var none N
 	r.mu.RLock()
@@ -110,8 +109,8 @@ func (r *Registry[N, H]) ConfiguredFor(bridge string) (name string, ok bool) {
 	return name, ok
 }
 
-// Claimant returns the network that is configured for a bridge, or that is again
-// where a change under way fails.
+// Claimant returns the network that is configured for a bridge, or that will be again
+// if a change in progress fails.
 func (r *Registry[N, H]) Claimant(bridge string) (name string, ok bool) {
 	if name, ok = r.ConfiguredFor(bridge); ok {
 		return name, true
@@ -139,8 +138,8 @@ func (r *Registry[N, H]) HolderOf(iface string) (name string, ok bool) {
 	return "", false
 }
 
-// Put makes changes visible and returns those that are certain. tell is called
-// with them before anything else is changed or told, nil for nobody to tell.
+// Put makes changes visible. It calls tell, unless nil, with those that are certain,
+// before any other change or notification.
 func (r *Registry[N, H]) Put(changes []Change[N], tell func(certain []Change[N])) {
 	r.telling.Lock()
 	defer r.telling.Unlock()
@@ -150,7 +149,8 @@ func (r *Registry[N, H]) Put(changes []Change[N], tell func(certain []Change[N])
 	}
 }
 
-// put makes changes visible. What leaves a bridge leaves it before what comes.
+// put makes changes visible and returns those that are certain. Networks leave
+// bridges before others take them.
 func (r *Registry[N, H]) put(changes []Change[N]) (certain []Change[N]) {
 	var none N
 	r.mu.Lock()
@@ -176,9 +176,9 @@ func (r *Registry[N, H]) put(changes []Change[N]) (certain []Change[N]) {
 	return certain
 }
 
-// Edit changes one network by a function from value to value, and tells of it as
-// Put does. Nothing is done where there is no network of that name, or where the
-// function returns what it was given.
+// Edit changes one network by a function from value to value, and calls tell as Put
+// does. It does nothing if there is no network of that name, or if the function
+// returns its argument.
 func (r *Registry[N, H]) Edit(name string, f func(N) N, tell func(certain []Change[N])) {
 	r.telling.Lock()
 	defer r.telling.Unlock()
@@ -193,8 +193,8 @@ func (r *Registry[N, H]) Edit(name string, f func(N) N, tell func(certain []Chan
 	}
 }
 
-// Reserve makes a change visible that is not certain yet. Nobody is told of the
-// network until Release, and what it was stays reserved.
+// Reserve makes a change visible that is not certain yet. There are no notifications
+// of the network until Release, and its former value stays reserved.
 func (r *Registry[N, H]) Reserve(c Change[N]) {
 	r.mu.Lock()
 	r.reserved[c.Name()] = c.Old
@@ -217,15 +217,15 @@ func (r *Registry[N, H]) Uncertain(name string) bool {
 	return uncertain
 }
 
-// Host returns what is known of the host.
+// Host returns the state of the host.
 func (r *Registry[N, H]) Host() H {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.host
 }
 
-// EditHost changes what is known of the host by a function from value to value.
-// tell is called with both before anything else is changed or told.
+// EditHost changes the state of the host by a function from value to value. It calls
+// tell with both before any other change or notification.
 func (r *Registry[N, H]) EditHost(f func(H) H, tell func(old, next H)) {
 	r.telling.Lock()
 	defer r.telling.Unlock()

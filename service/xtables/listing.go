@@ -23,11 +23,10 @@ type Rule struct {
 	// Text is the rule without its counters, as iptables-restore takes it:
 	// "-A CHAIN ...".
 	Text           string
-	Packets, Bytes uint64 // 0 where they were not asked for
+	Packets, Bytes uint64 // 0 if they were not asked for
 }
 
-// Parse reads what iptables-save or iptables -S printed. Lines of other kinds
-// than theirs are left out.
+// Parse parses the output of iptables-save or iptables -S. It ignores other lines.
 func Parse(text string) ([]Table, error) {
 	var tables []Table
 	for line := range strings.Lines(text) {
@@ -50,7 +49,7 @@ func Parse(text string) ([]Table, error) {
 	return tables, nil
 }
 
-// unreadable reads the comment that iptables-nft prints in place of a table.
+// unreadable parses the comment that iptables-nft prints in place of a table.
 func unreadable(line string) (table string, ok bool) {
 	rest, ok := strings.CutPrefix(line, "# Table `")
 	if !ok {
@@ -60,7 +59,7 @@ func unreadable(line string) (table string, ok bool) {
 	return table, ok
 }
 
-// read reads a line that is in the table.
+// read parses a line of the table.
 func (t *Table) read(line string) error {
 	switch {
 	case strings.HasPrefix(line, ":"):
@@ -79,7 +78,7 @@ func (t *Table) read(line string) error {
 	return nil
 }
 
-// parseCounted reads "[packets:bytes] -A CHAIN ...".
+// parseCounted parses "[packets:bytes] -A CHAIN ...".
 func parseCounted(line string) (r Rule, err error) {
 	counters, text, _ := strings.Cut(line[1:], "] ")
 	if !strings.HasPrefix(text, "-A ") {
@@ -105,21 +104,20 @@ func firstWord(text string) string {
 // iptables itself printed.
 func (r Rule) Deletion() string { return "-D" + r.Text[len("-A"):] + "\n" }
 
-// Spec returns what the rule says behind its chain, as it was printed.
+// Spec returns the rule after its chain, as it was printed.
 func (r Rule) Spec() string {
 	return strings.TrimPrefix(r.Text[len("-A ")+len(r.Chain):], " ")
 }
 
-// SplitWords splits what a rule says. Quotes come around comments and the like
-// only, which no rule of libvirt's has: what is in them just has to stay one
-// word.
+// SplitWords splits a rule into words. Only comments and the like are quoted, which
+// no rule of libvirt's has: quoted text just has to stay one word.
 func SplitWords(spec string) []string {
 	if !strings.ContainsAny(spec, `"\`) {
 		return strings.Fields(spec)
 	}
 	var words []string
 	var word strings.Builder
-	quoted, escaped, begun := false, false, false
+	quoted, escaped, inWord := false, false, false
 	for _, c := range spec {
 		switch {
 		case escaped:
@@ -128,29 +126,28 @@ func SplitWords(spec string) []string {
 		case quoted && c == '\\':
 			escaped = true
 		case c == '"':
-			quoted, begun = !quoted, true
+			quoted, inWord = !quoted, true
 		case c == ' ' && !quoted:
-			if begun {
+			if inWord {
 				words = append(words, word.String())
 			}
 			word.Reset()
-			begun = false
+			inWord = false
 		default:
 			word.WriteRune(c)
-			begun = true
+			inWord = true
 		}
 	}
-	if begun {
+	if inWord {
 		words = append(words, word.String())
 	}
 	return words
 }
 
-// IsPlain reports whether an interface's name is a word without any meaning to
-// iptables-restore, which splits and unquotes like a shell, takes "!" for a
-// negation and a "+" at the end for any ending. What iptables-save prints is
-// not quoted at all, so that a name which needs quotes would break whoever
-// saves and restores the rules.
+// IsPlain reports whether an interface's name is a word without special meaning to
+// iptables-restore, which splits and unquotes like a shell, takes "!" for a negation
+// and a "+" at the end for a wildcard. iptables-save does not quote names, so a name
+// that needs quotes would break saving and restoring the rules.
 func IsPlain(name string) bool {
 	for i, c := range name {
 		if !IsWord(c) && (i == 0 || !strings.ContainsRune("-.", c)) {
@@ -160,8 +157,8 @@ func IsPlain(name string) bool {
 	return name != ""
 }
 
-// IsWord reports whether a character has no meaning to iptables-restore in any
-// place of a word.
+// IsWord reports whether a character has no special meaning to iptables-restore
+// anywhere in a word.
 func IsWord(c rune) bool {
 	return c == '_' || c <= unicode.MaxASCII && (unicode.IsLetter(c) || unicode.IsDigit(c))
 }

@@ -1,5 +1,5 @@
-// Package xtables runs the iptables programs, of either variant, and reads what
-// they print of their rules.
+// Package xtables runs the iptables programs, of either variant, and parses their
+// output.
 package xtables
 
 import (
@@ -17,11 +17,11 @@ import (
 // LockFile is the lock of the legacy variant.
 const LockFile = "/run/xtables.lock"
 
-// lockSeconds is how long to wait for that lock.
+// lockSeconds is the time to wait for that lock.
 const lockSeconds = "5"
 
-// Variant is which of the two sets of iptables programs is meant: they keep
-// their rules in different places in the kernel.
+// Variant is one of the two sets of iptables programs: they keep their rules in
+// different places in the kernel.
 type Variant string
 
 // The variants, as iptables -V names them. VariantNone is neither.
@@ -45,7 +45,7 @@ func (v Variants) Of(ipv6 bool) Variant {
 // Has reports whether either family's programs are of a variant.
 func (v Variants) Has(variant Variant) bool { return v.IPv4 == variant || v.IPv6 == variant }
 
-// String names them for people: one for both families, or each.
+// String returns them for messages: one for both families, or each.
 func (v Variants) String() string {
 	if v.IPv4 != v.IPv6 {
 		return fmt.Sprintf("%s, for IPv6 %s", v.IPv4, v.IPv6)
@@ -53,8 +53,8 @@ func (v Variants) String() string {
 	return string(v.IPv4)
 }
 
-// Name returns what iptables is called where it must be of the variant, or for
-// VariantNone of any. Suffixes such as -save follow it.
+// Name returns the program name of iptables of the variant, or for VariantNone of
+// any. Suffixes such as -save follow it.
 func Name(ipv6 bool, variant Variant) string {
 	name := "iptables"
 	if ipv6 {
@@ -70,7 +70,7 @@ type Programs struct {
 	Variant                Variant
 	Version                string
 	Command, Restore, Save string           // paths
-	Started                *program.Started // remembers changes; nil for nobody
+	Started                *program.Started // records processes; may be nil
 }
 
 // Name returns the plain name of the family's program.
@@ -80,9 +80,8 @@ func (p Programs) String() string {
 	return fmt.Sprintf("%s %s (%s)", p.Command, p.Version, p.Variant)
 }
 
-// Find finds the programs that the PATH decides for the iptables backend, and
-// makes sure that they are of one variant: what one of them put in, another one
-// could not see.
+// Find returns the programs on PATH for the iptables backend, and makes sure that
+// they are of one variant: else one would not see the rules of another.
 func Find(ctx context.Context, ipv6 bool) (Programs, error) {
 	p := Programs{IPv6: ipv6}
 	for _, one := range []struct {
@@ -115,9 +114,9 @@ func Find(ctx context.Context, ipv6 bool) (Programs, error) {
 	return p, nil
 }
 
-// pinned returns the same program under the name that only this variant has:
-// where an administrator chooses the other variant while rules are in force, they
-// are still found, and taken out, where they are.
+// pinned returns the same program under the name that only this variant has: if an
+// administrator chooses the other variant while rules are in force, they are still
+// found and removed.
 func (p Programs) pinned(path, suffix string) string {
 	own, err := exec.LookPath(Name(p.IPv6, p.Variant) + suffix)
 	if err != nil || !sameFile(own, path) {
@@ -126,8 +125,8 @@ func (p Programs) pinned(path, suffix string) string {
 	return own
 }
 
-// FindVariant finds the programs of a variant that list and restore rules. Where
-// only one variant is installed, its programs may have the plain names alone.
+// FindVariant returns the programs of a variant that list and restore rules. If only
+// one variant is installed, its programs may have only the plain names.
 func FindVariant(ctx context.Context, ipv6 bool, variant Variant) (p Programs, err error) {
 	p = Programs{IPv6: ipv6, Variant: variant}
 	if p.Save, err = lookVariant(ctx, ipv6, variant, "-save"); err == nil {
@@ -168,7 +167,7 @@ func VersionOf(ctx context.Context, path string) (variant Variant, version strin
 	return variant, version, nil
 }
 
-// parseVersion reads "iptables v1.8.9 (nf_tables)". Versions before 1.8 name no
+// parseVersion parses "iptables v1.8.9 (nf_tables)". Versions before 1.8 print no
 // variant: there was only the legacy one.
 func parseVersion(out string) (variant Variant, version string) {
 	variant = VariantLegacy
@@ -193,7 +192,7 @@ func sameFile(a, b string) bool {
 	return err == nil && one == other
 }
 
-// List reads all tables that exist, without making any. Options are those of
+// List returns all tables that exist, without creating any. Options are those of
 // iptables-save, such as -c for counters.
 func (p Programs) List(ctx context.Context, options ...string) ([]Table, error) {
 	out, err := program.Run(ctx, "", p.Save, options...)
@@ -203,7 +202,7 @@ func (p Programs) List(ctx context.Context, options ...string) ([]Table, error) 
 	return Parse(out)
 }
 
-// Show reads one table, which the legacy variant makes if it does not exist.
+// Show returns one table, which the legacy variant creates if it does not exist.
 func (p Programs) Show(ctx context.Context, table string) ([]Table, error) {
 	out, err := program.Run(ctx, "", p.Command, "-w", lockSeconds, "-t", table, "-S")
 	if err != nil {
@@ -212,8 +211,8 @@ func (p Programs) Show(ctx context.Context, table string) ([]Table, error) {
 	return Parse("*" + table + "\n" + out)
 }
 
-// Do carries a script for iptables-restore out; each table's part of it whole or
-// not at all. It leaves alone what the script does not name.
+// Do runs a script of iptables-restore; each table's part of it takes effect
+// atomically. It leaves alone what the script does not name.
 func (p Programs) Do(ctx context.Context, script string, options ...string) error {
 	if script == "" {
 		return nil
@@ -223,8 +222,8 @@ func (p Programs) Do(ctx context.Context, script string, options ...string) erro
 }
 
 // LegacyTables returns the tables of the legacy variant that the kernel has. Its
-// programs would make them only to look into them, and every packet would pass
-// them from then on.
+// programs would create them to list them, and every packet would pass them from
+// then on.
 func LegacyTables(ipv6 bool) ([]string, error) {
 	file := "/proc/thread-self/net/ip_tables_names"
 	if ipv6 {

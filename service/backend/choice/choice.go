@@ -1,6 +1,6 @@
-// Package choice decides which backend holds the rules: what is configured,
-// the service's own configuration before libvirt's, or else what the host has.
-// It looks at nothing itself: who calls it has read the files and probed.
+// Package choice decides which backend holds the rules: what is configured, the
+// service's own configuration before libvirt's, or else what the host has. It does
+// no I/O: the caller reads the files and probes.
 package choice
 
 import (
@@ -24,7 +24,7 @@ type Setting struct {
 	Line  int
 }
 
-// Configured is what the configuration files say.
+// Configured holds the settings of the configuration files.
 type Configured struct {
 	Own     Setting // auto, nftables or iptables; auto leaves it to what follows
 	Libvirt Setting // of /etc/libvirt/network.conf
@@ -32,10 +32,10 @@ type Configured struct {
 
 // Available is what the host has.
 type Available struct {
-	NFTables error  // what its probe failed with; nil where the kernel holds our rules
+	NFTables error  // the error of its probe; nil if the kernel can hold our rules
 	NFT      bool   // the program nft is on PATH
-	IPTables error  // what its probe failed with; nil where the program works
-	Variant  string // of the program iptables: nf_tables or legacy, "" where unknown
+	IPTables error  // the error of its probe; nil if the program works
+	Variant  string // of the program iptables: nf_tables or legacy, "" if unknown
 }
 
 // Decision is the backend to use.
@@ -45,8 +45,8 @@ type Decision struct {
 	Available []string // what works, the preferred first
 }
 
-// ErrUnavailable is in the chain of errors that say that the host cannot do
-// what is configured, or anything.
+// ErrUnavailable is wrapped by errors that mean that the host cannot do what is
+// configured, or has no working backend.
 var ErrUnavailable = errors.New("no usable firewall backend")
 
 // Choose decides. The decision that comes with an error has Available alone: a
@@ -60,7 +60,7 @@ func Choose(c Configured, a Available) (Decision, error) {
 	}{
 		{c.Own, "auto, nftables or iptables", []string{"", Auto}},
 		// In libvirt none means that no network with rules starts, and pf is
-		// FreeBSD's: neither says anything about this service.
+		// FreeBSD's: neither applies to this service.
 		{c.Libvirt, "nftables or iptables", []string{"", "none", "pf"}},
 	} {
 		switch {
@@ -78,7 +78,7 @@ func Choose(c Configured, a Available) (Decision, error) {
 	return a.best(d)
 }
 
-// best is the choice by what the host has.
+// best chooses by what the host has.
 func (a Available) best(d Decision) (Decision, error) {
 	switch {
 	case a.NFTables == nil && a.NFT:
@@ -120,7 +120,7 @@ func (a Available) iptables() string {
 	return IPTables + " (" + a.Variant + ")"
 }
 
-// refuse says why a backend that was asked for cannot be had, and what else can.
+// refuse returns why a requested backend cannot be used, and what can.
 func (a Available) refuse(s Setting, probe error) error {
 	advice, other, otherErr := "install iptables", NFTables, a.NFTables
 	if s.Value == NFTables {

@@ -9,12 +9,12 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/trusted"
 )
 
-// maxFile is more than anybody writes into network.conf.
+// maxFile is far above the size of any network.conf.
 const maxFile = 1 << 20
 
-// ReadLibvirt reads firewall_backend of libvirt's network.conf, with the line
-// that sets it. A missing file, or one without the key, gives line 0. The value
-// may be any word: Choose judges it.
+// ReadLibvirt returns firewall_backend of libvirt's network.conf, with the line that
+// sets it; line 0 for a missing file or key. The value may be any word: Choose
+// validates it.
 func ReadLibvirt(file string) (value string, line int, err error) {
 	text, err := trusted.ReadAnybodys(file, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -43,7 +43,7 @@ func parseLibvirt(text []byte) (value string, line int, err error) {
 		if err != nil {
 			return "", p.line, err
 		}
-		// Of several, the first counts: libvirt looks no further.
+		// Of several, the first counts, as for libvirt.
 		if name == "firewall_backend" && line == 0 {
 			if v.kind != isString {
 				return "", at, errors.New("firewall_backend is no string: write it in quotes")
@@ -54,8 +54,8 @@ func parseLibvirt(text []byte) (value string, line int, err error) {
 	return value, line, nil
 }
 
-// parser goes through a file of libvirt's: name = value, where a value is a
-// number, a string in one of three kinds of quotes, or a list of values.
+// parser parses a file of libvirt's: name = value, where a value is a number, a
+// string in one of three kinds of quotes, or a list of values.
 type parser struct {
 	rest  []byte
 	line  int
@@ -133,8 +133,8 @@ func (p *parser) value() (content, error) {
 	return content{isNumber, p.cut(n)}, nil
 }
 
-// quoted reads up to the closing quote. There are no escapes, and only triple
-// quotes reach over lines.
+// quoted reads up to the closing quote. There are no escapes, and only triple quotes
+// may span lines.
 func (p *parser) quoted(quote string) (content, error) {
 	end := bytes.Index(p.rest, []byte(quote))
 	if end < 0 || len(quote) == 1 && bytes.ContainsAny(p.rest[:end], "\r\n") {
@@ -195,7 +195,7 @@ func (p *parser) take(word string) bool {
 	return true
 }
 
-// cut takes the next bytes and counts their lines.
+// cut consumes the next bytes and counts their lines.
 func (p *parser) cut(n int) string {
 	out := p.rest[:n]
 	p.rest = p.rest[n:]
