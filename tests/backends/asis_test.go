@@ -13,9 +13,9 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// TestTheTableAsItIs: what another program does to the table of a service that
-// does not own it is undone, told, and shown until then; with packets before
-// and after, in both families.
+// TestTheTableAsItIs: if the service does not own its table, another program's
+// change is undone, reported, and shown until then; with packets before and
+// after, in both families.
 func TestTheTableAsItIs(t *testing.T) {
 	t.Parallel()
 	const table = "inet libvirt_network"
@@ -67,7 +67,8 @@ func TestTheTableAsItIs(t *testing.T) {
 }
 
 // TestATableOfSomebodyElse cannot be changed while its owner lives: the network
-// is not in force and says so, also after a start, and is when the owner ends.
+// is not in force and reports it, also after a start, and is in force when the
+// owner ends.
 func TestATableOfSomebodyElse(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t)

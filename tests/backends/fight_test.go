@@ -51,9 +51,9 @@ func TestFightOverTheTable(t *testing.T) {
 // unwell is what the service logs of networks in a fight.
 var unwell = []string{"a network is degraded", "a network is failed"}
 
-// fight has another program undo each repair. The pauses grow, State says who it
-// is and whether the rules are in force, and the service takes part with no more
-// than a little of the processor.
+// fight makes another program undo each repair. The pauses grow, State names the
+// program and whether the rules are in force, and the service uses little of the
+// processor.
 func fight(r *rig.Rig, t *testing.T, program, undo string, networks uint32) {
 	t.Helper()
 	r.Announce(unwell...)

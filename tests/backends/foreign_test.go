@@ -84,8 +84,8 @@ func TestForeignFlushIsMended(t *testing.T) {
 	}
 }
 
-// TestForeignChangesAreMended by themselves, and told of those networks whose
-// rules they broke, once.
+// TestForeignChangesAreMended by themselves, and reported once for the networks
+// whose rules they broke.
 func TestForeignChangesAreMended(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t)
@@ -126,8 +126,8 @@ func TestForeignChangesAreMended(t *testing.T) {
 	}
 }
 
-// awaitRepairs waits until these networks were told to be repaired, each once
-// and with the program that did it.
+// awaitRepairs waits until these networks were reported as repaired, each once
+// and with the program that caused it.
 func awaitRepairs(r *rig.Rig, told func() map[string][]string, networks ...string) {
 	r.T.Helper()
 	if !rig.Await(rig.CallTimeout, func() bool { return len(told()) >= len(networks) }) {
@@ -140,8 +140,8 @@ func awaitRepairs(r *rig.Rig, told func() map[string][]string, networks ...strin
 	}
 }
 
-// TestReapplyCountsNetworks that were damaged, and tells of them. Nobody but
-// Reapply sees calls of iptables-legacy that take another lock than all others.
+// TestReapplyCountsNetworks that were damaged, and reports them. Only Reapply
+// sees calls of iptables-legacy that take another lock than all others.
 func TestReapplyCountsNetworks(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t)

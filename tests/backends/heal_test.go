@@ -71,7 +71,7 @@ func (r *chainRig) works(t *testing.T, when string) {
 	}
 }
 
-// awaitHealed waits until these networks were told to be repaired because of
+// awaitHealed waits until these networks were reported as repaired because of
 // another program, and all is as it was.
 func (r *chainRig) awaitHealed(when string, told func() map[string][]string, networks ...string) {
 	r.T.Helper()
@@ -125,7 +125,7 @@ func damages(variant string) []damage {
 }
 
 // TestChainsHeal whatever another program does to them, by the event and without
-// a call, and with the program's name where the kernel says it.
+// a call, and with the program's name if the kernel reports it.
 func TestChainsHeal(t *testing.T) {
 	t.Parallel()
 	for _, variant := range rig.IptablesVariants {
@@ -163,7 +163,7 @@ func (r *chainRig) heals(t *testing.T, damages []damage) {
 	r.AwaitState("default", "active")
 }
 
-// TestHostsOwnRulesAreLeft as somebody left them when the chains come back.
+// TestHostsOwnRulesAreLeft as they are when the chains are restored.
 func TestHostsOwnRulesAreLeft(t *testing.T) {
 	t.Parallel()
 	for _, variant := range rig.IptablesVariants {
@@ -209,8 +209,8 @@ func TestLoneGuestsAreOpenShortly(t *testing.T) {
 	}
 }
 
-// TestChainsAreFollowedAfterASwitch: with the nftables backend what happens to
-// iptables is nobody's business, and after a switch it is.
+// TestChainsAreFollowedAfterASwitch: with the nftables backend changes in
+// iptables are ignored, and after a switch they are not.
 func TestChainsAreFollowedAfterASwitch(t *testing.T) {
 	t.Parallel()
 	for _, variant := range rig.IptablesVariants {
@@ -245,9 +245,9 @@ func (r *chainRig) awaitWatch(t *testing.T) {
 	})
 }
 
-// TestChainsThatIPTablesCannotRead: nft put something into the table that
-// iptables does not know. State says that nobody knows, and is well again by
-// itself when that is gone.
+// TestChainsThatIPTablesCannotRead: nft added something to the table that
+// iptables does not know. State reports that the rules are unknown, and recovers
+// by itself when that is gone.
 func TestChainsThatIPTablesCannotRead(t *testing.T) {
 	t.Parallel()
 	r := newChainRig(t, "nft")

@@ -75,7 +75,7 @@ func TestSwitchUnderTraffic(t *testing.T) {
 	m.Bridge("virbr9", "10.99.0.1/24")
 	m.OK(m.AddXML(rig.NetXML("isolated", "virbr9", "isolated", "10.99.0.1/24")))
 	isolated := m.Guest("virbr9", "isolated", "10.99.0.10/24")
-	k := rig.NewTalk(t, m.Sender, m.Outside, "203.0.113.1:7000")
+	k := rig.Connect(t, m.Sender, m.Outside, "203.0.113.1:7000")
 	load := m.Begin()
 	locked, err := host.StartStream(isolated, m.Outside, host.StreamConfig{To: netip.MustParseAddrPort("203.0.113.1:7777"), Rate: 200})
 	rig.Must(t, err)
@@ -173,8 +173,8 @@ func TestBackendByConfiguration(t *testing.T) {
 	}
 }
 
-// TestBackendThatDoesNotWork: a configured backend that is missing is an error
-// that says so, and nothing moves.
+// TestBackendThatDoesNotWork: a missing configured backend is reported as an
+// error, and nothing moves.
 func TestBackendThatDoesNotWork(t *testing.T) {
 	t.Parallel()
 	r, guest, internet := rig.WithNAT(t)
@@ -234,8 +234,8 @@ func TestSetBackendPersistent(t *testing.T) {
 	r.WantError(r.Manager("SetBackend", "pf", rig.Opts()), "InvalidArgument")
 }
 
-// TestLibvirtsLeftovers: what libvirt's nftables backend left for a network
-// goes when the network is ours; the others' stays.
+// TestLibvirtsLeftovers: what libvirt's nftables backend left for a network is
+// removed once the service has the network; other networks' rules stay.
 func TestLibvirtsLeftovers(t *testing.T) {
 	t.Parallel()
 	r := rig.Started(t, host.WithForwarding())

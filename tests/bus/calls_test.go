@@ -117,8 +117,8 @@ func TestReplaceIsOneStep(t *testing.T) {
 	}
 }
 
-// TestWhoMay: as the policy is shipped, everybody may look, and an administrator
-// has to authenticate for a change.
+// TestWhoMay: by the shipped policy every user may read, and an administrator has
+// to authenticate for a change.
 func TestWhoMay(t *testing.T) {
 	t.Parallel()
 	r := rig.Started(t)

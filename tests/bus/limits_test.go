@@ -25,8 +25,8 @@ func numbered(count int, format string) (out []string) {
 	return out
 }
 
-// TestRefusals: what may not be is refused with its own error, which says what
-// to do instead, and nothing is changed by it.
+// TestRefusals: each refusal has its own error, which says what to do instead,
+// and changes nothing.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	r := rig.Started(t)

@@ -81,15 +81,15 @@ func (h *realHost) fresh(t testing.TB) *servicetest.World {
 	return servicetest.NewBase(servicetest.NewWorld(t, h))
 }
 
-// realOperations returns those calls that between them make every step there is. All
-// calls are walked through in memory by package service's own tests.
+// realOperations returns calls that together make every kind of step. Package
+// service's own tests walk through all calls in memory.
 func realOperations() []servicetest.Operation {
 	names := []string{"move for good", "add with a zone, bridge in another", "replace for good", "update bridge and zone", "update to open", "remove for good", "reload", "bind"}
 	return slices.DeleteFunc(servicetest.Operations(), func(op servicetest.Operation) bool { return !slices.Contains(names, op.Name) })
 }
 
 // TestFailedCallsChangeNothing makes each step of calls fail in turn, once before
-// it is done and once after, and compares all there is.
+// it is done and once after, and compares everything.
 func TestFailedCallsChangeNothing(t *testing.T) {
 	t.Parallel()
 	h := newRealHost(t)

@@ -69,9 +69,9 @@ func knocking(t *testing.T, r *rig.Rig, guest *host.Peer, number int) []*host.Fl
 	return out
 }
 
-// TestZonesByHandLastOverARestart: a zone that somebody chose is kept over a
-// stop and a kill, at every instant: a guest in zone drop never reaches the
-// host, whatever the service does as it starts.
+// TestZonesByHandLastOverARestart: a zone chosen by hand is kept over a stop and
+// a kill, at every instant: a guest in zone drop never reaches the host, whatever
+// the service does at its start.
 func TestZonesByHandLastOverARestart(t *testing.T) {
 	t.Parallel()
 	r, all, guests := choosingRig(t)
@@ -182,9 +182,9 @@ func TestZonesByHandEnd(t *testing.T) {
 	}
 }
 
-// TestBrokenRecordOfZones keeps nobody from starting: what cannot be read is
-// kept aside and reported, and a bridge in a zone that is none of the
-// service's own stays there.
+// TestBrokenRecordOfZones prevents no start: an unreadable record is put aside
+// and reported, and a bridge in a zone that is not one of the service's stays
+// there.
 func TestBrokenRecordOfZones(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{"empty": "", "cut": `{"Zone":"li`, "another's": `{"Network":"nobody","Zone":"libvirt"}`, "null": "null", "mode": "{}"} {

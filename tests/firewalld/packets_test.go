@@ -151,9 +151,9 @@ func TestIsolatedNetworkBehindFirewalld(t *testing.T) {
 	})
 }
 
-// TestMissingZoneKeepsGuestsSafe: without its zone a network is judged by
-// firewalld's default zone for what goes to the host, and is guarded all the
-// same; its zone gives it the host's services.
+// TestMissingZoneKeepsGuestsSafe: without a network's zone, firewalld's default
+// zone decides about packets to the host, and forwarding is guarded all the same;
+// with its zone, guests reach the host's services.
 func TestMissingZoneKeepsGuestsSafe(t *testing.T) {
 	t.Parallel()
 	r := rig.WithFirewalld(t)
@@ -183,7 +183,7 @@ func TestEstablishedConnectionOutlivesFirewalld(t *testing.T) {
 	r.Bridge("virbr0", rig.NatNet)
 	r.OK(r.AddXML(rig.NetXML("default", "virbr0", "nat", rig.NatNet)))
 	guest := r.Guest("virbr0", "guest", "192.168.122.10/24")
-	k := rig.NewTalk(t, guest, internet, "203.0.113.1:7000")
+	k := rig.Connect(t, guest, internet, "203.0.113.1:7000")
 	r.Must("firewall-cmd", "--reload")
 	r.Firewalld.AwaitZone("default", "virbr0", "libvirt")
 	k.Works(t, "after firewalld's reload")

@@ -86,7 +86,7 @@ func TestFirewalldComesAndGoes(t *testing.T) {
 }
 
 // TestServiceRestartsBesideFirewalld: a restart of the service keeps bindings,
-// and one made while it was down is mended.
+// and corrects one that was made while it was down.
 func TestServiceRestartsBesideFirewalld(t *testing.T) {
 	t.Parallel()
 	r := rig.WithFirewalld(t, rig.AllZones...)
@@ -108,7 +108,7 @@ func TestServiceRestartsBesideFirewalld(t *testing.T) {
 	}
 }
 
-// TestAskedZoneWhileFirewalldIsAway: a network that names a zone says what is
+// TestAskedZoneWhileFirewalldIsAway: a network that names a zone reports what is
 // wrong while firewalld is away, and nothing once it is back.
 func TestAskedZoneWhileFirewalldIsAway(t *testing.T) {
 	t.Parallel()

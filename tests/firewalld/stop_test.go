@@ -9,8 +9,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// TestStopIsNoFailure: what the service was in the middle of when it was told to
-// stop is the next start's, and nothing to complain of.
+// TestStopIsNoFailure: work that a stop interrupts is left to the next start,
+// without a complaint in the log.
 func TestStopIsNoFailure(t *testing.T) {
 	t.Parallel()
 	t.Run("putting rules back", func(t *testing.T) {

@@ -33,9 +33,9 @@ func inZone(xml, zone string) string {
 	return strings.Replace(xml, "<bridge ", "<bridge zone='"+zone+"' ", 1)
 }
 
-// TestStuckFirewalldKeepsNobodyWaiting stops the real firewalld in the middle
-// of its work. Who asks for a zone by name waits in vain, and nobody else.
-// Whatever was asked of it meanwhile is right once it goes on.
+// TestStuckFirewalldKeepsNobodyWaiting stops the real firewalld in the middle of
+// its work. Only a call that names a zone waits, in vain. What was requested
+// meanwhile is right once firewalld continues.
 func TestStuckFirewalldKeepsNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	r := rig.WithFirewalld(t, rig.AllZones...)
@@ -166,8 +166,8 @@ func TestFirewalldAnswersErrors(t *testing.T) {
 	r.Firewalld.WantZone("default", "virbr0", "libvirt")
 }
 
-// TestZonesInstalledWhileOthersWork: firewalld's reload, which InstallZones
-// waits for, keeps nobody waiting, and no connection breaks.
+// TestZonesInstalledWhileOthersWork: no other call waits for firewalld's reload,
+// as InstallZones does, and no connection breaks.
 func TestZonesInstalledWhileOthersWork(t *testing.T) {
 	t.Parallel()
 	r := rig.WithFirewalld(t)
@@ -176,7 +176,7 @@ func TestZonesInstalledWhileOthersWork(t *testing.T) {
 	r.Bridge("virbr0", rig.NatNet)
 	r.OK(r.AddXML(inZone(rig.NetXML("default", "virbr0", "nat", rig.NatNet), "trusted")))
 	guest := r.Guest("virbr0", "guest", "192.168.122.10/24")
-	k := rig.NewTalk(t, guest, internet, "203.0.113.1:7000")
+	k := rig.Connect(t, guest, internet, "203.0.113.1:7000")
 	r.Firewalld.Signal(syscall.SIGSTOP)
 	install := begin(r, "InstallZones", rig.Opts())
 	for i := range 3 {
@@ -197,8 +197,8 @@ func TestZonesInstalledWhileOthersWork(t *testing.T) {
 	k.Works(t, "after the zones were removed")
 }
 
-// TestMovedByHandStays: what somebody chose with firewall-cmd is respected and
-// told until the next Reapply or reload, whatever else changes.
+// TestMovedByHandStays: a zone chosen with firewall-cmd is respected and reported
+// until the next Reapply or reload, whatever else changes.
 func TestMovedByHandStays(t *testing.T) {
 	t.Parallel()
 	r := rig.WithFirewalld(t, rig.AllZones...)

@@ -74,7 +74,7 @@ func TestZoneOfEachMode(t *testing.T) {
 	}
 }
 
-// TestZoneOfAWaitingNetwork: the zone holds by name before there is a bridge.
+// TestZoneOfAWaitingNetwork: the zone holds by name before the bridge exists.
 func TestZoneOfAWaitingNetwork(t *testing.T) {
 	t.Parallel()
 	r := rig.WithFirewalld(t, rig.AllZones...)
@@ -207,7 +207,7 @@ func TestBindByHand(t *testing.T) {
 }
 
 // TestOpenNetworksZoneIsTheAdministrators: libvirt makes no zone call for open
-// networks, so that what somebody else bound stays bound.
+// networks, so that an administrator's binding stays.
 func TestOpenNetworksZoneIsTheAdministrators(t *testing.T) {
 	t.Parallel()
 	r := rig.WithFirewalld(t, rig.AllZones...)

@@ -216,8 +216,8 @@ func shakes(t *testing.T, p *rig.Libvirt, place string, guest *host.Peer) []shak
 	}
 }
 
-// TestLibvirtsRulesAreMissed: where they were taken out, as earlier versions did,
-// the finding says how to have them again at once, and that works.
+// TestLibvirtsRulesAreMissed: if libvirt's rules were removed, as earlier
+// versions did, the finding's remedy restores them at once.
 func TestLibvirtsRulesAreMissed(t *testing.T) {
 	t.Parallel()
 	r, p := besideRig(t, "nft", "nftables")
@@ -242,8 +242,8 @@ func TestLibvirtsRulesAreMissed(t *testing.T) {
 }
 
 // TestLibvirtStartsWhatIsGoverned: with the iptables backend libvirt starts and
-// stops a network that was governed before. Its rules are there once, and ours
-// are in force before, meanwhile and after.
+// stops a network that the service has already. libvirt's rules are there once,
+// and the service's are in force before, meanwhile and after.
 func TestLibvirtStartsWhatIsGoverned(t *testing.T) {
 	t.Parallel()
 	for _, variant := range rig.IptablesVariants {

@@ -70,9 +70,9 @@ func withoutEmpty(rules string) string {
 	return strings.Join(tables, "")
 }
 
-// TestNetworksThatLibvirtLeft: libvirt is gone and its rules are there. Those of
-// a network of ours go once libvirt has it no longer, and nothing else does,
-// whatever it is.
+// TestNetworksThatLibvirtLeft: libvirt is gone and its rules are there. Those for
+// a network of the service are removed once libvirt no longer has the network,
+// and nothing else is.
 func TestNetworksThatLibvirtLeft(t *testing.T) {
 	t.Parallel()
 	for _, variant := range rig.IptablesVariants {
@@ -271,7 +271,7 @@ func TestIptablesBesideFirewalld(t *testing.T) {
 	}
 }
 
-// TestVariantIsNamed: moves work with both variants, the log says which it is,
+// TestVariantIsNamed: moves work with both variants, the log names the variant,
 // and a change of variant leaves nothing behind in the other.
 func TestVariantIsNamed(t *testing.T) {
 	t.Parallel()

@@ -23,8 +23,8 @@ func findingIDs(r *rig.Rig) string {
 	return strings.Join(ids, " ")
 }
 
-// TestConfigurationThatCannotBeUsed at a start: the rules hold and are kept, as
-// the last good configuration says. At a reload nothing changes.
+// TestConfigurationThatCannotBeUsed at a start: the rules hold and are kept,
+// according to the last good configuration. At a reload nothing changes.
 func TestConfigurationThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t)

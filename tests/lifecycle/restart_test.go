@@ -68,8 +68,8 @@ func TestRestartMakesNothingAnew(t *testing.T) {
 	}
 }
 
-// TestForeignFlushOfAnOwnedTable: while the service runs the table is nobody
-// else's to change.
+// TestForeignFlushOfAnOwnedTable: while the service runs no other program can
+// change the table.
 func TestForeignFlushOfAnOwnedTable(t *testing.T) {
 	t.Parallel()
 	r, guest, internet := rig.WithNAT(t)

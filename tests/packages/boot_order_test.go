@@ -26,9 +26,9 @@ var ordered = map[string]string{
 
 const orderedService = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
 
-// TestBootOrder enables everything at once that has to do with the network on
-// a host of ours. Nobody is left out for a cycle, and those who bring guests or
-// use the network come after the service.
+// TestBootOrder enables everything that concerns the network at once on a host.
+// No unit is left out because of a cycle, and those that start guests or use the
+// network come after the service.
 func TestBootOrder(t *testing.T) {
 	t.Parallel()
 	for name, bus := range map[string]host.Option{"dbus-daemon": host.Booted(), "dbus-broker": host.WithBroker()} {

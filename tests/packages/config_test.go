@@ -16,8 +16,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
 )
 
-// TestConfigurationAsInstalled says the defaults and nothing else, has all of
-// them, and the manual knows them too.
+// TestConfigurationAsInstalled has exactly the defaults, every setting, and the
+// manual documents them too.
 func TestConfigurationAsInstalled(t *testing.T) {
 	text, err := os.ReadFile(rig.Source("systemd/virtfirewalld.conf"))
 	rig.Must(t, err)

@@ -75,8 +75,7 @@ func (p *packaged) dpkg(args ...string) string {
 	return process.Log()
 }
 
-// settle gives the host, which has booted, its bridge with a guest, and an
-// outside.
+// settle adds a bridge with a guest, and an outside, to a booted host.
 func (p *packaged) settle() {
 	p.t.Helper()
 	p.Bridge("virbr0", rig.NatNet)
@@ -296,7 +295,7 @@ func (p *packaged) purge(before []string) {
 }
 
 // TestPackageWithoutSystemd installs and purges as in a chroot, where the
-// kernel's rules are somebody else's: the scripts work, and touch no rule.
+// kernel's rules belong to another system: the scripts work, and touch no rule.
 func TestPackageWithoutSystemd(t *testing.T) {
 	t.Parallel()
 	p := newPackaged(t)

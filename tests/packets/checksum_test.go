@@ -17,9 +17,9 @@ func hasCsum(h *host.Host) bool {
 	return err == nil
 }
 
-// TestLeaseHasItsChecksum asks the real dnsmasq for a lease and looks at what
+// TestLeaseHasItsChecksum requests a lease from the real dnsmasq and checks what
 // arrives: the checksum that the host leaves to a network card is filled in, by
-// the kernel's tc action as libvirt has it, or where there is none by iptables.
+// the kernel's tc action as libvirt does it, or by iptables if there is none.
 func TestLeaseHasItsChecksum(t *testing.T) {
 	t.Parallel()
 	r := rig.Started(t)

@@ -23,7 +23,7 @@ var forwardingPlaces = []struct{ key, name string }{
 }
 
 // TestForwardingSwitchedOffComesBack by itself, wherever it was switched off, and
-// is told of once.
+// is reported once.
 func TestForwardingSwitchedOffComesBack(t *testing.T) {
 	t.Parallel()
 	for _, backend := range []string{"nftables", "iptables"} {
@@ -111,8 +111,9 @@ func TestIsolatedNetworkNeedsNoForwarding(t *testing.T) {
 	}
 }
 
-// TestForwardingThatIsFoughtOver: State says who cannot agree until they do, and
-// a comparison that somebody asks for puts it back at once and counts it.
+// TestForwardingThatIsFoughtOver: State names the setting that is fought over
+// until the fight ends, and a requested comparison restores it at once and counts
+// it.
 func TestForwardingThatIsFoughtOver(t *testing.T) {
 	t.Parallel()
 	r := rig.Started(t)

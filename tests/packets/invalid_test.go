@@ -104,10 +104,10 @@ func oddPackets(t *testing.T, from, to host.Node, ipv6 bool) (packets [][]byte, 
 	return append(packets, header(source, target, udp, lastNumber, []byte{0x13, 0x88, 0x13, 0x89, 0, 12, 0, 0, 1, 2, 3, 4})), names
 }
 
-// TestInvalidPacketsKeepTheirAddressInside is D11: from a translated subnet
-// nothing leaves with the guest's own address that conntrack does not follow or
-// was told not to. What goes to a routed network, and what leaves one or an IPv6
-// subnet without NAT, has libvirt's verdict: it passes.
+// TestInvalidPacketsKeepTheirAddressInside is D11: from a translated subnet no
+// packet leaves with the guest's own address that conntrack does not follow or
+// was configured not to. Packets to a routed network, and from one or from an
+// IPv6 subnet without NAT, have libvirt's verdict: they pass.
 func TestInvalidPacketsKeepTheirAddressInside(t *testing.T) {
 	t.Parallel()
 	r := rig.Started(t)

@@ -62,7 +62,7 @@ func TestRulesHoldByNameWithoutTheService(t *testing.T) {
 func TestBridgeMadeAnewKeepsConnections(t *testing.T) {
 	t.Parallel()
 	r, guest, internet := rig.WithNAT(t)
-	k := rig.NewTalk(t, guest, internet, "203.0.113.1:7000")
+	k := rig.Connect(t, guest, internet, "203.0.113.1:7000")
 	if k.Seen.Addr() != netip.MustParseAddr("203.0.113.2") {
 		t.Errorf("the server saw %v", k.Seen)
 	}
@@ -89,7 +89,7 @@ func TestBridgeMadeAnewKeepsConnections(t *testing.T) {
 func TestRenamedBridgeKeepsItsRules(t *testing.T) {
 	t.Parallel()
 	r, guest, internet := rig.WithNAT(t)
-	k := rig.NewTalk(t, guest, internet, "203.0.113.1:7000")
+	k := rig.Connect(t, guest, internet, "203.0.113.1:7000")
 	rename(r, "virbr0", "away0")
 	r.Findings.Await("bridge-renamed", "away0")
 	if state, _ := r.State("default"); state != "active" {
@@ -181,8 +181,8 @@ func TestHostIsSeenAsItIs(t *testing.T) {
 	}
 }
 
-// TestBridgeRenamedToAnothersName: a bridge keeps its network, also under a name
-// that another network says; that one has no bridge then.
+// TestBridgeRenamedToAnothersName: a bridge keeps its network, even under a name
+// that another network is configured with; that one has no bridge then.
 func TestBridgeRenamedToAnothersName(t *testing.T) {
 	t.Parallel()
 	r, guest, internet := rig.WithNAT(t)

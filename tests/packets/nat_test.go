@@ -127,7 +127,7 @@ func TestForwardDeviceThatComesLater(t *testing.T) {
 }
 
 // TestStrangersWithTheSameAddresses is D8: packets of the host itself and of
-// bridges that nobody gave to the service keep their source.
+// unmanaged bridges keep their source.
 func TestStrangersWithTheSameAddresses(t *testing.T) {
 	t.Parallel()
 	r, guest, internet := natHost(t, rig.NatXML(""))
@@ -149,8 +149,8 @@ func TestStrangersWithTheSameAddresses(t *testing.T) {
 	}
 }
 
-// TestForgedSourcesAreDropped is D4: no answer goes to an address that somebody
-// else owns, and the packet does not leave.
+// TestForgedSourcesAreDropped is D4: no reply goes to another host's address, and
+// the packet does not leave.
 func TestForgedSourcesAreDropped(t *testing.T) {
 	t.Parallel()
 	r, guest, internet := natHost(t, rig.NatXML("<nat ipv6='yes'/>"))

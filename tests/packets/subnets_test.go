@@ -26,8 +26,8 @@ func diagnosed(r *rig.Rig, network string) string {
 	return strings.Join(rig.Sorted(ids), " ")
 }
 
-// TestSubnetsBesideTheHosts: only a subnet that an interface has as well is
-// refused; one inside or around it is in force, and Diagnose tells.
+// TestSubnetsBesideTheHosts: only a subnet that an interface also has is refused;
+// one inside or around it is in force, and Diagnose reports it.
 func TestSubnetsBesideTheHosts(t *testing.T) {
 	t.Parallel()
 	r := rig.Started(t)

@@ -10,7 +10,7 @@ import (
 
 // TestDefaultRouteThroughGuestsTakesNoRules: a guest, a router among guests or an
 // administrator can make the host route through a network's bridge. The rules
-// stay, the network can be changed, and a finding says what is odd.
+// stay, the network can be changed, and a finding reports it.
 func TestDefaultRouteThroughGuestsTakesNoRules(t *testing.T) {
 	t.Parallel()
 	routes := map[string]string{

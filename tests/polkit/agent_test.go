@@ -63,8 +63,8 @@ func end(r *rig.Rig, p *host.Process) error {
 	return p.Wait(ctx)
 }
 
-// TestPasswordOfAnAdministrator: the dialogue says what it is for, the right
-// password lets the change be made, and a wrong one does not.
+// TestPasswordOfAnAdministrator: the dialogue names its purpose, the right
+// password permits the change, and a wrong one does not.
 func TestPasswordOfAnAdministrator(t *testing.T) {
 	t.Parallel()
 	r := agentRig(t, "")
@@ -116,8 +116,8 @@ func TestWhatWasApprovedIsDone(t *testing.T) {
 	}
 }
 
-// TestCallerLeavesWhileAsked: what nobody waits for any more is not done, and
-// the dialogue ends.
+// TestCallerLeavesWhileAsked: a call whose caller has left is not carried out,
+// and the dialogue ends.
 func TestCallerLeavesWhileAsked(t *testing.T) {
 	t.Parallel()
 	r := agentRig(t, "")

@@ -16,8 +16,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// TestPolkitIsAbsent: root works, nobody else does, and is told why; when polkit
-// comes all is well.
+// TestPolkitIsAbsent: root's calls work, other users' are denied with the reason;
+// when polkit starts, all work.
 func TestPolkitIsAbsent(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t)
@@ -51,7 +51,8 @@ func TestPolkitIsStartedByTheBus(t *testing.T) {
 	r.WantError(r.As(rig.Bob).Manager("Reload"), rig.NeedsPeople)
 }
 
-// TestPolkitHangs: who needs it is denied in time, and nobody else waits.
+// TestPolkitHangs: calls that need polkit are denied in time, and no other call
+// waits.
 func TestPolkitHangs(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t)
@@ -200,8 +201,8 @@ func TestPolkitTalksNonsense(t *testing.T) {
 	r.OK(<-done)
 }
 
-// TestStrangersDoNotAnswer: the bus lets a reply through only from the one who
-// was asked, so that nobody else can say yes in polkit's place.
+// TestStrangersDoNotAnswer: the bus lets a reply through only from the client
+// that was asked, so that no other client can answer in polkit's place.
 func TestStrangersDoNotAnswer(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t)
@@ -280,8 +281,8 @@ func (f *fakePolkit) sayYes(asked *godbus.Message, done <-chan *godbus.Call) *go
 	}
 }
 
-// TestCancelledCheck: polkit is told to take its dialogue away when the caller
-// has left, and nothing is done.
+// TestCancelledCheck: when the caller has left, polkit's dialogue is cancelled,
+// and nothing is done.
 func TestCancelledCheck(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t)

@@ -12,8 +12,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// TestDeniedFlood: eight users send calls that are denied, as many as they can.
-// Root and a user who may are served all the while, and the log does not fill.
+// TestDeniedFlood: eight users make as many calls as they can, all denied. Root
+// and an authorized user are served all the while, and the log does not fill.
 func TestDeniedFlood(t *testing.T) {
 	t.Parallel()
 	r := rig.WithPolkit(t, rig.Rule("manage-networks", `subject.user == "u2001"`, "YES")+rig.Rule("manage-networks", "true", "NO"))

@@ -10,8 +10,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// TestPolkitDefaults: without any rule everybody reads, and nobody but root
-// changes anything.
+// TestPolkitDefaults: without any rule every user may read, and only root may
+// change anything.
 func TestPolkitDefaults(t *testing.T) {
 	t.Parallel()
 	r := rig.WithPolkit(t, "")

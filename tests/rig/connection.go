@@ -11,16 +11,16 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
-// Talk is a TCP connection between two nodes that can be asked whether it
+// Connection is a TCP connection between two nodes; Works reports whether it
 // still works.
-type Talk struct {
+type Connection struct {
 	conn net.Conn
 	line *bufio.Reader
 	Seen netip.AddrPort // the source that the server saw
 }
 
-// NewTalk connects from one node to an echo server on another.
-func NewTalk(t testing.TB, from, to host.Node, at string) *Talk {
+// Connect connects from one node to an echo server on another.
+func Connect(t testing.TB, from, to host.Node, at string) *Connection {
 	t.Helper()
 	seen := make(chan net.Addr, 1)
 	var listener net.Listener
@@ -33,18 +33,18 @@ func NewTalk(t testing.TB, from, to host.Node, at string) *Talk {
 	}
 	t.Cleanup(func() { listener.Close() })
 	go echo(listener, seen)
-	k := &Talk{}
+	c := &Connection{}
 	err = from.Do(func() (err error) {
-		k.conn, err = net.DialTimeout("tcp", at, host.Patient(3*time.Second))
+		c.conn, err = net.DialTimeout("tcp", at, host.Patient(3*time.Second))
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { k.conn.Close() })
-	k.line = bufio.NewReader(k.conn)
-	k.Seen = (<-seen).(*net.TCPAddr).AddrPort()
-	return k
+	t.Cleanup(func() { c.conn.Close() })
+	c.line = bufio.NewReader(c.conn)
+	c.Seen = (<-seen).(*net.TCPAddr).AddrPort()
+	return c
 }
 
 // echo answers the one connection that comes.
@@ -63,14 +63,14 @@ func echo(l net.Listener, seen chan<- net.Addr) {
 }
 
 // Works checks that a line goes there and back.
-func (k *Talk) Works(t testing.TB, when string) {
+func (c *Connection) Works(t testing.TB, when string) {
 	t.Helper()
 	want := fmt.Sprintf("%s %d\n", when, time.Now().UnixNano())
-	_ = k.conn.SetDeadline(time.Now().Add(host.Patient(10 * time.Second)))
-	if _, err := fmt.Fprint(k.conn, want); err != nil {
+	_ = c.conn.SetDeadline(time.Now().Add(host.Patient(10 * time.Second)))
+	if _, err := fmt.Fprint(c.conn, want); err != nil {
 		t.Fatalf("%s: the established connection broke: %v", when, err)
 	}
-	if got, err := k.line.ReadString('\n'); err != nil || got != want {
+	if got, err := c.line.ReadString('\n'); err != nil || got != want {
 		t.Fatalf("%s: the established connection broke: %q, %v", when, got, err)
 	}
 }

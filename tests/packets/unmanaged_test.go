@@ -9,9 +9,9 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// TestStrangersConnectionsStay: one from another bridge whose source lies in a
-// network's subnet is not forgotten when the network is added or the service
-// starts; a guest's own that began without its translation is.
+// TestStrangersConnectionsStay: a connection from another bridge whose source
+// lies in a network's subnet is not deleted when the network is added or the
+// service starts; a guest's own that began without translation is.
 func TestStrangersConnectionsStay(t *testing.T) {
 	t.Parallel()
 	r := rig.Started(t)

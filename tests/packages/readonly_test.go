@@ -8,8 +8,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
 
-// TestLooksDoNotStartTheService: who stopped the service does not want it
-// started by somebody who looks. What changes something may.
+// TestLooksDoNotStartTheService: a service that was stopped on purpose must not
+// be started by a read-only command. Commands that change something may start it.
 func TestLooksDoNotStartTheService(t *testing.T) {
 	t.Parallel()
 	for name, option := range map[string]host.Option{"dbus-daemon": host.Booted(), "dbus-broker": host.WithBroker()} {
