@@ -1,4 +1,4 @@
-# Sourced by the set-up scripts: apt where nobody answers a question.
+# Sourced by the set-up scripts: non-interactive apt.
 export DEBIAN_FRONTEND=noninteractive
 
 # quietly runs a command, whose output matters only if it fails.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, the demo and the tests need on a Debian machine
-# (bookworm or trixie) that has Go, and says what it installs. Does nothing when
-# all is there. Nothing that it installs is started. With --hosts it only lists
+# (bookworm or trixie) that has Go, and lists what it installs. Does nothing when
+# all of it is present. Nothing that it installs is started. With --hosts it only lists
 # what the throw-away hosts need in their tree.
 set -euo pipefail
 
@@ -52,9 +52,9 @@ if ! command -v apt-get >/dev/null; then
 	exit 1
 fi
 
-# firewalld, once started, would take the machine's network into its hands, and
-# libvirt would add a bridge and rules to it.
-# An administrator's own policy stays in place, so it has to say no by itself.
+# firewalld, once started, would manage the machine's network, and libvirt would
+# add a bridge and rules to it.
+# An administrator's own policy stays in place, so it has to refuse by itself.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e $policy && ! -L $policy ]]; then
 	trap 'rm -f "$policy"' EXIT
@@ -67,12 +67,12 @@ fi
 . "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
 install_packages "${missing[@]}"
 
-# Its package would have it start with the next boot.
+# Its package would start it with the next boot.
 if [[ " ${missing[*]} " == *" firewalld "* ]] && command -v systemctl >/dev/null; then
 	quietly systemctl disable firewalld
 	echo "setup: firewalld.service is left disabled; the tests run their own"
 fi
-# Its package would have it take the place of dbus-daemon.
+# Its package would replace dbus-daemon with it.
 if [[ " ${missing[*]} " == *" dbus-broker "* ]] && command -v systemctl >/dev/null; then
 	quietly systemctl disable dbus-broker
 	quietly systemctl --global disable dbus-broker

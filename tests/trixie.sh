@@ -2,7 +2,7 @@
 # Makes a tree of Debian trixie for hosts of that release (make test-trixie), in
 # VIRTFIREWALLD_TRIXIE or /var/lib/virtfirewalld-tests/trixie: about 400 MB. Does
 # nothing when the tree has all that tests/setup.sh --hosts lists. With --path it
-# only says where the tree is.
+# only prints where the tree is.
 set -euo pipefail
 
 tree=${VIRTFIREWALLD_TRIXIE:-/var/lib/virtfirewalld-tests/trixie}
@@ -26,7 +26,7 @@ complete() {
 }
 
 # source_of prints the URI that the machine has for one of its own suites, so
-# that a mirror which it was told to use is used here too.
+# that a configured mirror is used here too.
 source_of() {
 	local codename
 	codename=$(. /etc/os-release && echo "$VERSION_CODENAME")

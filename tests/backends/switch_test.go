@@ -75,7 +75,7 @@ func TestSwitchUnderTraffic(t *testing.T) {
 	m.Bridge("virbr9", "10.99.0.1/24")
 	m.OK(m.AddXML(rig.NetXML("isolated", "virbr9", "isolated", "10.99.0.1/24")))
 	isolated := m.Guest("virbr9", "isolated", "10.99.0.10/24")
-	k := rig.Connect(t, m.Sender, m.Outside, "203.0.113.1:7000")
+	conn := rig.Connect(t, m.Sender, m.Outside, "203.0.113.1:7000")
 	load := m.Begin()
 	locked, err := host.StartStream(isolated, m.Outside, host.StreamConfig{To: netip.MustParseAddrPort("203.0.113.1:7777"), Rate: 200})
 	rig.Must(t, err)
@@ -84,7 +84,7 @@ func TestSwitchUnderTraffic(t *testing.T) {
 		m.Await(load, 20)
 		m.SwitchTo("nftables")
 		m.Await(load, 20)
-		k.Works(t, fmt.Sprintf("round %d", round))
+		conn.Works(t, fmt.Sprintf("round %d", round))
 		if r := host.Try(m.Sender, m.Outside, host.Probe{Proto: host.ICMP, To: netip.MustParseAddrPort("203.0.113.1:0"), Timeout: 5 * time.Second}); !r.Reached {
 			t.Errorf("round %d: ping: %v", round, r)
 		}

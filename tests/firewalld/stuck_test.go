@@ -176,7 +176,7 @@ func TestZonesInstalledWhileOthersWork(t *testing.T) {
 	r.Bridge("virbr0", rig.NatNet)
 	r.OK(r.AddXML(inZone(rig.NetXML("default", "virbr0", "nat", rig.NatNet), "trusted")))
 	guest := r.Guest("virbr0", "guest", "192.168.122.10/24")
-	k := rig.Connect(t, guest, internet, "203.0.113.1:7000")
+	conn := rig.Connect(t, guest, internet, "203.0.113.1:7000")
 	r.Firewalld.Signal(syscall.SIGSTOP)
 	install := begin(r, "InstallZones", rig.Opts())
 	for i := range 3 {
@@ -191,10 +191,10 @@ func TestZonesInstalledWhileOthersWork(t *testing.T) {
 	r.Firewalld.Signal(syscall.SIGCONT)
 	r.OK(answered(r, install))
 	r.Firewalld.WantZone("default", "virbr0", "trusted")
-	k.Works(t, "after the zones were installed")
+	conn.Works(t, "after the zones were installed")
 	r.OK(r.Manager("RemoveZones", rig.Opts()))
 	r.Firewalld.WantZone("default", "virbr0", "trusted")
-	k.Works(t, "after the zones were removed")
+	conn.Works(t, "after the zones were removed")
 }
 
 // TestMovedByHandStays: a zone chosen with firewall-cmd is respected and reported

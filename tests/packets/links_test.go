@@ -62,9 +62,9 @@ func TestRulesHoldByNameWithoutTheService(t *testing.T) {
 func TestBridgeMadeAnewKeepsConnections(t *testing.T) {
 	t.Parallel()
 	r, guest, internet := rig.WithNAT(t)
-	k := rig.Connect(t, guest, internet, "203.0.113.1:7000")
-	if k.Seen.Addr() != netip.MustParseAddr("203.0.113.2") {
-		t.Errorf("the server saw %v", k.Seen)
+	conn := rig.Connect(t, guest, internet, "203.0.113.1:7000")
+	if conn.Seen.Addr() != netip.MustParseAddr("203.0.113.2") {
+		t.Errorf("the server saw %v", conn.Seen)
 	}
 	before := r.Property("default", "BridgeIndex")
 	for round := range 3 {
@@ -72,10 +72,10 @@ func TestBridgeMadeAnewKeepsConnections(t *testing.T) {
 		r.Bridge("virbr0", rig.NatNet)
 		r.Must("ip", "link", "set", "v-guest", "master", "virbr0")
 		when := fmt.Sprintf("bridge made anew, round %d", round)
-		k.Works(t, when)
+		conn.Works(t, when)
 		rig.Guarded(t, guest, internet, when)
 		r.AwaitState("default", "active")
-		k.Works(t, when+", active")
+		conn.Works(t, when+", active")
 		rig.Natted(t, guest, internet, when)
 	}
 	if after := r.Property("default", "BridgeIndex"); after == before {
@@ -89,7 +89,7 @@ func TestBridgeMadeAnewKeepsConnections(t *testing.T) {
 func TestRenamedBridgeKeepsItsRules(t *testing.T) {
 	t.Parallel()
 	r, guest, internet := rig.WithNAT(t)
-	k := rig.Connect(t, guest, internet, "203.0.113.1:7000")
+	conn := rig.Connect(t, guest, internet, "203.0.113.1:7000")
 	rename(r, "virbr0", "away0")
 	r.Findings.Await("bridge-renamed", "away0")
 	if state, _ := r.State("default"); state != "active" {
@@ -105,12 +105,12 @@ func TestRenamedBridgeKeepsItsRules(t *testing.T) {
 	if bridge := r.Property("default", "Bridge"); bridge != "virbr0" {
 		t.Errorf("its Bridge became %s", bridge)
 	}
-	k.Works(t, "renamed")
+	conn.Works(t, "renamed")
 	rig.Guarded(t, guest, internet, "renamed")
 	rig.Natted(t, guest, internet, "renamed")
 	rename(r, "away0", "virbr0")
 	r.Findings.AwaitNone("bridge-renamed")
-	k.Works(t, "renamed back")
+	conn.Works(t, "renamed back")
 	rig.Guarded(t, guest, internet, "renamed back")
 	rig.Natted(t, guest, internet, "renamed back")
 }
