@@ -127,10 +127,6 @@ func (s *Session) Err() error { return s.err }
 // Installed returns what firewalld has, as long as Err returns nil.
 func (s *Session) Installed() zones.Installed { return s.have }
 
-// Stuck reports whether a bridge that leaves is in its zone until firewalld
-// answers.
-func (s *Session) Stuck(iface string) bool { return s.stuck[iface] }
-
 // Look reads again what firewalld has.
 func (s *Session) Look(ctx context.Context) {
 	s.have, s.err = s.b.cfg.Zones.Installed(s.Patient(ctx))
