@@ -164,6 +164,10 @@ func TestWhatLibvirtHasStays(t *testing.T) {
 	stays("one stopped")
 	h.Must(virsh("net-start", one.Name)...)
 	stays("one started")
+	// Each network misses a rule until the reload is done with it.
+	for _, program := range []string{"iptables", "ip6tables"} {
+		h.Must(program, "-F", "LIBVIRT_FWO")
+	}
 	if err := libvirtd.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
