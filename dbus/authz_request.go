@@ -180,8 +180,8 @@ func objectName(r authzRequest) string {
 }
 
 // before returns a network's status before a change of it; nil for none.
-func (s *Server) before(name string) *service.Status {
-	if st, ok := s.api.NetworkStatus(name); ok {
+func (ex *exports) before(name string) *service.Status {
+	if st, ok := ex.api.NetworkStatus(name); ok {
 		return &st
 	}
 	return nil

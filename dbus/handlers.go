@@ -5,46 +5,55 @@ import (
 	"fmt"
 
 	godbus "github.com/godbus/dbus/v5"
+
+	"github.com/virtfirewalld/virtfirewalld/service"
 )
+
+// exports are the objects that clients call: the manager, and one for each network.
+type exports struct {
+	api  service.API
+	spec interfaces
+	bus  *Bus
+}
 
 // handlers returns the methods that are served, by interface and name. Their
 // arguments are in the introspection data.
-func (s *Server) handlers() map[string]map[string]method {
+func (ex *exports) handlers() map[string]map[string]method {
 	return map[string]map[string]method{
 		managerInterface: {
-			"AddNetwork":         {action: ActionManageNetworks, prepare: s.addNetwork},
-			"AddNetworkFromXML":  {action: ActionManageNetworks, prepare: s.addNetworkFromXML},
-			"RemoveNetwork":      {action: ActionManageNetworks, prepare: s.removeNetwork},
-			"GetNetwork":         {action: ActionRead, state: true, prepare: s.getNetwork},
-			"GetNetworkByBridge": {action: ActionRead, state: true, prepare: s.getNetworkByBridge},
-			"ListNetworks":       {action: ActionRead, state: true, prepare: s.listNetworks},
-			"Preview":            {action: ActionRead, prepare: s.preview},
-			"SetBackend":         {action: ActionChooseBackend, prepare: s.setBackend},
-			"Reload":             {action: ActionReload, prepare: s.reload},
-			"Reapply":            {action: ActionReload, prepare: s.reapply},
-			"InstallZones":       {action: ActionManageZones, prepare: s.installZones},
-			"RemoveZones":        {action: ActionManageZones, prepare: s.removeZones},
-			"BindInterface":      {action: ActionManageZones, prepare: s.bindInterface},
-			"UnbindInterface":    {action: ActionManageZones, prepare: s.unbindInterface},
-			"Diagnose":           {action: ActionDiagnose, exclusive: make(chan struct{}, 1), prepare: s.diagnose},
+			"AddNetwork":         {action: ActionManageNetworks, prepare: ex.addNetwork},
+			"AddNetworkFromXML":  {action: ActionManageNetworks, prepare: ex.addNetworkFromXML},
+			"RemoveNetwork":      {action: ActionManageNetworks, prepare: ex.removeNetwork},
+			"GetNetwork":         {action: ActionRead, state: true, prepare: ex.getNetwork},
+			"GetNetworkByBridge": {action: ActionRead, state: true, prepare: ex.getNetworkByBridge},
+			"ListNetworks":       {action: ActionRead, state: true, prepare: ex.listNetworks},
+			"Preview":            {action: ActionRead, prepare: ex.preview},
+			"SetBackend":         {action: ActionChooseBackend, prepare: ex.setBackend},
+			"Reload":             {action: ActionReload, prepare: ex.reload},
+			"Reapply":            {action: ActionReload, prepare: ex.reapply},
+			"InstallZones":       {action: ActionManageZones, prepare: ex.installZones},
+			"RemoveZones":        {action: ActionManageZones, prepare: ex.removeZones},
+			"BindInterface":      {action: ActionManageZones, prepare: ex.bindInterface},
+			"UnbindInterface":    {action: ActionManageZones, prepare: ex.unbindInterface},
+			"Diagnose":           {action: ActionDiagnose, exclusive: make(chan struct{}, 1), prepare: ex.diagnose},
 		},
 		networkInterface: {
-			"Update":            {action: ActionManageNetworks, prepare: s.update},
-			"GetRuleset":        {action: ActionRead, prepare: s.getRuleset},
-			"GetCounters":       {action: ActionRead, prepare: s.getCounters},
-			"AddPortForward":    {action: ActionManagePortForwards, prepare: s.notImplemented("AddPortForward")},
-			"RemovePortForward": {action: ActionManagePortForwards, prepare: s.notImplemented("RemovePortForward")},
+			"Update":            {action: ActionManageNetworks, prepare: ex.update},
+			"GetRuleset":        {action: ActionRead, prepare: ex.getRuleset},
+			"GetCounters":       {action: ActionRead, prepare: ex.getCounters},
+			"AddPortForward":    {action: ActionManagePortForwards, prepare: ex.notImplemented("AddPortForward")},
+			"RemovePortForward": {action: ActionManagePortForwards, prepare: ex.notImplemented("RemovePortForward")},
 		},
 		propertiesInterface: {
-			"Get":    {action: ActionRead, state: true, prepare: s.getProperty},
-			"GetAll": {action: ActionRead, state: true, prepare: s.getAllProperties},
-			"Set":    {prepare: s.setProperty},
+			"Get":    {action: ActionRead, state: true, prepare: ex.getProperty},
+			"GetAll": {action: ActionRead, state: true, prepare: ex.getAllProperties},
+			"Set":    {prepare: ex.setProperty},
 		},
 		objectManagerInterface: {
-			"GetManagedObjects": {action: ActionRead, state: true, prepare: s.getManagedObjects},
+			"GetManagedObjects": {action: ActionRead, state: true, prepare: ex.getManagedObjects},
 		},
 		introspectableInterface: {
-			"Introspect": {prepare: s.introspectCall},
+			"Introspect": {prepare: ex.introspectCall},
 		},
 		peerInterface: {
 			"Ping":         {prepare: ping},
@@ -82,21 +91,21 @@ func withSignatures(handlers map[string]map[string]method, spec interfaces) (map
 }
 
 // notImplemented serves a method of the contract that this version does not have.
-func (s *Server) notImplemented(name string) func(*call) (work, error) {
+func (ex *exports) notImplemented(name string) func(*call) (work, error) {
 	return func(c *call) (work, error) {
 		w := work{do: func(context.Context) ([]any, error) {
 			return nil, refuse(errNotSupported, "%s is not part of this version of the service yet: use a later one", name)
 		}}
 		if c.object.kind == networkObject {
-			w.requests = []authzRequest{{ActionManagePortForwards, s.networkDetails(c.object.name)}}
+			w.requests = []authzRequest{{ActionManagePortForwards, ex.networkDetails(c.object.name)}}
 		}
 		return w, nil
 	}
 }
 
 // networkDetails describes a network that a call does not change itself.
-func (s *Server) networkDetails(name string) map[string]string {
-	if before := s.before(name); before != nil {
+func (ex *exports) networkDetails(name string) map[string]string {
+	if before := ex.before(name); before != nil {
 		return detailsOf(before.Network).toMap(nil)
 	}
 	return details{name: name}.toMap(nil)

@@ -88,12 +88,12 @@ func parseInterfaces(doc string) (interfaces, error) {
 
 // introspect returns the reply to Introspect: InterfaceXML's data of the object
 // without its comments, and the object's children.
-func (s *Server) introspect(path godbus.ObjectPath, o object) (string, error) {
+func (ex *exports) introspect(path godbus.ObjectPath, o object) (string, error) {
 	var n nodeXML
 	for _, name := range o.kind.interfaces() {
-		n.Interfaces = append(n.Interfaces, s.spec[name])
+		n.Interfaces = append(n.Interfaces, ex.spec[name])
 	}
-	for _, c := range s.children(string(path)) {
+	for _, c := range ex.children(string(path)) {
 		n.Children = append(n.Children, childXML{Name: c})
 	}
 	text, err := xml.MarshalIndent(n, "", " ")
@@ -104,9 +104,9 @@ func (s *Server) introspect(path godbus.ObjectPath, o object) (string, error) {
 }
 
 // children returns the last elements of the paths directly below path.
-func (s *Server) children(path string) []string {
+func (ex *exports) children(path string) []string {
 	if path == networksPath {
-		all := s.api.AllNetworks()
+		all := ex.api.AllNetworks()
 		names := make([]string, len(all))
 		for i, st := range all {
 			names[i] = network.Escape(st.Network.Name)

@@ -171,18 +171,18 @@ func TestSettingsRoundTrip(t *testing.T) {
 
 func TestWithSignaturesRefusesWhatDoesNotMatch(t *testing.T) {
 	spec := readInterfaces(t, InterfaceXML)
-	s := &Server{}
-	if _, err := withSignatures(s.handlers(), spec); err != nil {
+	exported := &exports{}
+	if _, err := withSignatures(exported.handlers(), spec); err != nil {
 		t.Fatal(err)
 	}
-	missing := s.handlers()
+	missing := exported.handlers()
 	delete(missing[managerInterface], "Reload")
-	surplus := s.handlers()
+	surplus := exported.handlers()
 	surplus[networkInterface]["Explode"] = method{}
-	renamed := s.handlers()
+	renamed := exported.handlers()
 	delete(renamed[peerInterface], "Ping")
 	renamed[peerInterface]["Pong"] = method{}
-	unknown := s.handlers()
+	unknown := exported.handlers()
 	unknown["org.example.Other"] = map[string]method{}
 	for what, h := range map[string]map[string]map[string]method{"missing": missing, "surplus": surplus, "renamed": renamed, "unknown": unknown} {
 		if _, err := withSignatures(h, spec); err == nil {
@@ -194,7 +194,7 @@ func TestWithSignaturesRefusesWhatDoesNotMatch(t *testing.T) {
 // A reply in order with the signals waits for the lock that a change, in the
 // end, waits for as well.
 func TestNoMethodBothReadsInOrderAndChanges(t *testing.T) {
-	for iface, methods := range (&Server{}).handlers() {
+	for iface, methods := range (&exports{}).handlers() {
 		for name, m := range methods {
 			if m.state && m.changes() {
 				t.Errorf("%s.%s would wait for itself", iface, name)

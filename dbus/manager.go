@@ -9,7 +9,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-func (s *Server) addNetwork(c *call) (work, error) {
+func (ex *exports) addNetwork(c *call) (work, error) {
 	settings, err := settingsOf(argument[map[string]godbus.Variant](c, 1))
 	if err != nil {
 		return work{}, err
@@ -26,10 +26,10 @@ func (s *Server) addNetwork(c *call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	return s.add(c, n, o), nil
+	return ex.add(c, n, o), nil
 }
 
-func (s *Server) addNetworkFromXML(c *call) (work, error) {
+func (ex *exports) addNetworkFromXML(c *call) (work, error) {
 	doc := argument[string](c, 0)
 	o, err := changeOptions(argument[map[string]godbus.Variant](c, 1), "Persistent", "Replace")
 	if err != nil {
@@ -40,11 +40,11 @@ func (s *Server) addNetworkFromXML(c *call) (work, error) {
 		return work{}, err
 	}
 	o.Source = []byte(doc)
-	return s.add(c, n, o), nil
+	return ex.add(c, n, o), nil
 }
 
-func (s *Server) add(c *call, n network.Network, o service.ChangeOptions) work {
-	x := change{before: s.before(n.Name), requests: func(before *service.Status) []authzRequest {
+func (ex *exports) add(c *call, n network.Network, o service.ChangeOptions) work {
+	x := change{before: ex.before(n.Name), requests: func(before *service.Status) []authzRequest {
 		if !o.Replace {
 			before = nil // the service refuses if the network exists
 		}
@@ -52,7 +52,7 @@ func (s *Server) add(c *call, n network.Network, o service.ChangeOptions) work {
 	}}
 	o.Expect = x.expect(c)
 	return work{requests: x.requests(x.before), do: func(ctx context.Context) ([]any, error) {
-		if err := s.api.AddNetwork(ctx, n, o); err != nil {
+		if err := ex.api.AddNetwork(ctx, n, o); err != nil {
 			return nil, err
 		}
 		return []any{NetworkPath(n.Name)}, nil
@@ -67,7 +67,7 @@ func networkFromXML(doc string) (network.Network, error) {
 	return network.FromXML([]byte(doc))
 }
 
-func (s *Server) removeNetwork(c *call) (work, error) {
+func (ex *exports) removeNetwork(c *call) (work, error) {
 	name, err := text("name", argument[string](c, 0))
 	if err != nil {
 		return work{}, err
@@ -76,27 +76,27 @@ func (s *Server) removeNetwork(c *call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	x := change{before: s.before(name), requests: func(before *service.Status) []authzRequest { return networkRequests(name, before, nil) }}
+	x := change{before: ex.before(name), requests: func(before *service.Status) []authzRequest { return networkRequests(name, before, nil) }}
 	o.Expect = x.expect(c)
 	return work{requests: x.requests(x.before), do: func(ctx context.Context) ([]any, error) {
-		return nil, s.api.RemoveNetwork(ctx, name, o)
+		return nil, ex.api.RemoveNetwork(ctx, name, o)
 	}}, nil
 }
 
-func (s *Server) getNetwork(c *call) (work, error) {
+func (ex *exports) getNetwork(c *call) (work, error) {
 	name := argument[string](c, 0)
 	return work{do: func(context.Context) ([]any, error) {
-		if _, ok := s.api.NetworkStatus(name); !ok {
+		if _, ok := ex.api.NetworkStatus(name); !ok {
 			return nil, invalid(service.NetworkNotFound, "there is no network %.128q: `virtfirewallctl list` shows those there are", name)
 		}
 		return []any{NetworkPath(name)}, nil
 	}}, nil
 }
 
-func (s *Server) getNetworkByBridge(c *call) (work, error) {
+func (ex *exports) getNetworkByBridge(c *call) (work, error) {
 	bridge := argument[string](c, 0)
 	return work{do: func(context.Context) ([]any, error) {
-		st, ok := s.byBridge(bridge)
+		st, ok := ex.byBridge(bridge)
 		if !ok {
 			return nil, invalid(service.NetworkNotFound, "no network has the bridge %.128q: `virtfirewallctl list` shows those there are", bridge)
 		}
@@ -104,10 +104,10 @@ func (s *Server) getNetworkByBridge(c *call) (work, error) {
 	}}, nil
 }
 
-func (s *Server) byBridge(bridge string) (service.Status, bool) {
+func (ex *exports) byBridge(bridge string) (service.Status, bool) {
 	var named service.Status
 	found := false
-	for _, st := range s.api.AllNetworks() {
+	for _, st := range ex.api.AllNetworks() {
 		if st.Interface == bridge {
 			return st, true // the link's own name comes first
 		}
@@ -118,9 +118,9 @@ func (s *Server) byBridge(bridge string) (service.Status, bool) {
 	return named, found
 }
 
-func (s *Server) listNetworks(*call) (work, error) {
+func (ex *exports) listNetworks(*call) (work, error) {
 	return work{do: func(context.Context) ([]any, error) {
-		all := s.api.AllNetworks()
+		all := ex.api.AllNetworks()
 		paths := make([]godbus.ObjectPath, len(all))
 		for i, st := range all {
 			paths[i] = NetworkPath(st.Network.Name)
@@ -129,7 +129,7 @@ func (s *Server) listNetworks(*call) (work, error) {
 	}}, nil
 }
 
-func (s *Server) preview(c *call) (work, error) {
+func (ex *exports) preview(c *call) (work, error) {
 	backend := argument[string](c, 1)
 	if backend != "" && backend != "nftables" && backend != "iptables" {
 		return work{}, invalid(service.InvalidArgument, "backend %.64q: use nftables, iptables, or nothing for the active one", backend)
@@ -139,12 +139,12 @@ func (s *Server) preview(c *call) (work, error) {
 		return work{}, err
 	}
 	return work{do: func(ctx context.Context) ([]any, error) {
-		text, err := s.api.Preview(ctx, n, backend)
+		text, err := ex.api.Preview(ctx, n, backend)
 		return []any{clean(text)}, err
 	}}, nil
 }
 
-func (s *Server) setBackend(c *call) (work, error) {
+func (ex *exports) setBackend(c *call) (work, error) {
 	backend := argument[string](c, 0)
 	if backend != "auto" && backend != "nftables" && backend != "iptables" {
 		return work{}, invalid(service.InvalidArgument, "backend %.64q: use auto, nftables or iptables", backend)
@@ -154,19 +154,19 @@ func (s *Server) setBackend(c *call) (work, error) {
 		return work{}, err
 	}
 	return work{requests: []authzRequest{{ActionChooseBackend, map[string]string{"backend": backend}}}, do: func(ctx context.Context) ([]any, error) {
-		return nil, s.api.SetBackend(ctx, backend, o)
+		return nil, ex.api.SetBackend(ctx, backend, o)
 	}}, nil
 }
 
-func (s *Server) reload(*call) (work, error) {
+func (ex *exports) reload(*call) (work, error) {
 	return work{do: func(ctx context.Context) ([]any, error) {
-		return nil, s.api.Reload(ctx)
+		return nil, ex.api.Reload(ctx)
 	}}, nil
 }
 
-func (s *Server) diagnose(*call) (work, error) {
+func (ex *exports) diagnose(*call) (work, error) {
 	return work{do: func(ctx context.Context) ([]any, error) {
-		findings, err := s.api.Diagnose(ctx)
+		findings, err := ex.api.Diagnose(ctx)
 		out := make([]map[string]godbus.Variant, len(findings))
 		for i, f := range findings {
 			out[i] = make(map[string]godbus.Variant, 6)
@@ -179,9 +179,9 @@ func (s *Server) diagnose(*call) (work, error) {
 	}}, nil
 }
 
-func (s *Server) reapply(*call) (work, error) {
+func (ex *exports) reapply(*call) (work, error) {
 	return work{do: func(ctx context.Context) ([]any, error) {
-		n, err := s.api.Reapply(ctx)
+		n, err := ex.api.Reapply(ctx)
 		return []any{uint32(n)}, err
 	}}, nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 )
 
-func (s *Server) update(c *call) (work, error) {
+func (ex *exports) update(c *call) (work, error) {
 	settings, err := settingsOf(argument[map[string]godbus.Variant](c, 0))
 	if err != nil {
 		return work{}, err
@@ -19,12 +19,12 @@ func (s *Server) update(c *call) (work, error) {
 		return work{}, err
 	}
 	name := c.object.name
-	x := change{before: s.before(name), requests: func(before *service.Status) []authzRequest {
+	x := change{before: ex.before(name), requests: func(before *service.Status) []authzRequest {
 		return networkRequests(name, before, updated(before, settings))
 	}}
 	o.Expect = x.expect(c)
 	return work{requests: x.requests(x.before), do: func(ctx context.Context) ([]any, error) {
-		return nil, s.api.UpdateNetwork(ctx, name, settings, o)
+		return nil, ex.api.UpdateNetwork(ctx, name, settings, o)
 	}}, nil
 }
 
@@ -41,18 +41,18 @@ func updated(before *service.Status, settings map[string]any) *network.Network {
 	return &n
 }
 
-func (s *Server) getRuleset(c *call) (work, error) {
+func (ex *exports) getRuleset(c *call) (work, error) {
 	name := c.object.name
 	return work{do: func(ctx context.Context) ([]any, error) {
-		text, err := s.api.Ruleset(ctx, name)
+		text, err := ex.api.Ruleset(ctx, name)
 		return []any{clean(text)}, err
 	}}, nil
 }
 
-func (s *Server) getCounters(c *call) (work, error) {
+func (ex *exports) getCounters(c *call) (work, error) {
 	name := c.object.name
 	return work{do: func(ctx context.Context) ([]any, error) {
-		totals, err := s.api.Counters(ctx, name)
+		totals, err := ex.api.Counters(ctx, name)
 		return []any{totals}, err
 	}}, nil
 }

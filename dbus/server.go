@@ -23,7 +23,6 @@ type Server struct {
 	auth Authorizer
 	log  *slog.Logger
 
-	spec    interfaces
 	methods map[string]map[string]method // by interface, by name
 
 	root, others pools
@@ -52,12 +51,13 @@ func New(bus *Bus, api service.API, auth Authorizer, log *slog.Logger) (*Server,
 		return nil, err
 	}
 	s := &Server{
-		bus: bus, api: api, auth: auth, log: log, spec: spec,
+		bus: bus, api: api, auth: auth, log: log,
 		root: rootPools(), others: otherPools(), denials: newDenialLog(log),
 		events:  newQueue[service.Event](),
 		emitter: make(chan struct{}),
 	}
-	if s.methods, err = withSignatures(s.handlers(), spec); err != nil {
+	exported := &exports{api: api, spec: spec, bus: bus}
+	if s.methods, err = withSignatures(exported.handlers(), spec); err != nil {
 		return nil, err
 	}
 	s.base, s.cancel = context.WithCancel(context.Background())

@@ -10,10 +10,10 @@ import (
 )
 
 // getProperty serves org.freedesktop.DBus.Properties.Get.
-func (s *Server) getProperty(c *call) (work, error) {
+func (ex *exports) getProperty(c *call) (work, error) {
 	iface, name := argument[string](c, 0), argument[string](c, 1)
 	return work{do: func(context.Context) ([]any, error) {
-		list, err := s.properties(c, iface)
+		list, err := ex.properties(c, iface)
 		if err != nil {
 			return nil, err
 		}
@@ -27,20 +27,20 @@ func (s *Server) getProperty(c *call) (work, error) {
 }
 
 // getAllProperties serves org.freedesktop.DBus.Properties.GetAll.
-func (s *Server) getAllProperties(c *call) (work, error) {
+func (ex *exports) getAllProperties(c *call) (work, error) {
 	iface := argument[string](c, 0)
 	return work{do: func(context.Context) ([]any, error) {
-		list, err := s.properties(c, iface)
+		list, err := ex.properties(c, iface)
 		return []any{variants(list)}, err
 	}}, nil
 }
 
 // setProperty serves org.freedesktop.DBus.Properties.Set, and always refuses:
 // everything that can change is changed by methods.
-func (s *Server) setProperty(c *call) (work, error) {
+func (ex *exports) setProperty(c *call) (work, error) {
 	iface, name := argument[string](c, 0), argument[string](c, 1)
 	return work{do: func(context.Context) ([]any, error) {
-		list, err := s.properties(c, iface)
+		list, err := ex.properties(c, iface)
 		if err != nil {
 			return nil, err
 		}
@@ -59,7 +59,7 @@ func unknownProperty(c *call, name string) error {
 
 // properties returns those of one interface of the object called; "" means any,
 // as in the specification.
-func (s *Server) properties(c *call, iface string) ([]property, error) {
+func (ex *exports) properties(c *call, iface string) ([]property, error) {
 	if iface != "" && iface != c.object.kind.ownInterface() {
 		for _, known := range c.object.kind.interfaces() {
 			if iface == known {
@@ -69,9 +69,9 @@ func (s *Server) properties(c *call, iface string) ([]property, error) {
 		return nil, refuse(errUnknownInterface, "%s has no interface %.255s", c.path, iface)
 	}
 	if c.object.kind == managerObject {
-		return managerProperties(s.api.HostStatus()), nil
+		return managerProperties(ex.api.HostStatus()), nil
 	}
-	st, ok := s.api.NetworkStatus(c.object.name)
+	st, ok := ex.api.NetworkStatus(c.object.name)
 	if !ok {
 		return nil, refuse(errUnknownObject, "there is no object %s any more", c.path)
 	}
@@ -79,16 +79,16 @@ func (s *Server) properties(c *call, iface string) ([]property, error) {
 }
 
 // getManagedObjects serves org.freedesktop.DBus.ObjectManager.
-func (s *Server) getManagedObjects(c *call) (work, error) {
+func (ex *exports) getManagedObjects(c *call) (work, error) {
 	return work{do: func(context.Context) ([]any, error) {
-		msg, err := managedObjectsReply(s.bus.serials.GetSerial(), c.serial, c.sender, s.api.AllNetworks())
+		msg, err := managedObjectsReply(ex.bus.serials.GetSerial(), c.serial, c.sender, ex.api.AllNetworks())
 		return []any{encoded(msg)}, err
 	}}, nil
 }
 
-func (s *Server) introspectCall(c *call) (work, error) {
+func (ex *exports) introspectCall(c *call) (work, error) {
 	return work{do: func(context.Context) ([]any, error) {
-		text, err := s.introspect(c.path, c.object)
+		text, err := ex.introspect(c.path, c.object)
 		return []any{text}, err
 	}}, nil
 }

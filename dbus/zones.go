@@ -9,29 +9,29 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/zones"
 )
 
-func (s *Server) installZones(c *call) (work, error) {
+func (ex *exports) installZones(c *call) (work, error) {
 	o, err := optionsOf(argument[map[string]godbus.Variant](c, 0), "Force")
 	if err != nil {
 		return work{}, err
 	}
 	return work{do: func(ctx context.Context) ([]any, error) {
-		names, err := s.api.InstallZones(ctx, o["Force"])
+		names, err := ex.api.InstallZones(ctx, o["Force"])
 		return []any{stringList(names)}, err
 	}}, nil
 }
 
-func (s *Server) removeZones(c *call) (work, error) {
+func (ex *exports) removeZones(c *call) (work, error) {
 	o, err := optionsOf(argument[map[string]godbus.Variant](c, 0), "Force", "Unbind")
 	if err != nil {
 		return work{}, err
 	}
 	return work{do: func(ctx context.Context) ([]any, error) {
-		names, err := s.api.RemoveZones(ctx, zones.Removal{Force: o["Force"], Unbind: o["Unbind"]})
+		names, err := ex.api.RemoveZones(ctx, zones.Removal{Force: o["Force"], Unbind: o["Unbind"]})
 		return []any{stringList(names)}, err
 	}}, nil
 }
 
-func (s *Server) bindInterface(c *call) (work, error) {
+func (ex *exports) bindInterface(c *call) (work, error) {
 	bridge, err := text("interface", argument[string](c, 0))
 	if err != nil {
 		return work{}, err
@@ -40,28 +40,28 @@ func (s *Server) bindInterface(c *call) (work, error) {
 	if err != nil {
 		return work{}, err
 	}
-	x := s.zoneChange(bridge, zone)
+	x := ex.zoneChange(bridge, zone)
 	return work{requests: x.requests(x.before), do: func(ctx context.Context) ([]any, error) {
-		bound, err := s.api.BindInterface(ctx, bridge, zone, x.expect(c))
+		bound, err := ex.api.BindInterface(ctx, bridge, zone, x.expect(c))
 		return []any{clean(bound)}, err
 	}}, nil
 }
 
-func (s *Server) unbindInterface(c *call) (work, error) {
+func (ex *exports) unbindInterface(c *call) (work, error) {
 	bridge, err := text("interface", argument[string](c, 0))
 	if err != nil {
 		return work{}, err
 	}
-	x := s.zoneChange(bridge, "")
+	x := ex.zoneChange(bridge, "")
 	return work{requests: x.requests(x.before), do: func(ctx context.Context) ([]any, error) {
-		return nil, s.api.UnbindInterface(ctx, bridge, x.expect(c))
+		return nil, ex.api.UnbindInterface(ctx, bridge, x.expect(c))
 	}}, nil
 }
 
 // zoneChange returns the change that moves a bridge to a zone by a call.
-func (s *Server) zoneChange(bridge, zone string) change {
+func (ex *exports) zoneChange(bridge, zone string) change {
 	x := change{requests: func(before *service.Status) []authzRequest { return zoneRequests(bridge, zone, before) }}
-	if st, ok := s.byBridge(bridge); ok {
+	if st, ok := ex.byBridge(bridge); ok {
 		x.before = &st
 	}
 	return x
