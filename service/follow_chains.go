@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +50,9 @@ func (rs *rules) followChains(ctx context.Context) {
 		case <-alarm(k.again):
 		}
 		if k.gather(ctx) {
-			rs.binder.AwaitIdle(ctx) // which may have flushed the rules in a reload
+			if k.mayBeReload() {
+				rs.binder.AwaitIdle(ctx)
+			}
 			k.compare(ctx)
 		}
 	}
@@ -125,6 +129,16 @@ func (k *chainFollower) gather(ctx context.Context) bool {
 			k.called = true
 		}
 	}
+}
+
+// mayBeReload reports whether the changes may be those of a reload of firewalld's,
+// which calls iptables-restore and its like. Of a program that has ended before it
+// was looked up no name is known. A repair with the legacy variant disturbs no
+// reload.
+func (k *chainFollower) mayBeReload() bool {
+	return slices.ContainsFunc(k.touches, func(t watch.Touch) bool {
+		return t.Program == "" || strings.Contains(t.Program, "tables-resto") // the kernel keeps 15 characters
+	})
 }
 
 // compare looks at the rules and puts them back.

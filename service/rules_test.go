@@ -143,6 +143,28 @@ func TestABusyFirewalldIsNotDisturbed(t *testing.T) {
 	}
 }
 
+// TestABusyFirewalldDelaysNoOtherRepair: what no reload of firewalld's does is put
+// right at once, whatever firewalld is doing, and so is all where firewalld has not
+// answered for long.
+func TestABusyFirewalldDelaysNoOtherRepair(t *testing.T) {
+	for program, unresponsive := range map[string]bool{"iptables": false, "iptables-restor": true} {
+		t.Run(program, func(t *testing.T) {
+			virtual(t, func(r *rig) {
+				r.Start()
+				r.add("nat")
+				r.use(choice.IPTables)
+				rules := r.State()
+				if r.Firewalld.Busy(); unresponsive {
+					pass(2 * time.Second)
+				}
+				r.flush(choice.IPTables, program, 812)
+				pass(200 * time.Millisecond)
+				r.wantSame("after a flush", rules)
+			})
+		})
+	}
+}
+
 // TestFirewalldsReloadsAreNoFight, however many follow each other.
 func TestFirewalldsReloadsAreNoFight(t *testing.T) {
 	virtual(t, func(r *rig) {
