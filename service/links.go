@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
@@ -16,7 +17,8 @@ type linkFollower struct {
 	advertisements *advertiser
 	lock           *changeLock
 	workers        *workers
-	probe          chan chan struct{} // follow closes what it receives
+	probe          chan chan struct{}  // follow closes what it receives
+	others         []ruleset.Interface // as the rules know them
 }
 
 // follow follows the host's links until the context ends.
@@ -81,6 +83,7 @@ func (lf *linkFollower) relink(ctx context.Context, changes []watch.Change) {
 		}
 	}
 	lf.changes.applyLinks(ctx, ts, "link")
+	lf.followOthers(ctx)
 }
 
 // relinked looks at a network's bridge again.

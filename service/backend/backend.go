@@ -31,7 +31,8 @@ type Change struct {
 type Backend interface {
 	// Name returns the contract's name of the backend.
 	Name() string
-	// Apply makes a change: all of it or none.
+	// Apply makes a change: all of it or none. An empty one brings the rules in line
+	// with the host's interfaces.
 	Apply(ctx context.Context, c Change) error
 	// Sync makes the kernel hold exactly these networks, whatever it holds, and
 	// returns those whose rules were wrong.

@@ -96,6 +96,9 @@ var errNotSynced = errors.New("rules may be there from earlier: they have to be 
 // first network and deleted with the last. A network whose bridge belongs to
 // another one is removed as well.
 func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
+	if len(c.Set)+len(c.Remove) == 0 {
+		return nil // interfaces stand in the rules by name alone
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := b.ready(ctx); err != nil {

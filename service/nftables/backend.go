@@ -37,6 +37,10 @@ type Config struct {
 	// created, so that totals never go back; nil means zero. It must not call
 	// the backend.
 	StartValues func(network string) ruleset.Counters
+	// Others returns the interfaces that no network can have, since they are no
+	// bridges; nil means none. Their packets meet fewer rules. It must not call the
+	// backend, whose Apply looks at it each time, also with an empty change.
+	Others func() []ruleset.Interface
 	// Log receives what an administrator may want to know; nil discards it.
 	Log *slog.Logger
 }
@@ -59,6 +63,7 @@ type Backend struct {
 	synced   bool // the table was synchronised once
 	dirty    bool // installed may differ from the kernel
 	closed   bool
+	others   []element // of the set of interfaces that no network can have
 
 	// state guards installed, so that counters can be read during a change.
 	state     sync.RWMutex
@@ -190,12 +195,17 @@ func (b *Backend) apply(change ruleset.Change) error {
 	if err != nil {
 		return err
 	}
+	others, err := b.planOthers(t, change)
+	if err != nil {
+		return err
+	}
 	if len(b.installed) == 0 {
 		b.flags = b.possible
 	}
 	if err := b.commit(t); err != nil {
 		return fmt.Errorf("changing table %s: %w", ruleset.TableName, err)
 	}
+	b.others = others
 	b.state.Lock()
 	defer b.state.Unlock()
 	for _, name := range change.Remove {
@@ -238,6 +248,20 @@ func (b *Backend) plan(change ruleset.Change) (*transaction, []installed, error)
 		set = append(set, in)
 	}
 	return t, set, nil
+}
+
+// planOthers adds what brings the set of interfaces that no network can have in line
+// with the host, and returns its elements after the change.
+func (b *Backend) planOthers(t *transaction, change ruleset.Change) ([]element, error) {
+	if t.drop || len(b.installed)+len(change.Set) == 0 {
+		return nil, nil
+	}
+	want, err := b.otherElements(b.partsAfter(change))
+	if err != nil {
+		return nil, fmt.Errorf("planning the interfaces of no network: %w", err)
+	}
+	swapElements(t, b.others, want)
+	return want, nil
 }
 
 func (b *Backend) planPart(t *transaction, part ruleset.Part) (installed, error) {

@@ -94,6 +94,12 @@ func (e *encoder) match(m ruleset.Match) {
 		e.matchState(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED | expr.CtStateBitNEW)
 	case ruleset.SameBridge:
 		e.matchBridges(m.Set, true)
+	case ruleset.Others:
+		key := expr.MetaKeyIIF
+		if m.Out {
+			key = expr.MetaKeyOIF
+		}
+		e.add(&expr.Meta{Key: key, Register: register1}, &expr.Lookup{SourceRegister: register1, SetName: ruleset.SetOthersID})
 	case ruleset.ToBridge:
 		e.matchBridges(m.Set, false)
 	default:
@@ -202,6 +208,10 @@ func (e *encoder) action(a ruleset.Action) {
 		e.add(&expr.Verdict{Kind: expr.VerdictDrop})
 	case ruleset.Goto:
 		e.add(&expr.Verdict{Kind: expr.VerdictGoto, Chain: a.Chain})
+	case ruleset.Jump:
+		e.add(&expr.Verdict{Kind: expr.VerdictJump, Chain: a.Chain})
+	case ruleset.Return:
+		e.add(&expr.Verdict{Kind: expr.VerdictReturn})
 	case ruleset.ResetTCP:
 		if !e.protocol {
 			e.fail("a TCP reset needs a match of the protocol")

@@ -180,7 +180,7 @@ func encodeSet(t *nftables.Table, s ruleset.Set) (*nftables.Set, error) {
 	}
 	out := &nftables.Set{
 		Table: t, Name: s.Name, KeyType: typ, KeyByteOrder: binaryutil.NativeEndian,
-		Size: ruleset.SetSize, Concatenation: len(s.Key) > 1,
+		Size: uint32(s.Size), Concatenation: len(s.Key) > 1,
 	}
 	if s.Verdicts {
 		out.IsMap, out.DataType = true, nftables.TypeVerdict

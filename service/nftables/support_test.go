@@ -100,7 +100,7 @@ func part(n int, names bool) ruleset.Part {
 		Counters: []string{names4.From, names4.To, names4.RejectedFrom, names4.RejectedTo},
 		Chains: []ruleset.Chain{
 			{Name: names4.From, Rules: []ruleset.Rule{
-				{Matches: []ruleset.Match{src}, Counter: names4.From, Action: ruleset.Accept{}, Comment: comment("guests may go out")},
+				{Matches: []ruleset.Match{src}, Counter: names4.From, Action: ruleset.Return{}, Comment: comment("guests may go out")},
 				{Matches: []ruleset.Match{ruleset.Family{}}, Counter: names4.RejectedFrom, Action: ruleset.Drop{}, Comment: comment("forged")},
 				{Counter: names4.RejectedFrom, Action: ruleset.Goto{Chain: ruleset.ChainRefuse}, Comment: comment("nothing else leaves")},
 			}},

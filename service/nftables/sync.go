@@ -85,7 +85,7 @@ func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	all := broken.any() || o.dormant() || o.hasExtraBaseChain(b.planner.base)
+	all := broken.any() || o.believed(b.others) || o.dormant() || o.hasExtraBaseChain(b.planner.base)
 	for name, in := range b.installed {
 		t := &transaction{}
 		if err := b.planner.repair(t, o, in.part); err != nil {
@@ -116,6 +116,7 @@ func (b *Backend) sync(ctx context.Context, parts []ruleset.Part) (syncReport, e
 		return s.report, fmt.Errorf("bringing table %s in order: %w", ruleset.TableName, err)
 	}
 	slices.Sort(s.report.Repaired)
+	b.others = s.others
 	b.state.Lock()
 	b.installed = s.next
 	b.state.Unlock()
@@ -141,6 +142,7 @@ type syncer struct {
 	o      *observed
 	parts  []ruleset.Part
 	next   map[string]installed
+	others []element
 	report syncReport
 }
 
@@ -154,6 +156,9 @@ func (s *syncer) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.others, err = s.b.otherElements(s.parts); err != nil {
+		return err
+	}
 	if err := s.takeOver(); err != nil {
 		return err
 	}
@@ -162,11 +167,12 @@ func (s *syncer) run(ctx context.Context) error {
 	}
 	t := &transaction{}
 	if s.o.exists {
-		s.report.Skeleton = broken.any()
+		s.report.Skeleton = broken.any() || s.b.synced && s.o.believed(s.b.others)
 		t.sets, t.chains, t.refill = broken.sets, broken.chains, broken.refill
 	} else {
 		s.b.planner.skeleton(t)
 	}
+	swapElements(t, s.o.others(), s.others)
 	if err := s.repairAll(ctx, t); err != nil {
 		return err
 	}
@@ -192,6 +198,7 @@ func (s *syncer) rebuild() error {
 	totals := s.o.counters
 	s.o = &observed{}
 	s.b.planner.skeleton(t)
+	swapElements(t, nil, s.others)
 	for _, part := range s.parts {
 		if err := s.add(t, part); err != nil {
 			return err
@@ -264,7 +271,7 @@ func (s *syncer) sweep() error {
 		return err
 	}
 	for key, value := range s.o.elements {
-		if _, known := s.b.planner.sets[key.set]; known && !want.keys[key] {
+		if _, known := s.b.planner.sets[key.set]; known && key.set != ruleset.SetOthersID && !want.keys[key] {
 			t.delElements = append(t.delElements, element{key, value})
 		}
 	}

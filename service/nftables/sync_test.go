@@ -68,23 +68,23 @@ var damages = map[string]struct {
 		syncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
 	},
 	"a base chain is emptied": {
-		"flush chain " + table + " from_guests", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
+		"flush chain " + table + " forward_guests", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
 	},
 	"a base chain lets pass first": {
-		"insert rule " + table + " from_guests accept", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
+		"insert rule " + table + " forward_guests accept", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
 	},
 	"a policy is drop": {
-		"add chain " + table + " to_guests { type filter hook forward priority filter + 1; policy drop; }", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
+		"add chain " + table + " forward_guests { type filter hook forward priority filter - 1; policy drop; }", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
 	},
 	"the refusal refuses no more": {
 		"flush chain " + table + " refuse", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
 	},
-	"a base chain and its maps are gone": {
-		"flush chain " + table + " from_guests; delete chain " + table + " from_guests; delete map " + table + " from_id; delete map " + table + " from_name",
+	"a chain of all networks and its maps are gone": {
+		"flush chain " + table + " forward_guests; flush chain " + table + " leaving; delete chain " + table + " leaving; delete map " + table + " from_id; delete map " + table + " from_name",
 		syncReport{Skeleton: true, Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
 	},
 	"a base chain has another priority": {
-		"flush chain " + table + " from_guests; delete chain " + table + " from_guests; add chain " + table + " from_guests { type filter hook forward priority -300; }",
+		"flush chain " + table + " forward_guests; delete chain " + table + " forward_guests; add chain " + table + " forward_guests { type filter hook forward priority -300; }",
 		syncReport{Rebuilt: true}, []string{"n0", "n1", "n2"},
 	},
 	"a map has another key": {
@@ -97,7 +97,7 @@ var damages = map[string]struct {
 	"objects of all kinds": {
 		"add quota " + table + " q { 1 bytes; }; add limit " + table + " l { rate 1/second; }; add counter " + table + " c; add set " + table +
 			" s { type inet_service; elements = { 1 }; }; add ct timeout " + table + " t { protocol tcp; policy = { established: 1 }; }; " +
-			"add rule " + table + " from_guests quota name q drop",
+			"add rule " + table + " forward_guests quota name q drop",
 		syncReport{Skeleton: true, Leftovers: 5}, []string{"n0", "n1", "n2"},
 	},
 	"an element for everything else": {
@@ -222,7 +222,7 @@ func TestTakeoverKeepsTotals(t *testing.T) {
 	for _, commands := range []string{
 		"flush chain " + table + " net_n1_to",
 		// Another priority needs a new table, whose counters are carried over.
-		"flush chain " + table + " from_guests; delete chain " + table + " from_guests; add chain " + table + " from_guests { type filter hook forward priority -300; }",
+		"flush chain " + table + " forward_guests; delete chain " + table + " forward_guests; add chain " + table + " forward_guests { type filter hook forward priority -300; }",
 	} {
 		run(t, ns, "nft", commands)
 		b := open(t, ns)

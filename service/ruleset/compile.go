@@ -82,27 +82,27 @@ func (c compiler) from() []Rule {
 	return append(rules, c.forgedSources()...)
 }
 
-// out accepts traffic of a subnet's guests out through one device. Packets that
+// out lets traffic of a subnet's guests out through one device. Packets that
 // conntrack does not track (a reset of a forgotten connection, invalid flags, an
 // ICMP error that answers nothing) are never translated, so from a translated subnet
 // they would leave with the guest's own address: they may only go to other networks'
 // guests, whose side then decides as for all packets. The usual packet matches the
 // first rule.
 func (c compiler) out(p netip.Prefix, dev string) []Rule {
-	accept := func(text string, more ...Match) Rule {
+	pass := func(text string, more ...Match) Rule {
 		return Rule{
-			Matches: append(outThrough(dev, Source{Prefix: p}), more...), Counter: c.names.From, Action: Accept{},
+			Matches: append(outThrough(dev, Source{Prefix: p}), more...), Counter: c.names.From, Action: Return{},
 			Comment: c.comment(text, p),
 		}
 	}
 	if !c.translates(p) {
-		return []Rule{accept("guests of %s may go out")}
+		return []Rule{pass("guests of %s may go out")}
 	}
 	const within = "what cannot be translated reaches other networks from %s"
 	return []Rule{
-		accept("guests of %s may go out", Tracked{}),
-		accept(within, ToBridge{Set: SetSameID}),
-		accept(within, ToBridge{Set: SetSameName}),
+		pass("guests of %s may go out", Tracked{}),
+		pass(within, ToBridge{Set: SetSameID}),
+		pass(within, ToBridge{Set: SetSameName}),
 		{
 			Matches: outThrough(dev, Source{Prefix: p}), Counter: c.names.RejectedFrom, Action: Drop{},
 			Comment: c.comment("and does not leave with an address of %s", p),

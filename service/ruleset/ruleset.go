@@ -13,19 +13,25 @@ const TableName = "libvirt_network"
 
 // Names of the base chains.
 const (
-	ChainFromGuests = "from_guests" // forward hook, filter: the source's side
-	ChainToGuests   = "to_guests"   // forward hook, filter + 1: the destination's side
-	ChainNATGuests  = "nat_guests"  // postrouting hook, srcnat
+	ChainForward   = "forward_guests" // forward hook, filter - 1
+	ChainNATGuests = "nat_guests"     // postrouting hook, srcnat
 )
 
 // Names of the regular chains that networks share.
 const (
+	ChainLeaving    = "leaving"          // the source's side of a forwarded packet
+	ChainEntering   = "entering"         // the destination's side
 	ChainRefuse     = "refuse"           // TCP reset, else port unreachable
 	ChainMasquerade = "masquerade_guest" // the default translation: ports 1024-65535
 )
 
-// Names of the maps and sets. Each is keyed by interface index ("id") or by
-// interface name; the two have the same content.
+// SetOthersID holds the interfaces that no network can have, by index: what comes
+// from or goes to one of them has only one side that decides. No verdict depends on
+// it, only how many rules a packet meets.
+const SetOthersID = "others_id"
+
+// Names of the networks' maps and sets. Each is keyed by interface index ("id") or
+// by interface name; the two have the same content.
 const (
 	SetSameID   = "same_bridge_id"
 	SetSameName = "same_bridge_name"
@@ -37,9 +43,12 @@ const (
 	MapNATName  = "nat_name"
 )
 
-// SetSize is the declared size of every map and set: twice the most networks
-// there may be, so that the kernel's hash tables never grow under traffic.
-const SetSize = 8192
+// Declared sizes: the kernel's hash tables never grow under traffic, and are
+// allocated in full (32 bytes for each element that fits).
+const (
+	networksSize = 8192 // twice the most networks there may be
+	MostOthers   = 1024 // elements of SetOthersID
+)
 
 // Skeleton holds the sets and chains that all networks share. It is created with
 // the first network and deleted with the last.
@@ -60,6 +69,7 @@ type Part struct {
 type Set struct {
 	Name     string
 	Key      []KeyType // concatenated where there are several
+	Size     int       // the most elements
 	Verdicts bool
 }
 
@@ -94,7 +104,7 @@ type Chain struct {
 type Hook struct {
 	Type     string // filter | nat
 	Hook     string // forward | postrouting
-	Priority int    // 0 = filter, 100 = srcnat
+	Priority int    // -1 = filter - 1, 100 = srcnat
 }
 
 // Rule is one rule: all Matches must hold, then Counter counts and Action acts.
@@ -145,6 +155,10 @@ type ToBridge struct{ Set string }
 // SetSameID or SetSameName.
 type SameBridge struct{ Set string }
 
+// Others matches packets from an interface that no network can have, or with Out
+// packets to one.
+type Others struct{ Out bool }
+
 // Action is what a rule does: exactly one of the types below, or nil to continue
 // with the next rule.
 type Action interface{ verb() string }
@@ -157,6 +171,12 @@ type Drop struct{}
 
 // Goto continues in another chain and does not return.
 type Goto struct{ Chain string }
+
+// Jump continues in another chain, and then with the next rule.
+type Jump struct{ Chain string }
+
+// Return leaves the chain: the packet has passed this side.
+type Return struct{}
 
 // ResetTCP answers with a TCP reset.
 type ResetTCP struct{}
@@ -190,6 +210,17 @@ type Foreign struct{ Handle uint64 }
 
 // Ports is an inclusive range; zero for none.
 type Ports struct{ First, Last uint16 }
+
+// Interface is an interface of the host.
+type Interface struct {
+	Index int
+	Name  string
+}
+
+// OtherElement returns the element of an interface that no network can have.
+func OtherElement(i Interface) Element {
+	return Element{Set: SetOthersID, Index: i.Index, Name: i.Name}
+}
 
 // Change is one transaction: networks that are added or whose rules are replaced,
 // and networks that are removed. Order does not matter; a name is in at most one of

@@ -2,16 +2,18 @@ package ruleset
 
 import "net/netip"
 
-// Priorities of the base chains, by nft's names filter and srcnat. The two
-// sides of a forwarded packet sit on the same hook, the source's first, because
-// an accept ends only its own base chain: so both must let the packet pass.
+// Priorities of the base chains, by nft's names filter and srcnat. Forwarded packets
+// are decided on before iptables' filter tables see them: at the same priority the
+// table that was made last would come first.
 const (
-	priorityFilter = 0
-	prioritySrcNAT = 100
+	priorityFilter  = 0
+	priorityForward = priorityFilter - 1
+	prioritySrcNAT  = 100
 )
 
 // Base returns the skeleton that all networks share: maps of every managed bridge,
-// and base chains that look each packet up once.
+// and base chains that look each packet up. An accept would end the base chain, so
+// the source's side returns what may pass, and the destination's side decides then.
 func Base() Skeleton {
 	return Skeleton{Sets: baseSets(), Chains: []Chain{
 		{Name: ChainRefuse, Rules: []Rule{
@@ -19,10 +21,9 @@ func Base() Skeleton {
 			{Action: Unreachable{}, Comment: "and so does everything else"},
 		}},
 		masqueradeChain(),
-		{Name: ChainFromGuests, Hook: Hook{Type: "filter", Hook: "forward", Priority: priorityFilter},
-			Rules: append(sameBridge(), dispatch(false, MapFromID, MapFromName)...)},
-		{Name: ChainToGuests, Hook: Hook{Type: "filter", Hook: "forward", Priority: priorityFilter + 1},
-			Rules: append(sameBridge(), dispatch(true, MapToID, MapToName)...)},
+		{Name: ChainLeaving, Rules: dispatch(false, MapFromID, MapFromName)},
+		{Name: ChainEntering, Rules: dispatch(true, MapToID, MapToName)},
+		{Name: ChainForward, Hook: Hook{Type: "filter", Hook: "forward", Priority: priorityForward}, Rules: sides()},
 		{Name: ChainNATGuests, Hook: Hook{Type: "nat", Hook: "postrouting", Priority: prioritySrcNAT},
 			Rules: append(untranslated(), dispatch(false, MapNATID, MapNATName)...)},
 	}}
@@ -30,15 +31,18 @@ func Base() Skeleton {
 
 func baseSets() []Set {
 	id, name := KeyIfIndex, KeyIfName
+	pairs := func(set string, key KeyType) Set {
+		return Set{Name: set, Key: []KeyType{key, key}, Size: networksSize}
+	}
+	chains := func(set string, key KeyType) Set {
+		return Set{Name: set, Key: []KeyType{key}, Verdicts: true, Size: networksSize}
+	}
 	return []Set{
-		{Name: SetSameID, Key: []KeyType{id, id}},
-		{Name: SetSameName, Key: []KeyType{name, name}},
-		{Name: MapFromID, Key: []KeyType{id}, Verdicts: true},
-		{Name: MapFromName, Key: []KeyType{name}, Verdicts: true},
-		{Name: MapToID, Key: []KeyType{id}, Verdicts: true},
-		{Name: MapToName, Key: []KeyType{name}, Verdicts: true},
-		{Name: MapNATID, Key: []KeyType{id}, Verdicts: true},
-		{Name: MapNATName, Key: []KeyType{name}, Verdicts: true},
+		{Name: SetOthersID, Key: []KeyType{id}, Size: MostOthers},
+		pairs(SetSameID, id), pairs(SetSameName, name),
+		chains(MapFromID, id), chains(MapFromName, name),
+		chains(MapToID, id), chains(MapToName, name),
+		chains(MapNATID, id), chains(MapNATName, name),
 	}
 }
 
@@ -53,13 +57,18 @@ func masqueradeChain() Chain {
 	}}
 }
 
-// sameBridge accepts routed or br_netfilter traffic that leaves by the bridge it
-// arrived on.
-func sameBridge() []Rule {
-	const why = "stays on its bridge"
+// sides asks each side that a packet has. Most packets have one, since they come
+// from the uplink or go there. Routed or br_netfilter traffic that leaves by the
+// bridge it arrived on passes.
+func sides() []Rule {
+	const stays = "stays on its bridge"
 	return []Rule{
-		{Matches: []Match{SameBridge{Set: SetSameID}}, Action: Accept{}, Comment: why},
-		{Matches: []Match{SameBridge{Set: SetSameName}}, Action: Accept{}, Comment: why},
+		{Matches: []Match{Others{Out: true}}, Action: Goto{Chain: ChainLeaving}, Comment: "no network can have where it goes: only the source decides"},
+		{Matches: []Match{Others{}}, Action: Goto{Chain: ChainEntering}, Comment: "nor where it comes from: only the destination decides"},
+		{Matches: []Match{SameBridge{Set: SetSameID}}, Action: Accept{}, Comment: stays},
+		{Matches: []Match{SameBridge{Set: SetSameName}}, Action: Accept{}, Comment: stays},
+		{Action: Jump{Chain: ChainLeaving}, Comment: "between bridges the source decides first,"},
+		{Action: Goto{Chain: ChainEntering}, Comment: "and then the destination"},
 	}
 }
 

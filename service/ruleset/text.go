@@ -83,7 +83,7 @@ func setText(s Set, elements []string) string {
 	if s.Verdicts {
 		kind, typ = "map", typ+" : verdict"
 	}
-	text := fmt.Sprintf("\t%s %s {\n\t\ttype %s\n\t\tsize %d\n", kind, s.Name, typ, SetSize)
+	text := fmt.Sprintf("\t%s %s {\n\t\ttype %s\n\t\tsize %d\n", kind, s.Name, typ, s.Size)
 	if len(elements) > 0 {
 		text += "\t\telements = { " + strings.Join(elements, ",\n\t\t\t     ") + " }\n"
 	}
@@ -126,8 +126,11 @@ func priorityText(p int) string {
 	if p >= prioritySrcNAT {
 		name, base = "srcnat", prioritySrcNAT
 	}
-	if p == base {
+	switch {
+	case p == base:
 		return name
+	case p < base:
+		return fmt.Sprintf("%s - %d", name, base-p)
 	}
 	return fmt.Sprintf("%s + %d", name, p-base)
 }
@@ -194,6 +197,13 @@ func (m SameBridge) text() string {
 	return "iifname . oifname @" + m.Set
 }
 
+func (m Others) text() string {
+	if m.Out {
+		return "oif @" + SetOthersID
+	}
+	return "iif @" + SetOthersID
+}
+
 func (f Foreign) verb() string {
 	return fmt.Sprintf("# another program's rule, handle %d", f.Handle)
 }
@@ -201,6 +211,8 @@ func (f Foreign) verb() string {
 func (Accept) verb() string      { return "accept" }
 func (Drop) verb() string        { return "drop" }
 func (a Goto) verb() string      { return "goto " + a.Chain }
+func (a Jump) verb() string      { return "jump " + a.Chain }
+func (Return) verb() string      { return "return" }
 func (ResetTCP) verb() string    { return "reject with tcp reset" }
 func (Unreachable) verb() string { return "reject" } // nft's default: icmpx port-unreachable
 

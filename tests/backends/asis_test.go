@@ -38,10 +38,10 @@ func TestTheTableAsItIs(t *testing.T) {
 	for _, damage := range []string{
 		"add table " + table + " { flags dormant; }",
 		"add chain " + table + " evil { type filter hook forward priority -5; policy drop; }",
-		"add chain " + table + " to_guests { type filter hook forward priority filter + 1; policy drop; }",
+		"add chain " + table + " forward_guests { type filter hook forward priority filter - 1; policy drop; }",
 		"add element " + table + " to_id { * : accept }",
 		"insert rule " + table + " net_default_to accept",
-		"add quota " + table + " q { 1 bytes; }; add rule " + table + " from_guests quota name q drop",
+		"add quota " + table + " q { 1 bytes; }; add rule " + table + " forward_guests quota name q drop",
 	} {
 		for _, down := range []bool{false, true} {
 			told := r.Repairs()
