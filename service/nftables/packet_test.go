@@ -3,6 +3,8 @@ package nftables
 import (
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 // router is a host that forwards for a guest of virbr0, with our table.
 type router struct {
 	*host.Host
+	ns              int
 	guest, internet *host.Peer
 	backend         *Backend
 	network         network.Network
@@ -29,13 +32,24 @@ func newRouter(t *testing.T) *router {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	r.backend = open(t, int(ns.Fd()))
+	r.ns = int(ns.Fd())
+	r.backend = open(t, r.ns)
 	mustSync(t, r.backend)
 	r.network = network.Network{
 		Name: "default", Bridge: "virbr0", Mode: network.ModeNAT, NATIPv6: true,
 		Addresses: []netip.Prefix{prefix("192.168.122.1/24"), prefix("fd00:122::1/64")},
 	}
 	return r
+}
+
+// index returns the index of one of the host's interfaces.
+func (r *router) index(t *testing.T, name string) int {
+	t.Helper()
+	n, err := strconv.Atoi(strings.TrimSpace(r.Must("cat", "/sys/class/net/"+name+"/ifindex")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // compile returns the network's rules, for the bridge by name alone or by index.
