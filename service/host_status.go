@@ -51,7 +51,7 @@ func (s *Service) Preview(_ context.Context, n network.Network, backend string) 
 		}
 		return iptables.Text(n), nil
 	}
-	return ruleset.Text(ruleset.Base(), part), nil
+	return ruleset.Text(ruleset.Base(ruleset.Interface{}), part), nil
 }
 
 // Ruleset is what the kernel holds for the network.

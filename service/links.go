@@ -17,8 +17,8 @@ type linkFollower struct {
 	advertisements *advertiser
 	lock           *changeLock
 	workers        *workers
-	probe          chan chan struct{}  // follow closes what it receives
-	others         []ruleset.Interface // as the rules know them
+	probe          chan chan struct{} // follow closes what it receives
+	known          ruleset.Host       // as the rules know it
 }
 
 // follow follows the host's links until the context ends.
@@ -83,7 +83,7 @@ func (lf *linkFollower) relink(ctx context.Context, changes []watch.Change) {
 		}
 	}
 	lf.changes.applyLinks(ctx, ts, "link")
-	lf.followOthers(ctx)
+	lf.followHost(ctx)
 }
 
 // relinked looks at a network's bridge again.

@@ -81,8 +81,8 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 	settings, _ := config.AtStart() // the service reports what cannot be used
 	var totals *service.Totals
 	begin := func(network string) ruleset.Counters { return totals.Of(network) }
-	others := func() []ruleset.Interface { return service.OtherInterfaces(d.links.Links()) }
-	if d.rules, err = nftables.Open(nftables.Config{Owned: settings.OwnTable, Log: d.log, StartValues: begin, Others: others}); err != nil {
+	known := func() ruleset.Host { return service.HostInterfaces(d.links) }
+	if d.rules, err = nftables.Open(nftables.Config{Owned: settings.OwnTable, Log: d.log, StartValues: begin, Host: known}); err != nil {
 		return err
 	}
 	if d.bus, err = dbus.Connect(ctx, os.Getenv("DBUS_SYSTEM_BUS_ADDRESS")); err != nil {

@@ -37,10 +37,10 @@ type Config struct {
 	// created, so that totals never go back; nil means zero. It must not call
 	// the backend.
 	StartValues func(network string) ruleset.Counters
-	// Others returns the interfaces that no network can have, since they are no
-	// bridges; nil means none. Their packets meet fewer rules. It must not call the
-	// backend, whose Apply looks at it each time, also with an empty change.
-	Others func() []ruleset.Interface
+	// Host returns what the rules are to know of the host's interfaces; nil means
+	// nothing. Each Apply looks at it, also with an empty change. It must not call
+	// the backend.
+	Host func() ruleset.Host
 	// Log receives what an administrator may want to know; nil discards it.
 	Log *slog.Logger
 }
@@ -52,6 +52,7 @@ type Backend struct {
 	log     *slog.Logger
 	planner planner
 	reader  reader
+	base    func(uplink ruleset.Interface) ruleset.Skeleton
 
 	// writing serialises changes. It guards the fields from flags to
 	// closed.
@@ -63,7 +64,8 @@ type Backend struct {
 	synced   bool // the table was synchronised once
 	dirty    bool // installed may differ from the kernel
 	closed   bool
-	others   []element // of the set of interfaces that no network can have
+
+	bystanders bystanders // as they are installed
 
 	// state guards installed, so that counters can be read during a change.
 	state     sync.RWMutex
@@ -88,7 +90,7 @@ func Open(cfg Config) (*Backend, error) {
 	}
 	return &Backend{
 		config: cfg, log: cfg.Log, planner: newPlanner(cfg.StartValues), reader: reader{netNS: cfg.NetNS},
-		wire: w, installed: make(map[string]installed),
+		base: ruleset.Base, wire: w, installed: make(map[string]installed),
 	}, nil
 }
 
@@ -195,7 +197,7 @@ func (b *Backend) apply(change ruleset.Change) error {
 	if err != nil {
 		return err
 	}
-	others, err := b.planOthers(t, change)
+	bystanders, err := b.planBystanders(t, change)
 	if err != nil {
 		return err
 	}
@@ -205,7 +207,7 @@ func (b *Backend) apply(change ruleset.Change) error {
 	if err := b.commit(t); err != nil {
 		return fmt.Errorf("changing table %s: %w", ruleset.TableName, err)
 	}
-	b.others = others
+	b.bystanders = bystanders
 	b.state.Lock()
 	defer b.state.Unlock()
 	for _, name := range change.Remove {
@@ -236,9 +238,6 @@ func (b *Backend) plan(change ruleset.Change) (*transaction, []installed, error)
 	if left == 0 && len(change.Set) == 0 {
 		return &transaction{drop: len(b.installed) > 0}, nil, nil
 	}
-	if len(b.installed) == 0 {
-		b.planner.skeleton(t)
-	}
 	set := make([]installed, 0, len(change.Set))
 	for _, part := range change.Set {
 		in, err := b.planPart(t, part)
@@ -248,20 +247,6 @@ func (b *Backend) plan(change ruleset.Change) (*transaction, []installed, error)
 		set = append(set, in)
 	}
 	return t, set, nil
-}
-
-// planOthers adds what brings the set of interfaces that no network can have in line
-// with the host, and returns its elements after the change.
-func (b *Backend) planOthers(t *transaction, change ruleset.Change) ([]element, error) {
-	if t.drop || len(b.installed)+len(change.Set) == 0 {
-		return nil, nil
-	}
-	want, err := b.otherElements(b.partsAfter(change))
-	if err != nil {
-		return nil, fmt.Errorf("planning the interfaces of no network: %w", err)
-	}
-	swapElements(t, b.others, want)
-	return want, nil
 }
 
 func (b *Backend) planPart(t *transaction, part ruleset.Part) (installed, error) {

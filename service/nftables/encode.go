@@ -94,17 +94,22 @@ func (e *encoder) match(m ruleset.Match) {
 		e.matchState(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED | expr.CtStateBitNEW)
 	case ruleset.SameBridge:
 		e.matchBridges(m.Set, true)
-	case ruleset.Others:
-		key := expr.MetaKeyIIF
-		if m.Out {
-			key = expr.MetaKeyOIF
-		}
-		e.add(&expr.Meta{Key: key, Register: register1}, &expr.Lookup{SourceRegister: register1, SetName: ruleset.SetOthersID})
+	case ruleset.Bystander:
+		e.add(&expr.Meta{Key: interfaceKey(m.Out), Register: register1}, &expr.Lookup{SourceRegister: register1, SetName: ruleset.SetBystandersID})
+	case ruleset.Uplink:
+		e.compareMeta(interfaceKey(m.Out), binaryutil.NativeEndian.PutUint32(uint32(m.Interface.Index)))
 	case ruleset.ToBridge:
 		e.matchBridges(m.Set, false)
 	default:
 		e.fail("unknown match %T", m)
 	}
+}
+
+func interfaceKey(out bool) expr.MetaKey {
+	if out {
+		return expr.MetaKeyOIF
+	}
+	return expr.MetaKeyIIF
 }
 
 func (e *encoder) compareMeta(key expr.MetaKey, value []byte) {

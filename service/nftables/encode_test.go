@@ -147,8 +147,13 @@ func TestCompiledNetworksAreListedAsPrinted(t *testing.T) {
 			if !ok {
 				t.Fatal("this network has no rules")
 			}
-			mustSync(t, open(t, ns), p)
-			if diff := cmp.Diff(ruleset.Text(ruleset.Base(), p), plain(list(t, ns))); diff != "" {
+			lo := ruleset.Interface{Index: 1, Name: "lo"}
+			known := func(c *Config) {
+				c.Host = func() ruleset.Host { return ruleset.Host{Bystanders: []ruleset.Interface{lo}, Uplink: lo.Index} }
+			}
+			mustSync(t, open(t, ns, known), p)
+			bystander := ruleset.Part{Elements: []ruleset.Element{ruleset.BystanderElement(lo)}}
+			if diff := cmp.Diff(ruleset.Text(ruleset.Base(lo), p, bystander), plain(list(t, ns))); diff != "" {
 				t.Errorf("printed (-) and listed (+):\n%s", diff)
 			}
 		})

@@ -36,7 +36,7 @@ func (b *Backend) Text(ctx context.Context, network string) (string, error) {
 		return "", nil
 	}
 	listing := ruleset.Listing{Dormant: l.dormant, Notes: l.notes, Totals: l.totals}
-	return listing.Text(ruleset.SetsOf(ruleset.Base(), l.have), l.have), nil
+	return listing.Text(ruleset.SetsOf(ruleset.Base(ruleset.Interface{}), l.have), l.have), nil
 }
 
 // lister collects in have what the kernel has of want.

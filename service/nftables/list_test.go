@@ -22,7 +22,7 @@ func TestListIsWhatTheKernelHas(t *testing.T) {
 		}
 		return text
 	}
-	whole := ruleset.Text(ruleset.SetsOf(ruleset.Base(), part(1, true)), part(1, true))
+	whole := ruleset.Text(ruleset.SetsOf(ruleset.Base(ruleset.Interface{}), part(1, true)), part(1, true))
 	if diff := cmp.Diff(whole, listed()); diff != "" {
 		t.Fatalf("printed (-) and listed (+):\n%s", diff)
 	}

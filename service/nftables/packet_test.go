@@ -52,6 +52,12 @@ func (r *router) index(t *testing.T, name string) int {
 	return n
 }
 
+// bystanders returns the host's uplink.
+func (r *router) bystanders(t *testing.T) func() ruleset.Host {
+	wan := ruleset.Interface{Index: r.index(t, "wan0"), Name: "wan0"}
+	return func() ruleset.Host { return ruleset.Host{Bystanders: []ruleset.Interface{wan}, Uplink: wan.Index} }
+}
+
 // compile returns the network's rules, for the bridge by name alone or by index.
 func (r *router) compile(t *testing.T, index int) ruleset.Part {
 	t.Helper()

@@ -16,7 +16,6 @@ type present struct {
 
 // planner computes transactions. It does no I/O.
 type planner struct {
-	base  ruleset.Skeleton
 	sets  map[string]ruleset.Set
 	start func(network string) ruleset.Counters
 	sums  sums
@@ -26,17 +25,17 @@ type planner struct {
 }
 
 func newPlanner(start func(string) ruleset.Counters) planner {
-	p := planner{base: ruleset.Base(), sets: make(map[string]ruleset.Set), start: start, sums: sums{}}
-	for _, s := range p.base.Sets {
+	p := planner{sets: make(map[string]ruleset.Set), start: start, sums: sums{}}
+	for _, s := range ruleset.Base(ruleset.Interface{}).Sets {
 		p.sets[s.Name] = s
 	}
 	return p
 }
 
 // skeleton adds the sets and chains that all networks share.
-func (p planner) skeleton(t *transaction) {
-	t.sets = append(t.sets, p.base.Sets...)
-	t.chains = append(t.chains, p.base.Chains...)
+func skeleton(t *transaction, base ruleset.Skeleton) {
+	t.sets = append(t.sets, base.Sets...)
+	t.chains = append(t.chains, base.Chains...)
 }
 
 // converge adds the steps that turn what the kernel holds into the part.

@@ -147,7 +147,7 @@ func (b *Backend) chooseFlags(o *observed) {
 // probeTransaction returns the skeleton with one network that uses everything.
 func (b *Backend) probeTransaction() (*transaction, error) {
 	t := &transaction{}
-	b.planner.skeleton(t)
+	skeleton(t, b.base(ruleset.Interface{Index: 1 << 30, Name: "probe"}))
 	return t, planner{sets: b.planner.sets}.converge(t, present{}, probePart())
 }
 

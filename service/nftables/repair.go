@@ -56,9 +56,9 @@ func (b broken) any() bool {
 	return b.unusable || len(b.sets)+len(b.chains)+len(b.refill) > 0
 }
 
-func (p planner) brokenSkeleton(o *observed) (broken, error) {
+func (p planner) brokenSkeleton(o *observed, base ruleset.Skeleton) (broken, error) {
 	out := broken{unusable: o.catchall}
-	for _, s := range p.base.Sets {
+	for _, s := range base.Sets {
 		have, ok := o.sets[s.Name]
 		same, err := have.matches(s)
 		switch {
@@ -70,7 +70,7 @@ func (p planner) brokenSkeleton(o *observed) (broken, error) {
 			out.unusable = true
 		}
 	}
-	for _, c := range p.base.Chains {
+	for _, c := range base.Chains {
 		have, ok := o.chains[c.Name]
 		if !ok {
 			out.chains = append(out.chains, c)

@@ -19,7 +19,7 @@ func TestRulesAreKnownByWhatTheyDo(t *testing.T) {
 	ns := newNamespace(t)
 	b := open(t, ns, unowned)
 	mustSync(t, b, parts(2)...)
-	for _, c := range append(ruleset.Base().Chains, part(1, true).Chains...) {
+	for _, c := range append(ruleset.Base(ruleset.Interface{}).Chains, part(1, true).Chains...) {
 		for i := range c.Rules {
 			replaceKeepingMark(t, ns, c.Name, i)
 			report := mustSync(t, b, parts(2)...)

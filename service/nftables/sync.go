@@ -81,11 +81,12 @@ func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	broken, err := b.planner.brokenSkeleton(o)
+	base := b.base(b.bystanders.uplink)
+	broken, err := b.planner.brokenSkeleton(o, base)
 	if err != nil {
 		return nil, err
 	}
-	all := broken.any() || o.believed(b.others) || o.dormant() || o.hasExtraBaseChain(b.planner.base)
+	all := broken.any() || o.strangers(b.bystanders) || o.dormant() || o.hasExtraBaseChain(base)
 	for name, in := range b.installed {
 		t := &transaction{}
 		if err := b.planner.repair(t, o, in.part); err != nil {
@@ -116,7 +117,7 @@ func (b *Backend) sync(ctx context.Context, parts []ruleset.Part) (syncReport, e
 		return s.report, fmt.Errorf("bringing table %s in order: %w", ruleset.TableName, err)
 	}
 	slices.Sort(s.report.Repaired)
-	b.others = s.others
+	b.bystanders = s.bystanders
 	b.state.Lock()
 	b.installed = s.next
 	b.state.Unlock()
@@ -142,21 +143,23 @@ type syncer struct {
 	o      *observed
 	parts  []ruleset.Part
 	next   map[string]installed
-	others []element
 	report syncReport
+
+	bystanders bystanders
 }
 
-func (s *syncer) run(ctx context.Context) error {
+func (s *syncer) run(ctx context.Context) (err error) {
 	if len(s.parts) == 0 {
 		s.report.Leftovers = len(s.o.chains) + len(s.o.sets) + len(s.o.counters) + len(s.o.elements) + len(s.o.objects) + len(s.o.flowtables)
 		return s.b.commit(&transaction{drop: s.o.exists})
 	}
 	s.report.TableMissing, s.report.Dormant = !s.o.exists, s.o.dormant()
-	broken, err := s.b.planner.brokenSkeleton(s.o)
-	if err != nil {
+	if s.bystanders, err = s.b.bystandersOf(s.parts); err != nil {
 		return err
 	}
-	if s.others, err = s.b.otherElements(s.parts); err != nil {
+	base := s.b.base(s.bystanders.uplink)
+	broken, err := s.b.planner.brokenSkeleton(s.o, base)
+	if err != nil {
 		return err
 	}
 	if err := s.takeOver(); err != nil {
@@ -167,16 +170,28 @@ func (s *syncer) run(ctx context.Context) error {
 	}
 	t := &transaction{}
 	if s.o.exists {
-		s.report.Skeleton = broken.any() || s.b.synced && s.o.believed(s.b.others)
+		if s.report.Skeleton, err = s.damagedSkeleton(broken); err != nil {
+			return err
+		}
 		t.sets, t.chains, t.refill = broken.sets, broken.chains, broken.refill
 	} else {
-		s.b.planner.skeleton(t)
+		skeleton(t, base)
 	}
-	swapElements(t, s.o.others(), s.others)
+	swapElements(t, s.o.bystanders(), s.bystanders.elements)
 	if err := s.repairAll(ctx, t); err != nil {
 		return err
 	}
 	return s.sweep()
+}
+
+// damagedSkeleton reports whether another program changed what all networks share.
+// What differs since the host's own interfaces did is no damage.
+func (s *syncer) damagedSkeleton(now broken) (bool, error) {
+	if !s.b.synced || s.bystanders.uplink == s.b.bystanders.uplink {
+		return now.any() || s.b.synced && s.o.strangers(s.b.bystanders), nil
+	}
+	before, err := s.b.planner.brokenSkeleton(s.o, s.b.base(s.b.bystanders.uplink))
+	return before.any() || s.o.strangers(s.b.bystanders), err
 }
 
 // hasForeignBaseChain reports whether another program made a base chain with the
@@ -197,8 +212,8 @@ func (s *syncer) rebuild() error {
 	t := &transaction{rebuild: true}
 	totals := s.o.counters
 	s.o = &observed{}
-	s.b.planner.skeleton(t)
-	swapElements(t, nil, s.others)
+	skeleton(t, s.b.base(s.bystanders.uplink))
+	swapElements(t, nil, s.bystanders.elements)
 	for _, part := range s.parts {
 		if err := s.add(t, part); err != nil {
 			return err
@@ -271,7 +286,7 @@ func (s *syncer) sweep() error {
 		return err
 	}
 	for key, value := range s.o.elements {
-		if _, known := s.b.planner.sets[key.set]; known && key.set != ruleset.SetOthersID && !want.keys[key] {
+		if _, known := s.b.planner.sets[key.set]; known && key.set != ruleset.SetBystandersID && !want.keys[key] {
 			t.delElements = append(t.delElements, element{key, value})
 		}
 	}
@@ -305,7 +320,7 @@ type wanted struct {
 
 func (s *syncer) wanted() (wanted, error) {
 	w := wanted{keys: make(map[elementKey]bool), chains: make(map[string]bool), counters: make(map[string]bool)}
-	for _, c := range s.b.planner.base.Chains {
+	for _, c := range s.b.base(s.bystanders.uplink).Chains {
 		w.chains[c.Name] = true
 	}
 	for _, in := range s.next {

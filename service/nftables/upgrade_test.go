@@ -13,8 +13,8 @@ import (
 // formerBase is the skeleton until November 2026: two base chains at filter and
 // filter + 1, one for each side. A base chain's priority cannot be changed.
 func formerBase() ruleset.Skeleton {
-	base := ruleset.Base()
-	base.Sets = slices.DeleteFunc(base.Sets, func(s ruleset.Set) bool { return s.Name == ruleset.SetOthersID })
+	base := ruleset.Base(ruleset.Interface{})
+	base.Sets = slices.DeleteFunc(base.Sets, func(s ruleset.Set) bool { return s.Name == ruleset.SetBystandersID })
 	var chains []ruleset.Chain
 	for _, c := range base.Chains {
 		switch c.Name {
@@ -59,12 +59,9 @@ func formerPart(part ruleset.Part) ruleset.Part {
 // compares and changes a table is the same.
 func formerly(b *Backend) {
 	b.planner = newPlanner(nil)
-	b.planner.base = formerBase()
-	b.planner.sets = map[string]ruleset.Set{}
-	for _, s := range b.planner.base.Sets {
-		b.planner.sets[s.Name] = s
-	}
-	b.config.Others = nil
+	delete(b.planner.sets, ruleset.SetBystandersID)
+	b.base = func(ruleset.Interface) ruleset.Skeleton { return formerBase() }
+	b.config.Host = nil
 }
 
 // TestUpgradeAndDowngrade brings the table to and fro between today's and that of
@@ -79,7 +76,7 @@ func TestUpgradeAndDowngrade(t *testing.T) {
 		b := open(t, r.ns)
 		defer b.Close()
 		if !former {
-			b.config.Others = func() []ruleset.Interface { return []ruleset.Interface{{Index: r.index(t, "wan0"), Name: "wan0"}} }
+			b.config.Host = r.bystanders(t)
 			mustSync(t, b, part)
 			return
 		}

@@ -27,12 +27,12 @@ interface ID, which follows a bridge through a rename, and by name, which outliv
 func TestDocs(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(docsHead)
-	section(&b, Text(Base()))
+	section(&b, Text(Base(Interface{Index: 2, Name: "eth0"})))
 	for _, s := range scenarios() {
 		if s.about != "" {
 			fmt.Fprintf(&b, "## %s\n\n%s\n\n", s.title, s.about)
 			part, _ := Compile(s.net, s.index)
-			section(&b, Text(SetsOf(Base(), part), part))
+			section(&b, Text(SetsOf(Base(Interface{}), part), part))
 		}
 	}
 	b.WriteString("## open\n\nNo rules at all, as in libvirt: the administrator's own decide. The bridge is put into a zone only where one is asked for.\n")

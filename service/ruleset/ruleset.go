@@ -25,10 +25,10 @@ const (
 	ChainMasquerade = "masquerade_guest" // the default translation: ports 1024-65535
 )
 
-// SetOthersID holds the interfaces that no network can have, by index: what comes
+// SetBystandersID holds the interfaces that no network can have, by index: what comes
 // from or goes to one of them has only one side that decides. No verdict depends on
 // it, only how many rules a packet meets.
-const SetOthersID = "others_id"
+const SetBystandersID = "bystanders_id"
 
 // Names of the networks' maps and sets. Each is keyed by interface index ("id") or
 // by interface name; the two have the same content.
@@ -46,8 +46,8 @@ const (
 // Declared sizes: the kernel's hash tables never grow under traffic, and are
 // allocated in full (32 bytes for each element that fits).
 const (
-	networksSize = 8192 // twice the most networks there may be
-	MostOthers   = 1024 // elements of SetOthersID
+	networksSize   = 8192 // twice the most networks there may be
+	MostBystanders = 1024 // elements of SetBystandersID
 )
 
 // Skeleton holds the sets and chains that all networks share. It is created with
@@ -155,9 +155,15 @@ type ToBridge struct{ Set string }
 // SetSameID or SetSameName.
 type SameBridge struct{ Set string }
 
-// Others matches packets from an interface that no network can have, or with Out
+// Bystander matches packets from an interface that no network can have, or with Out
 // packets to one.
-type Others struct{ Out bool }
+type Bystander struct{ Out bool }
+
+// Uplink matches packets from the interface by its index, or with Out packets to it.
+type Uplink struct {
+	Interface Interface
+	Out       bool
+}
 
 // Action is what a rule does: exactly one of the types below, or nil to continue
 // with the next rule.
@@ -217,9 +223,15 @@ type Interface struct {
 	Name  string
 }
 
-// OtherElement returns the element of an interface that no network can have.
-func OtherElement(i Interface) Element {
-	return Element{Set: SetOthersID, Index: i.Index, Name: i.Name}
+// Host is what the rules know of the host's interfaces.
+type Host struct {
+	Bystanders []Interface // those that no network can have
+	Uplink     int         // index of the one that most packets pass; 0 for none
+}
+
+// BystanderElement returns the element of an interface that no network can have.
+func BystanderElement(i Interface) Element {
+	return Element{Set: SetBystandersID, Index: i.Index, Name: i.Name}
 }
 
 // Change is one transaction: networks that are added or whose rules are replaced,

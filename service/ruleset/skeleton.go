@@ -14,7 +14,7 @@ const (
 // Base returns the skeleton that all networks share: maps of every managed bridge,
 // and base chains that look each packet up. An accept would end the base chain, so
 // the source's side returns what may pass, and the destination's side decides then.
-func Base() Skeleton {
+func Base(uplink Interface) Skeleton {
 	return Skeleton{Sets: baseSets(), Chains: []Chain{
 		{Name: ChainRefuse, Rules: []Rule{
 			{Matches: []Match{Protocol{}}, Action: ResetTCP{}, Comment: "a refused connection ends at once"},
@@ -23,7 +23,7 @@ func Base() Skeleton {
 		masqueradeChain(),
 		{Name: ChainLeaving, Rules: dispatch(false, MapFromID, MapFromName)},
 		{Name: ChainEntering, Rules: dispatch(true, MapToID, MapToName)},
-		{Name: ChainForward, Hook: Hook{Type: "filter", Hook: "forward", Priority: priorityForward}, Rules: sides()},
+		ForwardChain(uplink),
 		{Name: ChainNATGuests, Hook: Hook{Type: "nat", Hook: "postrouting", Priority: prioritySrcNAT},
 			Rules: append(untranslated(), dispatch(false, MapNATID, MapNATName)...)},
 	}}
@@ -38,7 +38,7 @@ func baseSets() []Set {
 		return Set{Name: set, Key: []KeyType{key}, Verdicts: true, Size: networksSize}
 	}
 	return []Set{
-		{Name: SetOthersID, Key: []KeyType{id}, Size: MostOthers},
+		{Name: SetBystandersID, Key: []KeyType{id}, Size: MostBystanders},
 		pairs(SetSameID, id), pairs(SetSameName, name),
 		chains(MapFromID, id), chains(MapFromName, name),
 		chains(MapToID, id), chains(MapToName, name),
@@ -57,17 +57,35 @@ func masqueradeChain() Chain {
 	}}
 }
 
-// sides asks each side that a packet has. Most packets have one, since they come
-// from the uplink or go there. Routed or br_netfilter traffic that leaves by the
-// bridge it arrived on passes.
-func sides() []Rule {
+// ForwardChain returns the base chain of forwarded packets, which asks each side that
+// a packet has. Most packets have one, since they come from the uplink or go there: to
+// compare with it costs half of what a look-up does. Routed or br_netfilter traffic
+// that leaves by the bridge it arrived on passes.
+func ForwardChain(uplink Interface) Chain {
+	var rules []Rule
+	if uplink != (Interface{}) {
+		rules = oneSide(Uplink{uplink, true}, Uplink{uplink, false}, "the uplink")
+	}
+	rules = append(rules, oneSide(Bystander{Out: true}, Bystander{}, "an interface that no network can have")...)
+	return Chain{
+		Name: ChainForward, Hook: Hook{Type: "filter", Hook: "forward", Priority: priorityForward},
+		Rules: append(rules, bothSides()...),
+	}
+}
+
+func oneSide(to, from Match, what string) []Rule {
+	return []Rule{
+		{Matches: []Match{to}, Action: Goto{Chain: ChainLeaving}, Comment: comment("to %s: the source decides", what)},
+		{Matches: []Match{from}, Action: Goto{Chain: ChainEntering}, Comment: comment("from %s: the destination decides", what)},
+	}
+}
+
+func bothSides() []Rule {
 	const stays = "stays on its bridge"
 	return []Rule{
-		{Matches: []Match{Others{Out: true}}, Action: Goto{Chain: ChainLeaving}, Comment: "no network can have where it goes: only the source decides"},
-		{Matches: []Match{Others{}}, Action: Goto{Chain: ChainEntering}, Comment: "nor where it comes from: only the destination decides"},
 		{Matches: []Match{SameBridge{Set: SetSameID}}, Action: Accept{}, Comment: stays},
 		{Matches: []Match{SameBridge{Set: SetSameName}}, Action: Accept{}, Comment: stays},
-		{Action: Jump{Chain: ChainLeaving}, Comment: "between bridges the source decides first,"},
+		{Action: Jump{Chain: ChainLeaving}, Comment: "else the source decides first,"},
 		{Action: Goto{Chain: ChainEntering}, Comment: "and then the destination"},
 	}
 }

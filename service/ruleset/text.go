@@ -197,11 +197,18 @@ func (m SameBridge) text() string {
 	return "iifname . oifname @" + m.Set
 }
 
-func (m Others) text() string {
+func (m Bystander) text() string {
 	if m.Out {
-		return "oif @" + SetOthersID
+		return "oif @" + SetBystandersID
 	}
-	return "iif @" + SetOthersID
+	return "iif @" + SetBystandersID
+}
+
+func (m Uplink) text() string {
+	if m.Out {
+		return fmt.Sprintf("oif %q", m.Interface.Name)
+	}
+	return fmt.Sprintf("iif %q", m.Interface.Name)
 }
 
 func (f Foreign) verb() string {

@@ -50,7 +50,7 @@ func keyOf(e ruleset.Element) elementKey {
 
 func newTable() *table {
 	t := &table{chains: map[string]ruleset.Chain{}, elements: map[elementKey]ruleset.Element{}, counters: map[string]uint64{}}
-	for _, c := range ruleset.Base().Chains {
+	for _, c := range ruleset.Base(ruleset.Interface{}).Chains {
 		t.chains[c.Name] = c
 	}
 	return t
@@ -360,7 +360,7 @@ func (b *nftables) Text(_ context.Context, network string) (string, error) {
 	if !ok || !b.kernel.holds(p) {
 		return "", nil
 	}
-	return ruleset.Text(ruleset.Base(), p), nil
+	return ruleset.Text(ruleset.Base(ruleset.Interface{}), p), nil
 }
 
 func (b *nftables) Counters(ctx context.Context) (map[string]ruleset.Counters, error) {
