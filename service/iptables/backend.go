@@ -53,7 +53,7 @@ type Backend struct {
 	log    *slog.Logger
 
 	mu        sync.Mutex
-	families  []family      // once probed
+	families  *families     // once probed
 	noFill    bool          // there is no CHECKSUM target
 	synced    bool          // what an earlier process left is known
 	inSync    bool          // the kernel holds what is installed, as far as is known
@@ -163,7 +163,7 @@ func (b *Backend) Verify(ctx context.Context) (damaged []string, err error) {
 	if err := b.ready(ctx); err != nil {
 		return nil, err
 	}
-	l, err := b.list(ctx)
+	l, err := b.families.list(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -220,16 +220,6 @@ func (b *Backend) compile(members []backend.Member) ([]entry, error) {
 	return out, nil
 }
 
-func (b *Backend) list(ctx context.Context) (listing, error) {
-	var l listing
-	for _, f := range b.families {
-		if err := f.list(ctx, &l); err != nil {
-			return listing{}, err
-		}
-	}
-	return l, nil
-}
-
 func (b *Backend) goal(want []entry, reset string) goal {
 	g := newGoal(want, b.recorded)
 	g.reset, g.totals, g.libvirtActive = reset, b.total, !b.state().Idle()
@@ -247,7 +237,7 @@ func (b *Backend) total(network string, seen ruleset.Counters) ruleset.Counters 
 
 // converge lists what the kernel holds and changes it to what is wanted.
 func (b *Backend) converge(ctx context.Context, want []entry, reset string) (damaged []string, err error) {
-	l, err := b.list(ctx)
+	l, err := b.families.list(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -264,12 +254,7 @@ func (b *Backend) converge(ctx context.Context, want []entry, reset string) (dam
 
 func (b *Backend) execute(ctx context.Context, p plan) error {
 	v4, v6 := p.scripts()
-	for i, s := range []script{v4, v6} {
-		if err := b.families[i].restore(ctx, s.text()); err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.families.restore(ctx, [2]string{v4.text(), v6.text()})
 }
 
 // applyUnlisted installs new networks and removes old ones without listing what

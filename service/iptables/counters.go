@@ -183,11 +183,9 @@ func (b *Backend) Counters(ctx context.Context) (map[string]ruleset.Counters, er
 	if err := b.ready(ctx); err != nil {
 		return nil, err
 	}
-	var l listing
-	for _, f := range b.families {
-		if err := f.listTable(ctx, tableFilter, &l); err != nil {
-			return nil, err
-		}
+	l, err := b.families.listTable(ctx, tableFilter)
+	if err != nil {
+		return nil, err
 	}
 	seen := make(map[string]ruleset.Counters)
 	g := newGoal(b.installed, nil)

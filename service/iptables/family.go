@@ -2,39 +2,46 @@ package iptables
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// family holds the programs of one family.
-type family struct{ xtables.Programs }
+// families are the programs of IPv4 and of IPv6.
+type families struct{ xtables.Both }
 
-// list reads all tables that exist. It names none, as that would create it.
-func (f family) list(ctx context.Context, into *listing) error {
-	tables, err := f.List(ctx, "-c")
-	if err == nil {
-		err = into.add(tables, f.IPv6)
-	}
-	if err != nil {
-		return fmt.Errorf("listing the rules of %s: %w", f.Name(), err)
-	}
-	return nil
+// list reads all tables of both families that exist. It names none, as that would
+// create it.
+func (f families) list(ctx context.Context) (listing, error) {
+	return f.listed(f.List(ctx, "-c"))
 }
 
-// listTable reads one table.
-func (f family) listTable(ctx context.Context, table string, into *listing) error {
-	tables, err := f.List(ctx, "-c", "-t", table)
-	if err != nil {
-		return fmt.Errorf("listing the table %s of %s: %w", table, f.Name(), err)
-	}
-	return into.add(tables, f.IPv6)
+// listTable reads one table of both families.
+func (f families) listTable(ctx context.Context, table string) (listing, error) {
+	return f.listed(f.List(ctx, "-c", "-t", table))
 }
 
-// restore runs a script; each part of it takes effect atomically.
-func (f family) restore(ctx context.Context, text string) error {
-	if err := f.Do(ctx, text, "--counters"); err != nil {
-		return fmt.Errorf("changing the rules of %s: %w", f.Name(), err)
+func (f families) listed(tables [2][]xtables.Table, errs [2]error) (l listing, err error) {
+	for i, p := range f.Both {
+		if errs[i] == nil {
+			errs[i] = l.add(tables[i], p.IPv6)
+		}
+		if errs[i] != nil {
+			return listing{}, fmt.Errorf("listing the rules of %s: %w", p.Name(), errs[i])
+		}
 	}
-	return nil
+	return l, nil
+}
+
+// restore runs a script for each family; each part of a script takes effect
+// atomically. If it fails, either family may have been changed.
+func (f families) restore(ctx context.Context, scripts [2]string) error {
+	errs := f.Do(ctx, scripts, "--counters")
+	for i, p := range f.Both {
+		if errs[i] != nil {
+			errs[i] = fmt.Errorf("changing the rules of %s: %w", p.Name(), errs[i])
+		}
+	}
+	return errors.Join(errs[:]...)
 }

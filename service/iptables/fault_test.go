@@ -26,10 +26,12 @@ func (b *bed) wrap(program, script string) {
 func TestChangeThatFailsChangesNothing(t *testing.T) {
 	t.Setenv("PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
 	faults := map[string]struct{ program, script string }{
-		"the second family":                      {"ip6tables-restore", `case $1 in -V) ;; *) [ -e /tmp/fault ] && rm /tmp/fault && echo broken >&2 && exit 1;; esac; exec $real "$@"`},
-		"the first family":                       {"iptables-restore", `case $1 in -V) ;; *) [ -e /tmp/fault ] && rm /tmp/fault && echo broken >&2 && exit 1;; esac; exec $real "$@"`},
-		"the second table":                       {"iptables-restore", `case $1 in -V) ;; *) if [ -e /tmp/fault ]; then rm /tmp/fault; sed "/^\*mangle/,\$d" | $real "$@"; echo broken >&2; exit 1; fi;; esac; exec $real "$@"`},
-		"a family that says no when all is done": {"ip6tables-restore", `case $1 in -V) ;; *) if [ -e /tmp/fault ]; then rm /tmp/fault; $real "$@"; echo broken >&2; exit 1; fi;; esac; exec $real "$@"`},
+		"the second family":                         {"ip6tables-restore", `case $1 in -V) ;; *) [ -e /tmp/fault ] && rm /tmp/fault && echo broken >&2 && exit 1;; esac; exec $real "$@"`},
+		"the first family":                          {"iptables-restore", `case $1 in -V) ;; *) [ -e /tmp/fault ] && rm /tmp/fault && echo broken >&2 && exit 1;; esac; exec $real "$@"`},
+		"the first family, when the second is done": {"iptables-restore", `case $1 in -V) ;; *) [ -e /tmp/fault ] && rm /tmp/fault && sleep 0.1 && echo broken >&2 && exit 1;; esac; exec $real "$@"`},
+		"the second family, when the first is done": {"ip6tables-restore", `case $1 in -V) ;; *) [ -e /tmp/fault ] && rm /tmp/fault && sleep 0.1 && echo broken >&2 && exit 1;; esac; exec $real "$@"`},
+		"the second table":                          {"iptables-restore", `case $1 in -V) ;; *) if [ -e /tmp/fault ]; then rm /tmp/fault; sed "/^\*mangle/,\$d" | $real "$@"; echo broken >&2; exit 1; fi;; esac; exec $real "$@"`},
+		"a family that says no when all is done":    {"ip6tables-restore", `case $1 in -V) ;; *) if [ -e /tmp/fault ]; then rm /tmp/fault; $real "$@"; echo broken >&2; exit 1; fi;; esac; exec $real "$@"`},
 	}
 	for _, variant := range variants {
 		for name, f := range faults {
@@ -70,6 +72,35 @@ func TestChangeThatFailsChangesNothing(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestFamiliesAtOnce: the programs of both families run at once, but for those of the
+// legacy variant that wait for one lock.
+func TestFamiliesAtOnce(t *testing.T) {
+	t.Setenv("PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
+	// A program waits half a second for the other family's.
+	const meet = `case $1 in -V) ;; *) own=$0.runs other=%s.runs; touch $own; n=0
+while [ ! -e $other ] && [ $n -lt 50 ]; do sleep 0.01; n=$((n+1)); done
+[ -e $other ] && echo met >>/tmp/$(basename $0) || echo alone >>/tmp/$(basename $0)
+sleep 0.1; rm $own;; esac; exec $real "$@"`
+	each(t, func(t *testing.T, variant string) {
+		b := newBed(t, variant, Config{Log: quiet()})
+		for _, suffix := range []string{"-save", "-restore"} {
+			b.wrap("iptables"+suffix, fmt.Sprintf(meet, "/usr/local/sbin/ip6tables"+suffix))
+			b.wrap("ip6tables"+suffix, fmt.Sprintf(meet, "/usr/local/sbin/iptables"+suffix))
+		}
+		b.apply([]network.Network{nat(1)})
+		for _, program := range []string{"iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore"} {
+			unwanted := "alone"
+			if variant == "legacy" && strings.HasSuffix(program, "-restore") {
+				unwanted = "met"
+			}
+			met, err := b.ReadFile("/tmp/" + program)
+			if err != nil || strings.Contains(string(met), unwanted) {
+				t.Errorf("%s: %v, %s", program, err, met)
+			}
+		}
+	})
 }
 
 func TestHostileNames(t *testing.T) {
@@ -116,8 +147,8 @@ func TestProbe(t *testing.T) {
 		}
 		b.same("probing", before)
 		want := map[string]xtables.Variant{"nft": xtables.VariantNFT, "legacy": xtables.VariantLegacy}[variant]
-		if b.Variants() != (xtables.Variants{IPv4: want, IPv6: want}) || !strings.HasPrefix(b.families[0].Version, "1.") {
-			t.Errorf("variants %q, version %q", b.Variants(), b.families[0].Version)
+		if b.Variants() != (xtables.Variants{IPv4: want, IPv6: want}) || !strings.HasPrefix(b.families.Both[0].Version, "1.") {
+			t.Errorf("variants %q, version %q", b.Variants(), b.families.Both[0].Version)
 		}
 	})
 }

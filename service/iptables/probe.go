@@ -26,19 +26,17 @@ func (b *Backend) Probe(ctx context.Context) error {
 // probe is Probe for callers that hold mu. What worked before is not tried again:
 // it takes a dozen commits, 0.1 s on a host that has none of the tables.
 func (b *Backend) probe(ctx context.Context) error {
-	// Sequentially: the thread decides which network namespace is used.
-	var found [2]family
-	for i := range found {
-		var err error
-		if found[i].Programs, err = xtables.Find(ctx, i == 1); err != nil {
-			return err
-		}
-		found[i].Started = b.config.Started
+	programs, err := xtables.Find(ctx)
+	if err != nil {
+		return err
+	}
+	found := families{programs}
+	for i := range found.Both {
+		found.Both[i].Started = b.config.Started
 	}
 	noFill := false
 	if !b.probed(found) {
-		var err error
-		if noFill, err = try(ctx, found); err != nil {
+		if noFill, err = found.try(ctx); err != nil {
 			return err
 		}
 		if !noFill { // else it may come yet, with a kernel module
@@ -48,27 +46,26 @@ func (b *Backend) probe(ctx context.Context) error {
 	if noFill && !b.noFill {
 		b.log.Warn("iptables has no CHECKSUM target here, so that guests which check it may not take DHCP answers")
 	}
-	b.families, b.noFill = found[:], noFill
+	b.families, b.noFill = &found, noFill
 	return nil
 }
 
 // try tests whether both families can do what the rules need. noFill reports that
 // there is no CHECKSUM target, which is optional.
-func try(ctx context.Context, both [2]family) (noFill bool, err error) {
+func (f families) try(ctx context.Context) (noFill bool, err error) {
 	fill := Rule{Chain: Chain{Table: tableMangle}, Out: "lo", Protocol: "udp", Port: 68, Target: targetChecksum}
-	for _, f := range both {
-		rules := probeRules(f.IPv6)
-		if !f.IPv6 {
-			if f.try(ctx, append(rules, fill)) == nil {
-				continue
-			}
-			noFill = true
-		}
-		if err := f.try(ctx, rules); err != nil {
-			return noFill, fmt.Errorf("trying %s: %w", f, err)
+	v4, v6 := probeRules(false), probeRules(true)
+	errs := f.Do(ctx, [2]string{trial(append(v4, fill)), trial(v6)})
+	if noFill = errs[0] != nil; noFill {
+		err := removeTrial(ctx, f.Both[0])
+		errs[0] = errors.Join(f.Both[0].Do(ctx, trial(v4)), err)
+	}
+	for i, p := range f.Both {
+		if errs[i] != nil {
+			errs[i] = fmt.Errorf("trying %s: %w", p, errors.Join(errs[i], removeTrial(ctx, p)))
 		}
 	}
-	return noFill, nil
+	return noFill, errors.Join(errs[:]...)
 }
 
 // Variants returns those of the programs that the backend uses, VariantNone before
@@ -79,7 +76,7 @@ func (b *Backend) Variants() xtables.Variants {
 	if b.families == nil {
 		return xtables.Variants{}
 	}
-	return xtables.Variants{IPv4: b.families[0].Variant, IPv6: b.families[1].Variant}
+	return b.families.Variants()
 }
 
 // probeRules returns one rule of each kind, in all three tables.
@@ -101,17 +98,16 @@ func probeRules(ipv6 bool) []Rule {
 	}
 }
 
-// try adds rules to the probe chain of their tables, and removes it in any case.
-// The removal is a commit of its own: the legacy variant sends the kernel only the
-// result of one. All is one run, as most of its time is the program's start; if it
-// fails, the tables before the failing one have the chain.
-func (f family) try(ctx context.Context, rules []Rule) error {
-	tables := map[string][]Rule{}
+// trial returns the script that adds rules to the probe chain of their tables, and
+// removes it. The removal is a commit of its own: the legacy variant sends the kernel
+// only the result of one. All is one run, as most of its time is the program's start.
+func trial(rules []Rule) string {
+	byTable := map[string][]Rule{}
 	for _, r := range rules {
-		tables[r.Table] = append(tables[r.Table], r)
+		byTable[r.Table] = append(byTable[r.Table], r)
 	}
 	var put, remove strings.Builder
-	for table, rules := range tables {
+	for table, rules := range byTable {
 		// It also empties a chain that a killed process left.
 		fmt.Fprintf(&put, "*%s\n:%s - [0:0]\n", table, probeChain)
 		for _, r := range rules {
@@ -120,27 +116,26 @@ func (f family) try(ctx context.Context, rules []Rule) error {
 		put.WriteString("COMMIT\n")
 		remove.WriteString(removal(table))
 	}
-	err := f.restore(ctx, put.String()+remove.String())
-	if err == nil {
-		return nil
-	}
-	errs := []error{err}
-	for table := range tables {
-		if f.hasTrial(ctx, table) {
-			errs = append(errs, f.restore(context.WithoutCancel(ctx), removal(table)))
-		}
-	}
-	return errors.Join(errs...)
+	return put.String() + remove.String()
 }
 
 func removal(table string) string {
 	return "*" + table + "\n-F " + probeChain + "\n-X " + probeChain + "\nCOMMIT\n"
 }
 
-// hasTrial reports whether the chain exists after a failure.
-func (f family) hasTrial(ctx context.Context, table string) bool {
-	tables, err := f.List(context.WithoutCancel(ctx))
-	return err == nil && slices.ContainsFunc(tables, func(t xtables.Table) bool {
-		return t.Name == table && slices.Contains(t.Chains, probeChain)
-	})
+// removeTrial removes the probe chain after a trial that failed: the tables before
+// the failing one have it.
+func removeTrial(ctx context.Context, p xtables.Programs) error {
+	ctx = context.WithoutCancel(ctx)
+	tables, err := p.List(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for the chain %s: %w", probeChain, err)
+	}
+	var script strings.Builder
+	for _, t := range tables {
+		if slices.Contains(t.Chains, probeChain) {
+			script.WriteString(removal(t.Name))
+		}
+	}
+	return p.Do(ctx, script.String())
 }

@@ -163,7 +163,7 @@ func (b *Backend) write(path string, data []byte) error {
 
 // probed reports whether these programs were probed with success since the host was
 // booted, which the folder does not outlive.
-func (b *Backend) probed(both [2]family) bool {
+func (b *Backend) probed(both families) bool {
 	if b.config.Record == "" {
 		return false
 	}
@@ -171,7 +171,7 @@ func (b *Backend) probed(both [2]family) bool {
 	return err == nil && string(saved) == installation(both)
 }
 
-func (b *Backend) saveProbed(both [2]family) {
+func (b *Backend) saveProbed(both families) {
 	if b.config.Record == "" {
 		return
 	}
@@ -188,9 +188,9 @@ func (b *Backend) forgetProbe() {
 }
 
 // installation returns a string that identifies the installed programs.
-func installation(both [2]family) string {
+func installation(both families) string {
 	var text strings.Builder
-	for _, f := range both {
+	for _, f := range both.Both {
 		fmt.Fprintln(&text, f, f.Restore, f.Save)
 	}
 	return text.String()

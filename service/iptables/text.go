@@ -71,7 +71,7 @@ func (b *Backend) Text(ctx context.Context, name string) (string, error) {
 	if err := b.ready(ctx); err != nil {
 		return "", err
 	}
-	l, err := b.list(ctx)
+	l, err := b.families.list(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -17,28 +17,67 @@ import (
 // Timeout bounds one run. iptables waits for others' locks within it.
 const Timeout = 30 * time.Second
 
+// Job is one run of a program.
+type Job struct {
+	Path    string
+	Args    []string
+	Stdin   string
+	Started *Started // records the process; may be nil
+}
+
+// Result is what a Job came to.
+type Result struct {
+	Out string // standard output
+	Err error
+}
+
 // Run runs a program with a standard input and returns its standard output. It runs
 // on the calling thread, whose network namespace the program works on.
 func Run(ctx context.Context, stdin, path string, args ...string) (string, error) {
-	return RunNoted(ctx, nil, stdin, path, args...)
+	r := RunAll(ctx, Job{Path: path, Args: args, Stdin: stdin})[0]
+	return r.Out, r.Err
 }
 
-// RunNoted is Run of a program that is recorded in started, which may be nil.
-func RunNoted(ctx context.Context, started *Started, stdin, path string, args ...string) (string, error) {
+// RunAll runs programs at once and waits until all have ended, whether or not one
+// fails. All are started on the calling thread, whose network namespace they work on.
+func RunAll(ctx context.Context, jobs ...Job) []Result {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.WaitDelay = time.Second
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	var out, complaints bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaints
-	err := cmd.Start()
-	if err == nil {
-		started.add(cmd.Process.Pid)
-		err = cmd.Wait()
+	runs := make([]*run, len(jobs))
+	for i, j := range jobs {
+		runs[i] = j.start(ctx)
 	}
-	if err != nil {
-		return "", fmt.Errorf("running %s: %w: %s", filepath.Base(path), errors.Join(err, ctx.Err()), strings.TrimSpace(complaints.String()))
+	results := make([]Result, len(jobs))
+	for i, r := range runs {
+		results[i] = r.wait(ctx)
 	}
-	return out.String(), nil
+	return results
+}
+
+// run is a program that was started, or could not be.
+type run struct {
+	cmd             *exec.Cmd
+	out, complaints bytes.Buffer
+	err             error
+}
+
+func (j Job) start(ctx context.Context) *run {
+	r := &run{cmd: exec.CommandContext(ctx, j.Path, j.Args...)}
+	r.cmd.WaitDelay = time.Second
+	r.cmd.Env = append(os.Environ(), "LC_ALL=C")
+	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = strings.NewReader(j.Stdin), &r.out, &r.complaints
+	if r.err = r.cmd.Start(); r.err == nil {
+		j.Started.add(r.cmd.Process.Pid)
+	}
+	return r
+}
+
+func (r *run) wait(ctx context.Context) Result {
+	if r.err == nil {
+		r.err = r.cmd.Wait()
+	}
+	if r.err != nil {
+		return Result{Err: fmt.Errorf("running %s: %w: %s", filepath.Base(r.cmd.Path), errors.Join(r.err, ctx.Err()), strings.TrimSpace(r.complaints.String()))}
+	}
+	return Result{Out: r.out.String()}
 }

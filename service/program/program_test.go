@@ -3,6 +3,7 @@ package program
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,5 +28,24 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	if _, err := Run(ctx, "", "/bin/sleep", "60"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestRunAllRunsAtOnce: each of two programs ends only if the other runs too, and one
+// that fails does not keep the others from their end.
+func TestRunAllRunsAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	meet := func(own, other string) Job {
+		script := "touch " + own + "; while [ ! -e " + other + " ]; do sleep 0.01; done; cat"
+		return Job{Path: "/bin/sh", Args: []string{"-c", script}, Stdin: own}
+	}
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	results := RunAll(ctx, Job{Path: "/bin/false"}, meet(a, b), Job{Path: "/no/such/program"}, meet(b, a))
+	for i, want := range []string{"", a, "", b} {
+		if r := results[i]; r.Out != want || (r.Err == nil) != (want != "") {
+			t.Errorf("run %d: %q, %v", i, r.Out, r.Err)
+		}
 	}
 }

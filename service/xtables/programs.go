@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -80,116 +79,11 @@ func (p Programs) String() string {
 	return fmt.Sprintf("%s %s (%s)", p.Command, p.Version, p.Variant)
 }
 
-// Find returns the programs on PATH for the iptables backend, and makes sure that
-// they are of one variant: else one would not see the rules of another.
-func Find(ctx context.Context, ipv6 bool) (Programs, error) {
-	p := Programs{IPv6: ipv6}
-	for _, one := range []struct {
-		suffix string
-		into   *string
-	}{{"", &p.Command}, {"-restore", &p.Restore}, {"-save", &p.Save}} {
-		name := p.Name() + one.suffix
-		path, err := exec.LookPath(name)
-		if err != nil {
-			return Programs{}, fmt.Errorf("looking for %s, which the iptables backend needs: %w: install iptables", name, err)
-		}
-		*one.into = path
-		// Most often all are names of one program, which is of one variant.
-		if one.into != &p.Command && sameFile(path, p.Command) {
-			continue
-		}
-		variant, version, err := VersionOf(ctx, path)
-		if err != nil {
-			return Programs{}, fmt.Errorf("asking %s for its version: %w", name, err)
-		}
-		if p.Variant == VariantNone {
-			p.Variant, p.Version = variant, version
-		}
-		if variant != p.Variant {
-			return Programs{}, fmt.Errorf("%s is of the variant %s but %s of %s: let both be of one variant, "+
-				"for example with update-alternatives --config %s", p.Command, p.Variant, path, variant, p.Name())
-		}
-	}
-	p.Restore, p.Save = p.pinned(p.Restore, "-restore"), p.pinned(p.Save, "-save")
-	return p, nil
-}
-
-// pinned returns the same program under the name that only this variant has: if an
-// administrator chooses the other variant while rules are in force, they are still
-// found and removed.
-func (p Programs) pinned(path, suffix string) string {
-	own, err := exec.LookPath(Name(p.IPv6, p.Variant) + suffix)
-	if err != nil || !sameFile(own, path) {
-		return path
-	}
-	return own
-}
-
-// FindVariant returns the programs of a variant that list and restore rules. If only
-// one variant is installed, its programs may have only the plain names.
-func FindVariant(ctx context.Context, ipv6 bool, variant Variant) (p Programs, err error) {
-	p = Programs{IPv6: ipv6, Variant: variant}
-	if p.Save, err = lookVariant(ctx, ipv6, variant, "-save"); err == nil {
-		p.Restore, err = lookVariant(ctx, ipv6, variant, "-restore")
-	}
-	return p, err
-}
-
-func lookVariant(ctx context.Context, ipv6 bool, variant Variant, suffix string) (string, error) {
-	path, err := exec.LookPath(Name(ipv6, variant) + suffix)
-	if err == nil {
-		return path, nil
-	}
-	plain, plainErr := exec.LookPath(Name(ipv6, VariantNone) + suffix)
-	if plainErr != nil {
-		return "", err
-	}
-	if found, _, plainErr := VersionOf(ctx, plain); plainErr != nil || found != variant {
-		return "", err
-	}
-	return plain, nil
-}
-
 // Beside returns the programs in the folder of an iptables, which are of its
 // variant, whichever that is.
 func Beside(command string) Programs {
 	dir := filepath.Dir(command)
 	return Programs{Command: command, Restore: filepath.Join(dir, "iptables-restore"), Save: filepath.Join(dir, "iptables-save")}
-}
-
-// VersionOf asks a program for its variant and version.
-func VersionOf(ctx context.Context, path string) (variant Variant, version string, err error) {
-	out, err := program.Run(ctx, "", path, "-V")
-	if err != nil {
-		return VariantNone, "", err
-	}
-	variant, version = parseVersion(out)
-	return variant, version, nil
-}
-
-// parseVersion parses "iptables v1.8.9 (nf_tables)". Versions before 1.8 print no
-// variant: there was only the legacy one.
-func parseVersion(out string) (variant Variant, version string) {
-	variant = VariantLegacy
-	for _, w := range strings.Fields(out) {
-		switch {
-		case w == "(nf_tables)":
-			variant = VariantNFT
-		case len(w) > 1 && w[0] == 'v' && version == "":
-			version = w[1:]
-		}
-	}
-	return variant, version
-}
-
-// sameFile reports whether two names lead to one file.
-func sameFile(a, b string) bool {
-	one, err := filepath.EvalSymlinks(a)
-	if err != nil {
-		return false
-	}
-	other, err := filepath.EvalSymlinks(b)
-	return err == nil && one == other
 }
 
 // List returns all tables that exist, without creating any. Options are those of
@@ -217,8 +111,12 @@ func (p Programs) Do(ctx context.Context, script string, options ...string) erro
 	if script == "" {
 		return nil
 	}
-	_, err := program.RunNoted(ctx, p.Started, script, p.Restore, append([]string{"--noflush", "-w", lockSeconds}, options...)...)
-	return err
+	return program.RunAll(ctx, p.restoring(script, options))[0].Err
+}
+
+func (p Programs) restoring(script string, options []string) program.Job {
+	args := append([]string{"--noflush", "-w", lockSeconds}, options...)
+	return program.Job{Path: p.Restore, Args: args, Stdin: script, Started: p.Started}
 }
 
 // LegacyTables returns the tables of the legacy variant that the kernel has. Its
