@@ -1,0 +1,84 @@
+package model
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Host is a host with networks, as far as it decides on packets.
+type Host struct {
+	Networks        []Network
+	IPTables        bool // the iptables backend: libvirt's own rules
+	BridgeNetfilter bool
+
+	libvirt, allDevices, withRoutes *chains
+	byBridge                        map[string]*Network
+}
+
+// NewHost returns a host with networks.
+func NewHost(networks []Network) *Host {
+	h := &Host{Networks: networks, byBridge: map[string]*Network{}}
+	for i := range networks {
+		h.byBridge[networks[i].Bridge] = &networks[i]
+	}
+	h.libvirt = rulesOf(firstDevice(networks))
+	h.allDevices = rulesOf(networks)
+	h.withRoutes = rulesOf(routesAsSubnets(networks))
+	return h
+}
+
+// Verdict returns what becomes of a packet, and why: libvirt's verdict, and each
+// difference that changed it.
+func (h *Host) Verdict(p Packet) (v Verdict, why []string) {
+	if p.Bridged && !h.BridgeNetfilter {
+		return Verdict{Fate: Passes}, []string{"no rule sees it: br_netfilter is off"}
+	}
+	v = h.libvirt.verdict(p)
+	why = []string{fmt.Sprintf("libvirt: %s", v)}
+	for _, d := range slices.Concat(differences, unsettled) {
+		if d.nftablesOnly && h.IPTables {
+			continue
+		}
+		after := d.apply(h, p, v)
+		if after != v {
+			why = append(why, fmt.Sprintf("%s: %s", d.name, after))
+		}
+		v = after
+	}
+	return v, why
+}
+
+// at returns the network on a bridge; nil for none.
+func (h *Host) at(bridge string) *Network { return h.byBridge[bridge] }
+
+// governed returns the network on a bridge if libvirt has rules for it; nil for
+// none.
+func (h *Host) governed(bridge string) *Network {
+	if n := h.at(bridge); n != nil && n.Mode != Open {
+		return n
+	}
+	return nil
+}
+
+// owner returns the network that an address belongs to; nil for none.
+func (h *Host) owner(a netip.Addr) *Network {
+	for i := range h.Networks {
+		n := &h.Networks[i]
+		if anyContains(n.own(a.Is6()), a) || anyContains(n.behind(a.Is6()), a) {
+			return n
+		}
+	}
+	return nil
+}
+
+// Involved returns the networks that a packet may have to do with.
+func (h *Host) Involved(p Packet) (all []*Network) {
+	for i := range h.Networks {
+		n := &h.Networks[i]
+		if n.Bridge == p.In || n.Bridge == p.Out || n == h.owner(p.From) || n == h.owner(p.To) {
+			all = append(all, n)
+		}
+	}
+	return all
+}
