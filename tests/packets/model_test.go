@@ -1,0 +1,131 @@
+package packets
+
+import (
+	"encoding/json"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/tests/model"
+	"github.com/virtfirewalld/virtfirewalld/tests/rig"
+)
+
+// seed returns the seed of random networks and packets. Another one is chosen by
+// VIRTFIREWALLD_TEST_SEED.
+func seed(t *testing.T) uint64 {
+	t.Helper()
+	n := uint64(11)
+	if text := os.Getenv("VIRTFIREWALLD_TEST_SEED"); text != "" {
+		var err error
+		n, err = strconv.ParseUint(text, 10, 64)
+		rig.Must(t, err)
+	}
+	t.Logf("VIRTFIREWALLD_TEST_SEED=%d", n)
+	return n
+}
+
+// TestVerdictsAreTheModels compares packet by packet what becomes of random
+// packets between 200 random networks with what the model of libvirt's rules and
+// of the deliberate differences says: with br_netfilter and without, and again
+// while every set and map of interface IDs is empty, since by name alone
+// everything holds as well.
+func TestVerdictsAreTheModels(t *testing.T) {
+	t.Parallel()
+	w := newWires(t, seed(t), 200, "nftables")
+	w.compareBoth("by ID and name", 12)
+	// The service would put back at once what is missing.
+	rig.Must(t, unix.Kill(w.Daemon.PID(), unix.SIGSTOP))
+	w.emptyIDs()
+	w.compareBoth("by name alone", 12)
+	rig.Must(t, unix.Kill(w.Daemon.PID(), unix.SIGCONT))
+}
+
+// TestVerdictsOfIptablesAreTheModels is the same with the iptables backend, for
+// which fewer differences hold.
+func TestVerdictsOfIptablesAreTheModels(t *testing.T) {
+	t.Parallel()
+	newWires(t, seed(t), 20, "iptables").compareBoth("iptables", 40)
+}
+
+// compareBoth compares without br_netfilter and with it. Each time the packets are
+// others: conntrack would know them.
+func (w *wires) compareBoth(when string, each int) {
+	w.T.Helper()
+	for _, on := range []string{"0", "1"} {
+		w.Must("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables="+on, "net.bridge.bridge-nf-call-ip6tables="+on)
+		w.model.BridgeNetfilter = on == "1"
+		began := time.Now()
+		count := w.compare(when+", br_netfilter "+on, w.sample(each))
+		w.T.Logf("%s, br_netfilter %s: %v in %s", when, on, count, time.Since(began).Round(time.Millisecond))
+		for _, fate := range []model.Fate{model.Passes, model.Refused, model.Dropped} {
+			if count[fate] == 0 && !(w.model.IPTables && fate == model.Dropped) {
+				w.T.Errorf("no packet of the sample is %s", fate)
+			}
+		}
+	}
+}
+
+// emptyIDs removes all elements of all sets and maps of interface IDs, whatever
+// they are called.
+func (w *wires) emptyIDs() {
+	w.T.Helper()
+	for _, kind := range []string{"set", "map"} {
+		for name, elements := range w.byID(kind) {
+			if elements == 0 {
+				w.T.Errorf("%s %s has no elements: nothing is shown by emptying it", kind, name)
+			}
+			w.Must("nft", "flush", kind, "inet", "libvirt_network", name)
+		}
+		for name, elements := range w.byID(kind) {
+			if elements != 0 {
+				w.T.Errorf("%s %s has %d elements after it was emptied", kind, name, elements)
+			}
+		}
+	}
+}
+
+// byID returns how many elements each set or map of the table has whose key has
+// an interface ID in it.
+func (w *wires) byID(kind string) map[string]int {
+	w.T.Helper()
+	var listing struct {
+		Nftables []map[string]struct {
+			Table, Name string
+			Type        json.RawMessage
+			Elem        []json.RawMessage
+		}
+	}
+	rig.Must(w.T, json.Unmarshal([]byte(w.Must("nft", "-j", "list", kind+"s", "inet")), &listing))
+	found := map[string]int{}
+	for _, object := range listing.Nftables {
+		o, ok := object[kind]
+		if ok && o.Table == "libvirt_network" && isIDs(o.Type) {
+			found[o.Name] = len(o.Elem)
+		}
+	}
+	if len(found) == 0 {
+		w.T.Errorf("there is no %s of interface IDs", kind)
+	}
+	return found
+}
+
+// isIDs reports whether a key is an interface ID, or several values of which one
+// is.
+func isIDs(key json.RawMessage) bool {
+	var one string
+	var several []string
+	if json.Unmarshal(key, &one) == nil {
+		several = []string{one}
+	} else if json.Unmarshal(key, &several) != nil {
+		return false
+	}
+	for _, part := range several {
+		if part == "iface_index" {
+			return true
+		}
+	}
+	return false
+}
