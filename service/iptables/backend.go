@@ -59,6 +59,7 @@ type Backend struct {
 	inSync    bool          // the kernel holds what is installed, as far as is known
 	installed []entry       // in the order in which they were started
 	unmanaged map[Rule]bool // rules in our chains that are not ours, when last listed
+	handles   handles       // of installed rules
 	recorded  map[string][]Rule
 	base      map[string]ruleset.Counters // what no rule's counter holds
 	last      map[string]ruleset.Counters // totals as last read
@@ -117,7 +118,7 @@ func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	}
 	next := b.change(entries, removed(c))
 	if b.inSync && next.needsNoListing(b.unmanaged) {
-		if err = b.applyUnlisted(ctx, next); err == nil {
+		if err = b.applyQuickly(ctx, next); err == nil {
 			b.setInstalled(next.want, nil)
 			return nil
 		}
@@ -252,9 +253,17 @@ func (b *Backend) converge(ctx context.Context, want []entry, reset string) (dam
 	return p.damagedNames(), nil
 }
 
-func (b *Backend) execute(ctx context.Context, p plan) error {
-	v4, v6 := p.scripts()
-	return b.families.restore(ctx, [2]string{v4.text(), v6.text()})
+// applyQuickly is applyUnlisted, or deletes rules by their handles if nothing else is
+// to be done and they are known.
+func (b *Backend) applyQuickly(ctx context.Context, c change) error {
+	if len(c.fresh) == 0 && len(c.gone) > 0 {
+		err := b.removeKnown(ctx, c.gone)
+		if err == nil {
+			return nil
+		}
+		b.log.Debug("rules are deleted by their content", "error", err)
+	}
+	return b.applyUnlisted(ctx, c)
 }
 
 // applyUnlisted installs new networks and removes old ones without listing what
@@ -288,6 +297,7 @@ func (b *Backend) applyUnlisted(ctx context.Context, c change) error {
 // setInstalled records that the kernel holds what is wanted; base is nil if the
 // counters of earlier networks are unchanged.
 func (b *Backend) setInstalled(want []entry, base map[string]ruleset.Counters) {
+	b.handles.settle(b.installed, want)
 	b.installed, b.inSync = want, true
 	if base != nil {
 		b.base = base

@@ -83,7 +83,7 @@ func (e edit) write(s *script, start map[Rule]count) {
 		e.insertAtHead(s, start)
 		return
 	}
-	if len(e.lines) == len(e.drop)+len(e.stale) && (len(e.stale) == 0 || e.chain.Table != tableNAT) {
+	if e.refills() {
 		e.refill(s, start)
 		return
 	}
@@ -97,6 +97,39 @@ func (e edit) write(s *script, start map[Rule]count) {
 		}
 		rest = slices.Insert(rest, at, slices.Repeat([]int{2*in.after + 1}, len(in.rules))...)
 	}
+}
+
+// written is a rule of a network's in a script.
+type written struct {
+	network string
+	rule    Rule
+}
+
+// inserted returns the rules that scripts insert into each chain, in their order there.
+func (p plan) inserted() map[Chain][]written {
+	out := make(map[Chain][]written)
+	for _, e := range p.edits {
+		inserts := e.inserts
+		if !e.headOnly && e.refills() {
+			inserts = slices.Clone(inserts)
+			slices.Reverse(inserts)
+		}
+		for _, in := range inserts {
+			first := len(out[e.chain])
+			for _, r := range in.rules {
+				out[e.chain] = append(out[e.chain], written{in.network, r})
+			}
+			if e.headOnly {
+				slices.Reverse(out[e.chain][first:])
+			}
+		}
+	}
+	return out
+}
+
+// refills reports whether the chain is empty by the time its rules are inserted.
+func (e edit) refills() bool {
+	return len(e.lines) == len(e.drop)+len(e.stale) && (len(e.stale) == 0 || e.chain.Table != tableNAT)
 }
 
 // remaining returns the positions of the lines that stay while rules are inserted.

@@ -67,7 +67,7 @@ func (j Job) start(ctx context.Context) *run {
 	r.cmd.Env = append(os.Environ(), "LC_ALL=C")
 	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = strings.NewReader(j.Stdin), &r.out, &r.complaints
 	if r.err = r.cmd.Start(); r.err == nil {
-		j.Started.add(r.cmd.Process.Pid)
+		j.Started.Add(r.cmd.Process.Pid)
 	}
 	return r
 }

@@ -17,7 +17,9 @@ type Started struct {
 	at map[int]time.Time
 }
 
-func (s *Started) add(pid int) {
+// Add records a process by its ID, or a netlink socket of the service's own by its port:
+// a program's port is its process ID, most often.
+func (s *Started) Add(id int) {
 	if s == nil {
 		return
 	}
@@ -28,7 +30,7 @@ func (s *Started) add(pid int) {
 	}
 	now := time.Now()
 	maps.DeleteFunc(s.at, func(_ int, at time.Time) bool { return now.Sub(at) > startedFor })
-	s.at[pid] = now
+	s.at[id] = now
 }
 
 // Has reports whether a process was recorded.

@@ -1,0 +1,166 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
+	"github.com/virtfirewalld/virtfirewalld/service/xtables"
+)
+
+// Attributes of rules and tables in nf_tables' messages.
+const (
+	attrTable  = 1 // NFTA_RULE_TABLE, NFTA_TABLE_NAME
+	attrChain  = 2 // NFTA_RULE_CHAIN
+	attrHandle = 3 // NFTA_RULE_HANDLE
+
+	attrTableHandle = 4 // NFTA_TABLE_HANDLE
+)
+
+// announceBuffer holds what is announced of some 200 networks that are made at once.
+const announceBuffer = 4 << 20
+
+// listener receives what nf_tables announces while iptables-nft runs: the handles of
+// the rules that it makes, which no program of iptables' prints.
+type listener struct{ conn *netlink.Conn }
+
+// listen opens a listener in the network namespace of the calling thread.
+func listen() (*listener, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{})
+	if err != nil {
+		return nil, fmt.Errorf("opening a socket for what nf_tables announces: %w", err)
+	}
+	if err = conn.SetReadBuffer(announceBuffer); err == nil {
+		err = conn.JoinGroup(unix.NFNLGRP_NFTABLES)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listening to nf_tables: %w", err), conn.Close())
+	}
+	return &listener{conn}, nil
+}
+
+func (l *listener) close() error { return l.conn.Close() }
+
+var errOthers = errors.New("another program changed rules meanwhile")
+
+// made returns the handles of the rules that so many programs made, chain by chain in
+// the order in which they made them. A commit is announced before the program that
+// sends it learns of it, with a netlink port that no other program has.
+func (l *listener) made(programs int) (map[Chain][]uint64, error) {
+	out, ports := make(map[Chain][]uint64), make(map[uint32]bool)
+	buffer := make([]byte, 1<<16)
+	for {
+		n, err := l.read(buffer)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading what nf_tables announces: %w", err)
+		}
+		messages, err := syscall.ParseNetlinkMessage(buffer[:n])
+		if err != nil {
+			return nil, fmt.Errorf("reading what nf_tables announces: %w", err)
+		}
+		for _, m := range messages {
+			ports[m.Header.Pid] = true
+			if netlink.HeaderType(m.Header.Type) == nfnl.Type(unix.NFT_MSG_NEWRULE) {
+				c, handle := announcedRule(m.Data)
+				out[c] = append(out[c], handle)
+			}
+		}
+	}
+	if len(ports) != programs {
+		return nil, errOthers
+	}
+	return out, nil
+}
+
+func announcedRule(data []byte) (Chain, uint64) {
+	body := nfnl.Body(data)
+	c := Chain{Table: body.Text(attrTable), Name: body.Text(attrChain)}
+	c.IPv6 = len(data) > 0 && data[0] == unix.NFPROTO_IPV6
+	return c, body.Uint64(attrHandle)
+}
+
+// read reads one datagram without waiting.
+func (l *listener) read(buffer []byte) (n int, err error) {
+	raw, err := l.conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	ctlErr := raw.Read(func(fd uintptr) bool {
+		for {
+			n, _, err = unix.Recvfrom(int(fd), buffer, unix.MSG_DONTWAIT)
+			if err != unix.EINTR {
+				return true
+			}
+		}
+	})
+	return n, errors.Join(ctlErr, err)
+}
+
+// tableID is a table of a family.
+type tableID struct {
+	ipv6 bool
+	name string
+}
+
+func (c Chain) tableID() tableID { return tableID{c.IPv6, c.Table} }
+
+func protocolFamily(ipv6 bool) byte {
+	if ipv6 {
+		return unix.NFPROTO_IPV6
+	}
+	return unix.NFPROTO_IPV4
+}
+
+// tableHandles returns the handles of tables, which tell a table from one that was
+// made under the same name later.
+func tableHandles(conn *nfnl.Conn, tables []tableID) (map[tableID]uint64, error) {
+	out := make(map[tableID]uint64, len(tables))
+	for _, t := range tables {
+		err := conn.Get(unix.NFT_MSG_GETTABLE, protocolFamily(t.ipv6), []netlink.Attribute{nfnl.Named(attrTable, t.name)}, func(body nfnl.Attributes) {
+			out[t] = body.Uint64(attrTableHandle)
+		})
+		if err == nil && out[t] == 0 {
+			err = errors.New("the kernel names no handle")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking up the table %s: %w", t.name, err)
+		}
+	}
+	return out, nil
+}
+
+// execute runs a plan's scripts, and learns the handles of the rules that they make.
+func (b *Backend) execute(ctx context.Context, p plan) error {
+	v4, v6 := p.scripts()
+	scripts := [2]string{v4.text(), v6.text()}
+	programs := 0
+	for i, p := range b.families.Both {
+		if scripts[i] != "" && p.Variant == xtables.VariantNFT {
+			programs++
+		}
+	}
+	if programs == 0 {
+		return b.families.restore(ctx, scripts)
+	}
+	l, err := listen()
+	if err != nil {
+		b.log.Debug("rules will be deleted by their content", "error", err)
+		return b.families.restore(ctx, scripts)
+	}
+	defer l.close()
+	if err := b.families.restore(ctx, scripts); err != nil {
+		return err
+	}
+	if err := b.handles.learn(ctx, l, programs, p.inserted()); err != nil {
+		b.log.Debug("rules will be deleted by their content", "error", err)
+	}
+	return nil
+}

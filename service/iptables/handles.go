@@ -1,0 +1,184 @@
+package iptables
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
+)
+
+// handles are the kernel's names of rules that the nft variant's programs made. With
+// them a rule is deleted at once. To delete one by its content, iptables-nft reads
+// its whole chain, of all networks, and compares.
+type handles struct {
+	tables map[tableID]uint64
+	rules  map[string][]uint64        // of each network's installed rules, 0 for unknown
+	fresh  map[string]map[Rule]uint64 // of rules that were just made
+}
+
+var errUnknownHandle = errors.New("the kernel's name of a rule is unknown")
+
+// learn remembers the handles of the rules that so many programs were to insert. The
+// tables are looked up before what was announced is read: had another program made one
+// again, with other rules under the same handles, that would be announced.
+func (h *handles) learn(ctx context.Context, l *listener, programs int, inserted map[Chain][]written) error {
+	var tables []tableID
+	for c := range inserted {
+		if !slices.Contains(tables, c.tableID()) {
+			tables = append(tables, c.tableID())
+		}
+	}
+	if len(tables) == 0 {
+		return nil
+	}
+	conn, err := nfnl.Open(ctx, 0)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	are, err := tableHandles(conn, tables)
+	if err != nil {
+		return err
+	}
+	made, err := l.made(programs)
+	if err != nil {
+		return err
+	}
+	h.renew(are)
+	for c, rules := range inserted {
+		if len(made[c]) != len(rules) {
+			continue // of the legacy variant
+		}
+		for i, w := range rules {
+			h.add(w, made[c][i])
+		}
+	}
+	return nil
+}
+
+// renew sets the tables' handles, and forgets the rules if one is another table now.
+func (h *handles) renew(are map[tableID]uint64) {
+	for t, handle := range are {
+		if was, known := h.tables[t]; known && was != handle {
+			*h = handles{}
+			break
+		}
+	}
+	if h.tables == nil {
+		h.tables = make(map[tableID]uint64)
+	}
+	maps.Copy(h.tables, are)
+}
+
+func (h *handles) add(w written, handle uint64) {
+	if h.fresh == nil {
+		h.fresh = make(map[string]map[Rule]uint64)
+	}
+	if h.fresh[w.network] == nil {
+		h.fresh[w.network] = make(map[Rule]uint64)
+	}
+	h.fresh[w.network][w.rule] = handle
+}
+
+// settle assigns handles to the rules that are installed now, given those before.
+func (h *handles) settle(before, now []entry) {
+	was := make(map[string]entry, len(before))
+	for _, n := range before {
+		was[n.network] = n
+	}
+	rules := make(map[string][]uint64, len(now))
+	for _, n := range now {
+		old, fresh := h.rules[n.network], h.fresh[n.network]
+		if fresh == nil && slices.Equal(was[n.network].rules, n.rules) {
+			rules[n.network] = old
+			continue
+		}
+		known := make(map[Rule]uint64, len(old)+len(fresh))
+		for i, handle := range old {
+			known[was[n.network].rules[i]] = handle
+		}
+		maps.Copy(known, fresh)
+		for _, r := range n.rules {
+			rules[n.network] = append(rules[n.network], known[r])
+		}
+	}
+	h.rules, h.fresh = rules, nil
+}
+
+// deletions returns the messages that delete networks' rules, and the rules' tables.
+func (h *handles) deletions(gone []entry) (messages []netlink.Message, tables []tableID, err error) {
+	for _, n := range gone {
+		known := h.rules[n.network]
+		for i, r := range n.rules {
+			if i >= len(known) || known[i] == 0 {
+				return nil, nil, errUnknownHandle
+			}
+			m, err := nfnl.Request(unix.NFT_MSG_DELRULE, 0, protocolFamily(r.IPv6), []netlink.Attribute{
+				nfnl.Named(attrTable, r.Table), nfnl.Named(attrChain, r.Name),
+				{Type: attrHandle, Data: binary.BigEndian.AppendUint64(nil, known[i])},
+			})
+			if err != nil {
+				return nil, nil, fmt.Errorf("encoding the deletion of a rule: %w", err)
+			}
+			messages = append(messages, m)
+			if !slices.Contains(tables, r.tableID()) {
+				tables = append(tables, r.tableID())
+			}
+		}
+	}
+	return messages, tables, nil
+}
+
+// attempts bounds how often a transaction is tried while other programs change rules.
+const attempts = 3
+
+// removeKnown removes networks' rules by their handles, of both families in one
+// transaction. It fails, and changes nothing, unless all of them are there.
+func (b *Backend) removeKnown(ctx context.Context, gone []entry) error {
+	messages, tables, err := b.handles.deletions(gone)
+	if err != nil {
+		return err
+	}
+	conn, err := nfnl.Open(ctx, 0)
+	if err != nil {
+		return fmt.Errorf("opening a socket to nf_tables: %w", err)
+	}
+	defer conn.Close()
+	b.config.Started.Add(int(conn.Port()))
+	for range attempts {
+		if err = b.handles.commit(conn, messages, tables); !errors.Is(err, unix.ERESTART) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("deleting rules by their handles: %w", err)
+	}
+	return nil
+}
+
+var errOtherTable = errors.New("another program made the table again")
+
+// commit sends messages as a transaction if the tables are those of the handles.
+func (h *handles) commit(conn *nfnl.Conn, messages []netlink.Message, tables []tableID) error {
+	generation, err := conn.Generation()
+	if err != nil {
+		return err
+	}
+	are, err := tableHandles(conn, tables)
+	if err != nil {
+		return err
+	}
+	for t, handle := range are {
+		if h.tables[t] != handle {
+			return errOtherTable
+		}
+	}
+	return conn.Commit(generation, messages)
+}
