@@ -53,7 +53,7 @@ func enterRoot() error {
 		{"cgroup2", "/root/sys/fs/cgroup", "cgroup2", ""},
 		{"tmpfs", "/root/tmp", "tmpfs", "mode=1777"},
 		{"tmpfs", "/root/run", "tmpfs", "mode=755"},
-		{jobTag, "/root/run/job", "9p", shared},
+		{jobTag, "/root" + jobDir, "9p", shared},
 		{treeTag, "/root" + treeDir, "9p", shared},
 	}
 	for _, s := range steps {
@@ -119,7 +119,7 @@ func runJob() error {
 	if out, err := command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return fmt.Errorf("raising lo: %w: %s", err, out)
 	}
-	text, err := os.ReadFile("/run/job/" + jobFile)
+	text, err := os.ReadFile(filepath.Join(jobDir, jobFile))
 	if err != nil {
 		return err
 	}
@@ -145,16 +145,27 @@ func (j job) run(s suite) error {
 			return fmt.Errorf("loading %s: %w: %s", module, err, out)
 		}
 	}
-	args := []string{"-test.v", "-test.timeout=" + j.Limit.String(), "-test.parallel=2"}
-	if pattern := s.pattern(); pattern != "" {
-		args = append(args, "-test.run="+pattern)
+	args := s.Program
+	if args == nil {
+		args = s.testArgs(j.Limit)
 	}
-	cmd := command("/run/job/"+s.binary(), args...)
-	cmd.Dir = filepath.Join(treeDir, s.Folder)
-	cmd.Env = append(cmd.Env, "VIRTFIREWALLD_TEST_PROGRAMS=/run/job",
+	cmd := command(filepath.Join(jobDir, s.binary()), args...)
+	cmd.Dir = treeDir
+	if s.Program == nil {
+		cmd.Dir = filepath.Join(treeDir, s.Folder)
+	}
+	cmd.Env = append(cmd.Env, "VIRTFIREWALLD_TEST_PROGRAMS="+jobDir,
 		"VIRTFIREWALLD_TEST_FACTOR="+strconv.FormatFloat(j.Factor, 'g', -1, 64))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
+}
+
+func (s suite) testArgs(limit time.Duration) []string {
+	args := []string{"-test.v", "-test.timeout=" + limit.String(), "-test.parallel=2"}
+	if pattern := s.pattern(); pattern != "" {
+		args = append(args, "-test.run="+pattern)
+	}
+	return args
 }
 
 func command(name string, args ...string) *exec.Cmd {

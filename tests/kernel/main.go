@@ -4,6 +4,10 @@
 // the machine does. tests/kernel/setup.sh gets the kernel and qemu.
 //
 //	go run ./tests/kernel [-run PATTERN] [-package FOLDER] [-factor N]
+//	go run ./tests/kernel -instructions
+//
+// With -instructions it runs no tests. It counts the instructions that a packet
+// takes the kernel (tests/bench/instructions.go).
 //
 // Started as pid 1, which is what the guest does, it is the guest's init.
 package main
@@ -31,6 +35,10 @@ type options struct {
 	folder  string
 	factor  float64
 	limit   time.Duration
+
+	// instructions makes the guest's clock count instructions: one is a
+	// nanosecond.
+	instructions bool
 }
 
 func main() {
@@ -44,6 +52,7 @@ func main() {
 	flag.StringVar(&o.pattern, "run", "", "run only the tests that match, as go test's -run; with -package")
 	flag.StringVar(&o.folder, "package", "", "run only the tests of this folder, such as tests/packets or service/host")
 	flag.BoolVar(&o.packets, "packets", false, "run the packet tests too, which take minutes")
+	flag.BoolVar(&o.instructions, "instructions", false, "count the instructions of a packet")
 	flag.Float64Var(&o.factor, "factor", 4, "how much longer than on the machine a test waits")
 	flag.DurationVar(&o.limit, "timeout", 20*time.Minute, "end after this time")
 	flag.Parse()
@@ -96,6 +105,12 @@ func prepare(ctx context.Context, plan [][]suite, dir string) error {
 	built := map[string]bool{}
 	for _, s := range slices.Concat(plan...) {
 		binary := filepath.Join(dir, s.binary())
+		if s.Program != nil {
+			if err := build(ctx, "build", "-o", binary, "./"+s.Folder); err != nil {
+				return err
+			}
+			continue
+		}
 		if !built[s.Folder] {
 			if err := build(ctx, "test", "-tags", "modules", "-c", "-o", binary, "./"+s.Folder); err != nil {
 				return err

@@ -5,16 +5,24 @@ import (
 	"strings"
 )
 
-// suite is what runs of one package's tests.
+// suite is what runs of one package: some of its tests, or the program that it is.
 type suite struct {
-	Folder string
-	Tests  []string // by name; none for what Run matches
-	Run    string   // "" for all
+	Folder  string
+	Tests   []string // by name; none for what Run matches
+	Run     string   // "" for all
+	Program []string // the program's arguments; none for tests
 	// Modules are loaded first: those that do not load on demand.
 	Modules []string
 }
 
-func (s suite) binary() string { return strings.ReplaceAll(s.Folder, "/", "-") + ".test" }
+// binary returns the name of the built tests or program.
+func (s suite) binary() string {
+	name := strings.ReplaceAll(s.Folder, "/", "-")
+	if s.Program != nil {
+		return name
+	}
+	return name + ".test"
+}
 
 // plans returns the guests that are booted, one after the other, and what runs in
 // each: tests of what differs between kernels. Those are modules that load on
@@ -64,6 +72,16 @@ func packetTests() []suite {
 
 func names(tests ...string) []string { return tests }
 
+// instructions is the guest that counts the instructions of a packet. What sends
+// the packets is a module that loads only by name.
+func instructions() [][]suite {
+	return [][]suite{{{
+		Folder:  "tests/bench",
+		Program: []string{"-bin", jobDir, "-only", "^instructions$"},
+		Modules: []string{"pktgen"},
+	}}}
+}
+
 // pattern returns the argument of go test's -run.
 func (s suite) pattern() string {
 	if len(s.Tests) > 0 {
@@ -74,6 +92,9 @@ func (s suite) pattern() string {
 
 // choose returns the plan, or what the command line asks for.
 func choose(o options) ([][]suite, error) {
+	if o.instructions {
+		return instructions(), nil
+	}
 	if o.folder != "" {
 		return [][]suite{{{Folder: strings.Trim(o.folder, "./"), Run: o.pattern}}}, nil
 	}

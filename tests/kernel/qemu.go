@@ -28,6 +28,8 @@ const (
 	// treeDir is the source tree in the guest, which has a /tmp of its own and
 	// so may not see it where it is.
 	treeDir = "/run/tree"
+	// jobDir is where the guest has its programs and its task.
+	jobDir = "/run/job"
 
 	// resultMark begins the guest's last line. Without that line a run failed,
 	// whatever else was printed.
@@ -101,15 +103,19 @@ func relay(from *bufio.Reader) (last string, err error) {
 // the second carries what the tests print.
 func qemuArgs(o options, first, dir, log string) []string {
 	share := "local,security_model=none,readonly=on,multidevs=remap,"
-	return []string{
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3072",
+	processors := []string{"-accel", "tcg,thread=multi", "-smp", "2"}
+	if o.instructions {
+		processors = []string{"-accel", "tcg,thread=single", "-smp", "1", "-icount", "shift=0"}
+	}
+	return append(processors,
+		"-cpu", "max", "-m", "3072",
 		"-nographic", "-nodefaults", "-no-reboot",
-		"-serial", "file:" + log, "-serial", "stdio",
+		"-serial", "file:"+log, "-serial", "stdio",
 		"-kernel", filepath.Join(o.cache, "vmlinuz"), "-initrd", first,
 		"-append", "console=ttyS0 quiet panic=-1 mitigations=off rcupdate.rcu_expedited=1 rcupdate.rcu_normal_after_boot=0",
-		"-virtfs", share + "path=/,mount_tag=" + rootTag,
-		"-virtfs", share + "path=" + filepath.Join(o.cache, "tree") + ",mount_tag=" + layerTag,
-		"-virtfs", share + "path=" + dir + ",mount_tag=" + jobTag,
-		"-virtfs", share + "path=.,mount_tag=" + treeTag,
-	}
+		"-virtfs", share+"path=/,mount_tag="+rootTag,
+		"-virtfs", share+"path="+filepath.Join(o.cache, "tree")+",mount_tag="+layerTag,
+		"-virtfs", share+"path="+dir+",mount_tag="+jobTag,
+		"-virtfs", share+"path=.,mount_tag="+treeTag,
+	)
 }
