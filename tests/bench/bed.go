@@ -31,8 +31,9 @@ type bed struct {
 	bus    *godbus.Conn
 }
 
-func newBed(bin string) (*bed, error) {
-	h, err := host.Create(context.Background(), host.Config{Name: "bench"})
+func newBed(bin string, cfg host.Config) (*bed, error) {
+	cfg.Name = "bench"
+	h, err := host.Create(context.Background(), cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +76,7 @@ func (b *bed) Close() error {
 
 // withBed runs a measurement on a host of its own.
 func withBed(bin string, measure func(*bed) error) (err error) {
-	b, err := newBed(bin)
+	b, err := newBed(bin, host.Config{})
 	if err != nil {
 		return err
 	}
@@ -154,8 +155,10 @@ type options = map[string]godbus.Variant
 var persistent = options{"Persistent": godbus.MakeVariant(true)}
 
 func (b *bed) add(n network, o options) error {
-	return b.call("AddNetworkFromXML", n.xml(libvirtPort), o)
+	return b.addXML(n.xml(libvirtPort), o)
 }
+
+func (b *bed) addXML(xml string, o options) error { return b.call("AddNetworkFromXML", xml, o) }
 
 func (b *bed) remove(n network, o options) error { return b.call("RemoveNetwork", n.name, o) }
 

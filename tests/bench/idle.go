@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
 const (
@@ -42,7 +44,7 @@ func measureIdle(bin string, s *section) (err error) {
 	}()
 	for _, backend := range []string{"nftables", "iptables"} {
 		for _, firewalld := range []bool{false, true} {
-			b, err := newBed(bin)
+			b, err := newBed(bin, host.Config{})
 			if err != nil {
 				return err
 			}

@@ -39,7 +39,7 @@ first answer to a virsh net-list, with the bridges and dnsmasq processes there; 
 			return err
 		}
 		nat, open := numbered(extra), numbered(extra+1)
-		if err := errors.Join(l.define(nat, nat.xml(libvirtPort)), l.define(open, openXML(open))); err != nil {
+		if err := errors.Join(l.define(nat, nat.xml(libvirtPort)), l.define(open, open.inMode("open"))); err != nil {
 			return err
 		}
 		if err := l.starts(s, 0); err != nil {
@@ -132,13 +132,6 @@ func (l *libvirt) starts(s *section, count int) error {
 	s.add(fmt.Sprintf("net-start beside %d", count), took[nat].String())
 	s.add(fmt.Sprintf("net-start beside %d, mode open", count), took[open].String())
 	return nil
-}
-
-// openXML returns the network without rules of libvirt's.
-func openXML(n network) string {
-	before, rest, _ := strings.Cut(n.xml(libvirtPort), "<forward mode='nat'>")
-	_, after, _ := strings.Cut(rest, "</forward>")
-	return before + "<forward mode='open'/>" + after
 }
 
 // restart measures how long libvirtd takes over its networks, and sees that it

@@ -19,6 +19,9 @@ func numbered(i int) network {
 // subnet returns the address with its length.
 func (n network) subnet() string { return n.address + "/24" }
 
+// prefix returns the subnet as rules have it.
+func (n network) prefix() string { return strings.TrimSuffix(n.address, "1") + "0/24" }
+
 // guest returns an address of the network that is not the host's.
 func (n network) guest() string { return strings.TrimSuffix(n.address, "1") + "10/24" }
 
@@ -37,6 +40,13 @@ func (n network) xml(firstPort int) string {
   </ip>
 </network>
 `, n.name, firstPort, n.bridge, n.address, base, base)
+}
+
+// inMode returns the network with another forward mode.
+func (n network) inMode(mode string) string {
+	before, rest, _ := strings.Cut(n.xml(libvirtPort), "<forward mode='nat'>")
+	_, after, _ := strings.Cut(rest, "</forward>")
+	return before + "<forward mode='" + mode + "'/>" + after
 }
 
 // libvirtPort is where libvirt's port range begins by default.

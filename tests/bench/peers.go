@@ -70,7 +70,7 @@ func (b *bed) libvirtWay(s *section) error {
 // libvirtRules returns what libvirt 11.3 inserts for its default network, each at
 // the head of its chain and so last to first.
 func libvirtRules(n network) []string {
-	net := strings.TrimSuffix(n.address, "1") + "0/24"
+	net := n.prefix()
 	return []string{
 		"guest_cross iif " + n.bridge + " oif " + n.bridge + " counter accept",
 		"guest_input oif " + n.bridge + " counter reject",

@@ -26,11 +26,20 @@ type section struct {
 	load       string // of the machine, before and after
 }
 
-func (s *section) add(what, value string) { s.rows = append(s.rows, row{what: what, value: value}) }
+func (s *section) add(what, value string) { s.addRow(row{what: what, value: value}) }
 
 // limit adds a row that has a limit.
 func (s *section) limit(what, value, limit string, kept bool) {
-	s.rows = append(s.rows, row{what, value, limit, !kept})
+	s.addRow(row{what, value, limit, !kept})
+}
+
+// addRow prints a row too: some measurements take minutes.
+func (s *section) addRow(r row) {
+	if len(s.rows) == 0 {
+		fmt.Printf("\n%s\n", s.title)
+	}
+	fmt.Printf("  %-50s  %s%s\n", r.what, r.value, verdict(r, "   limit %s: %s"))
+	s.rows = append(s.rows, r)
 }
 
 // report is what a run found.
@@ -45,19 +54,6 @@ func (r *report) missed() (n int) {
 		}
 	}
 	return n
-}
-
-func (s *section) terminal() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s (load %s)\n", s.title, s.load)
-	width := 0
-	for _, row := range s.rows {
-		width = max(width, len(row.what))
-	}
-	for _, row := range s.rows {
-		fmt.Fprintf(&b, "  %-*s  %s%s\n", width, row.what, row.value, verdict(row, "   limit %s: %s"))
-	}
-	return b.String()
 }
 
 func verdict(r row, format string) string {
