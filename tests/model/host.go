@@ -6,10 +6,20 @@ import (
 	"slices"
 )
 
+// Rules are whose a host has.
+type Rules string
+
+// The service's, with either of its backends, or libvirt's own.
+const (
+	NFTables Rules = "nftables"
+	IPTables Rules = "iptables"
+	Libvirt  Rules = "libvirt"
+)
+
 // Host is a host with networks, as far as it decides on packets.
 type Host struct {
 	Networks        []Network
-	IPTables        bool // the iptables backend: libvirt's own rules
+	Rules           Rules
 	BridgeNetfilter bool
 
 	libvirt, allDevices, withRoutes *chains
@@ -17,8 +27,8 @@ type Host struct {
 }
 
 // NewHost returns a host with networks.
-func NewHost(networks []Network) *Host {
-	h := &Host{Networks: networks, byBridge: map[string]*Network{}}
+func NewHost(networks []Network, rules Rules) *Host {
+	h := &Host{Networks: networks, Rules: rules, byBridge: map[string]*Network{}}
 	for i := range networks {
 		h.byBridge[networks[i].Bridge] = &networks[i]
 	}
@@ -36,10 +46,7 @@ func (h *Host) Verdict(p Packet) (v Verdict, why []string) {
 	}
 	v = h.libvirt.verdict(p)
 	why = []string{fmt.Sprintf("libvirt: %s", v)}
-	for _, d := range slices.Concat(differences, unsettled) {
-		if d.nftablesOnly && h.IPTables {
-			continue
-		}
+	for _, d := range h.applicable(slices.Concat(differences, unsettled)) {
 		after := d.apply(h, p, v)
 		if after != v {
 			why = append(why, fmt.Sprintf("%s: %s", d.name, after))
@@ -47,6 +54,22 @@ func (h *Host) Verdict(p Packet) (v Verdict, why []string) {
 		v = after
 	}
 	return v, why
+}
+
+// applicable returns which of the differences the host's rules have.
+func (h *Host) applicable(all []difference) []difference {
+	return slices.DeleteFunc(slices.Clone(all), func(d difference) bool {
+		return h.Rules == Libvirt || d.nftablesOnly && h.Rules != NFTables
+	})
+}
+
+// Differences returns the names of the differences in the table that may change a
+// verdict. The step of each in what Verdict returns begins with its name.
+func (h *Host) Differences() (names []string) {
+	for _, d := range h.applicable(differences) {
+		names = append(names, d.name)
+	}
+	return names
 }
 
 // at returns the network on a bridge; nil for none.

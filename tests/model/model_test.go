@@ -32,7 +32,7 @@ func town() *Host {
 			n.Pool = Range{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.3")}
 			n.Ports = [2]uint16{5000, 5000}
 		}),
-	})
+	}, NFTables)
 }
 
 // homes are the devices behind which addresses of the tests are.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/tests/host"
 	"github.com/virtfirewalld/virtfirewalld/tests/model"
 	"github.com/virtfirewalld/virtfirewalld/tests/rig"
 )
@@ -17,11 +18,26 @@ import (
 // tap holds.
 const batch = 200
 
+// tally counts probes: by the fate that they should have, and by the differences
+// that decided on it.
+type tally struct {
+	fates       map[model.Fate]int
+	differences map[string]int
+}
+
+func (c *tally) add(p *probe, differences []string) {
+	c.fates[p.want.Fate]++
+	for _, name := range differences {
+		if slices.ContainsFunc(p.why, func(step string) bool { return strings.HasPrefix(step, name) }) {
+			c.differences[name]++
+		}
+	}
+}
+
 // compare sends probes, and answers those that arrive. It fails the test for each
-// that ends otherwise than the model says, and returns how many ended how.
-func (w *wires) compare(when string, probes []*probe) map[model.Fate]int {
+// that ends otherwise than the model says, and adds it to the count.
+func (w *wires) compare(when string, probes []*probe, count *tally) {
 	w.T.Helper()
-	count := map[model.Fate]int{}
 	var all []*probe
 	for part := range slices.Chunk(probes, batch) {
 		w.attempt(part)
@@ -36,10 +52,11 @@ func (w *wires) compare(when string, probes []*probe) map[model.Fate]int {
 		w.attempt(replies)
 		all = append(append(all, part...), replies...)
 	}
+	// What should be dropped is given time to arrive.
+	time.Sleep(host.Patient(100 * time.Millisecond))
 	failed := 0
-	// Again at the end: what should be dropped may have come late.
 	for _, p := range all {
-		count[p.want.Fate]++
+		count.add(p, w.model.Differences())
 		if wrong := w.wrong(p); wrong != "" {
 			if failed++; failed <= 10 {
 				w.T.Errorf("%s: %s", when, w.explain(p, wrong))
@@ -49,7 +66,6 @@ func (w *wires) compare(when string, probes []*probe) map[model.Fate]int {
 	if failed > 0 {
 		w.T.Errorf("%s: %d of %d probes ended otherwise than the model says", when, failed, len(all))
 	}
-	return count
 }
 
 // attempt sends probes and waits until they have ended as they should. What does

@@ -34,12 +34,15 @@ func seed(t *testing.T) uint64 {
 // everything holds as well.
 func TestVerdictsAreTheModels(t *testing.T) {
 	t.Parallel()
-	w := newWires(t, seed(t), 200, "nftables")
+	s := seed(t)
+	w := newWires(t, s, model.Generate(s, 200, "wan0", "lan0"), model.NFTables)
+	w.govern()
 	w.compareBoth("by ID and name", 12)
 	// The service would put back at once what is missing.
 	rig.Must(t, unix.Kill(w.Daemon.PID(), unix.SIGSTOP))
 	w.emptyIDs()
 	w.compareBoth("by name alone", 12)
+	w.wantNoIDs()
 	rig.Must(t, unix.Kill(w.Daemon.PID(), unix.SIGCONT))
 }
 
@@ -47,23 +50,50 @@ func TestVerdictsAreTheModels(t *testing.T) {
 // which fewer differences hold.
 func TestVerdictsOfIptablesAreTheModels(t *testing.T) {
 	t.Parallel()
-	newWires(t, seed(t), 20, "iptables").compareBoth("iptables", 40)
+	s := seed(t)
+	w := newWires(t, s, model.Generate(s, 20, "wan0", "lan0"), model.IPTables)
+	w.govern()
+	w.compareBoth("iptables", 40)
+}
+
+// TestModelIsLibvirts compares the model with the real libvirt, before any of the
+// differences.
+func TestModelIsLibvirts(t *testing.T) {
+	t.Parallel()
+	s := seed(t)
+	networks := model.Generate(s, 8, "wan0", "lan0")
+	for i := range networks {
+		n := &networks[i]
+		n.Devices = n.Devices[:min(1, len(n.Devices))] // D10
+		if n.Ports[0] == n.Ports[1] && n.Ports[0] != 0 {
+			n.Ports[1]++ // D5: libvirt starts no network with a range of one
+		}
+	}
+	w := newWires(t, s, networks, model.Libvirt)
+	w.libvirt()
+	w.compareBoth("libvirt", 80)
 }
 
 // compareBoth compares without br_netfilter and with it. Each time the packets are
 // others: conntrack would know them.
 func (w *wires) compareBoth(when string, each int) {
 	w.T.Helper()
+	count := &tally{map[model.Fate]int{}, map[string]int{}}
+	began := time.Now()
 	for _, on := range []string{"0", "1"} {
 		w.Must("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables="+on, "net.bridge.bridge-nf-call-ip6tables="+on)
 		w.model.BridgeNetfilter = on == "1"
-		began := time.Now()
-		count := w.compare(when+", br_netfilter "+on, w.sample(each))
-		w.T.Logf("%s, br_netfilter %s: %v in %s", when, on, count, time.Since(began).Round(time.Millisecond))
-		for _, fate := range []model.Fate{model.Passes, model.Refused, model.Dropped} {
-			if count[fate] == 0 && !(w.model.IPTables && fate == model.Dropped) {
-				w.T.Errorf("no packet of the sample is %s", fate)
-			}
+		w.compare(when+", br_netfilter "+on, w.sample(each), count)
+	}
+	w.T.Logf("%s: %v in %s", when, count.fates, time.Since(began).Round(time.Millisecond))
+	for _, name := range w.model.Differences() {
+		if w.T.Logf("%s: %d", name, count.differences[name]); count.differences[name] == 0 {
+			w.T.Errorf("%s: no packet of the sample shows the difference", name)
+		}
+	}
+	for _, fate := range []model.Fate{model.Passes, model.Refused} {
+		if count.fates[fate] == 0 {
+			w.T.Errorf("%s: no packet of the sample is %s", when, fate)
 		}
 	}
 }
@@ -79,6 +109,14 @@ func (w *wires) emptyIDs() {
 			}
 			w.Must("nft", "flush", kind, "inet", "libvirt_network", name)
 		}
+	}
+	w.wantNoIDs()
+}
+
+// wantNoIDs checks that those sets and maps are empty.
+func (w *wires) wantNoIDs() {
+	w.T.Helper()
+	for _, kind := range []string{"set", "map"} {
 		for name, elements := range w.byID(kind) {
 			if elements != 0 {
 				w.T.Errorf("%s %s has %d elements after it was emptied", kind, name, elements)

@@ -79,7 +79,7 @@ func (s sampler) probe(guests []*node) *probe {
 // own packets come from the network's bridge.
 func (s sampler) addresses(p *probe, family int, n *model.Network) (ok bool) {
 	p.Out = p.to.device
-	if p.To, ok = s.address(p.to, family); !ok {
+	if p.To, ok = s.address(p.to, family); !ok || p.from != nil && len(p.from.addrs[family]) == 0 {
 		return false
 	}
 	if p.from == nil {
@@ -96,7 +96,7 @@ func (s sampler) addresses(p *probe, family int, n *model.Network) (ok bool) {
 // address draws one of a machine. What is behind a guest comes more often than by
 // chance, since few networks have it.
 func (s sampler) address(n *node, family int) (netip.Addr, bool) {
-	if last := len(n.addrs[family]) - 1; n.network != nil && len(n.network.Routes) > 0 && s.IntN(3) == 0 {
+	if last := len(n.addrs[family]) - 1; last >= 0 && n.network != nil && len(n.network.Routes) > 0 && s.IntN(3) == 0 {
 		return n.addrs[family][last], true
 	}
 	return one(s, n.addrs[family])

@@ -47,7 +47,7 @@ type arrival struct {
 }
 
 // wires is a host with networks, of which each has two guests that are no more
-// than network cards, and others outside: on two uplinks, and on a bridge that
+// than network cards, and other such machines outside: on two uplinks, and on a bridge that
 // nobody gave to the service.
 type wires struct {
 	*rig.Rig
@@ -71,34 +71,73 @@ const group = 7
 // Addresses that nobody has: the default route leads there.
 var unknown = []netip.Addr{netip.MustParseAddr("100.127.9.9"), netip.MustParseAddr("2001:db8:bad::9")}
 
-// newWires makes a host with random networks, and the machines. The service runs
-// with a backend, and the networks are in force when it returns.
-func newWires(t *testing.T, seed uint64, count int, backend string) *wires {
+// newWires makes a host with random networks, and the machines outside. The
+// networks are to come.
+func newWires(t *testing.T, seed uint64, networks []model.Network, rules model.Rules) *wires {
 	t.Helper()
-	networks := model.Generate(seed, count, "wan0", "lan0")
 	w := &wires{
 		random: rand.New(rand.NewPCG(seed, 2)),
-		model:  model.NewHost(networks), guests: map[string][]*node{}, home: map[netip.Addr]*node{},
+		model:  model.NewHost(networks, rules), guests: map[string][]*node{}, home: map[netip.Addr]*node{},
 		devices: map[string][]netip.Addr{}, arrivals: map[uint32][]arrival{}, number: 1 << 28,
 	}
 	w.Rig = rig.New(t)
 	t.Cleanup(w.close)
-	w.model.IPTables = backend == "iptables"
 	w.answerEverything()
 	w.addOutside()
+	w.build()
+	return w
+}
+
+// govern makes the networks' bridges and guests, and starts the service.
+func (w *wires) govern() {
+	w.T.Helper()
+	networks := w.model.Networks
 	for i := range networks {
-		w.addNetwork(&networks[i], i)
+		n := &networks[i]
+		w.bridge(n.Bridge, 256+i)
+		w.raise(n.Bridge, n.Addresses...)
+		w.addGuests(n, i)
+		for _, r := range n.Routes {
+			w.ip("route add %s via %s dev %s", r.Subnet, r.Gateway, n.Bridge)
+		}
 	}
 	w.build()
 	w.readAll()
 	w.store(networks)
 	// Not owned, so that a test can change it in the service's place.
-	w.Configure("own_table = false\nfirewall_backend = \"" + backend + "\"")
+	w.Configure("own_table = false\nfirewall_backend = \"" + string(w.model.Rules) + "\"")
 	w.StartDaemon()
 	for i := range networks {
 		w.AwaitState(networks[i].Name, "active")
 	}
-	return w
+}
+
+// libvirt has the real libvirt make the networks, and adds the guests. Their
+// bridges forward at once, and no dnsmasq need be started.
+func (w *wires) libvirt() {
+	w.T.Helper()
+	real := rig.LibvirtOn(w.T, w.Host)
+	var commands []string
+	for i := range w.model.Networks {
+		n := &w.model.Networks[i]
+		bridge := fmt.Sprintf("<bridge name='%s'", n.Bridge)
+		xml := strings.Replace(n.XML(), bridge, "<dns enable='no'/>"+bridge+" stp='off' delay='0'", 1)
+		w.Write("/tmp/"+n.Name+".xml", xml)
+		commands = append(commands, "net-create /tmp/"+n.Name+".xml")
+	}
+	if out, err := real.Virsh(strings.Join(commands, ";")); err != nil {
+		w.T.Fatalf("making libvirt's networks: %v\n%s", err, out)
+	}
+	for i := range w.model.Networks {
+		n := &w.model.Networks[i]
+		for _, a := range n.Addresses {
+			w.devices[n.Bridge] = append(w.devices[n.Bridge], a.Addr())
+		}
+		w.addGuests(n, i)
+	}
+	w.build()
+	w.readAll()
+	w.T.Logf("libvirt %s", real.Version)
 }
 
 // answerEverything lifts the kernel's limits of ICMP errors.
@@ -128,14 +167,13 @@ func (w *wires) addOutside() {
 	}
 }
 
-// addNetwork makes the bridge and the guests of a network. Each bridge also has a
-// subnet of each family that its network does not know, and both guests addresses
-// of them.
-func (w *wires) addNetwork(n *model.Network, number int) {
-	w.bridge(n.Bridge, 256+number)
-	alien := []netip.Prefix{
-		netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, byte(number), 0}), 24),
-		netip.MustParsePrefix(fmt.Sprintf("2001:db8:a11e:%x::/64", number)),
+// addGuests makes the guests of a network. The bridge also gets a subnet of each
+// family that its network does not know, and both guests addresses of them: but
+// none of IPv6 where libvirt has switched that off.
+func (w *wires) addGuests(n *model.Network, number int) {
+	alien := []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, byte(number), 0}), 24)}
+	if w.model.Rules != model.Libvirt || len(n.Guest(0, true)) > 0 {
+		alien = append(alien, netip.MustParsePrefix(fmt.Sprintf("2001:db8:a11e:%x::/64", number)))
 	}
 	for i := range 2 {
 		g := &node{device: n.Bridge, network: n, tap: w.Tap(fmt.Sprintf("tap%d.%d", number, i), uint16(256+2*number+i))}
@@ -146,12 +184,10 @@ func (w *wires) addNetwork(n *model.Network, number int) {
 		w.connect(g)
 		w.guests[n.Name] = append(w.guests[n.Name], g)
 	}
-	w.raise(n.Bridge, n.Addresses...)
 	for _, a := range alien {
 		w.ip("route add %s dev %s", a, n.Bridge)
 	}
 	for _, r := range n.Routes {
-		w.ip("route add %s via %s dev %s", r.Subnet, r.Gateway, n.Bridge)
 		first := w.guests[n.Name][0]
 		a := model.Nth(r.Subnet, 2)
 		first.add(a)
@@ -205,6 +241,7 @@ func (w *wires) build() {
 	if out, err := w.RunInput(w.commands.String(), "ip", "-batch", "-"); err != nil {
 		w.T.Fatalf("ip -batch: %v\n%s", err, out)
 	}
+	w.commands.Reset()
 	var devices []string
 	for _, n := range w.nodes() {
 		devices = append(devices, n.device, n.tap.Device)
