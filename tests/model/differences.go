@@ -136,9 +136,9 @@ func bridged(_ *Host, p Packet, v Verdict) Verdict {
 	return v
 }
 
-// firstDevice returns networks as libvirt has them: one device, no subnets behind
+// asLibvirtHas returns networks as libvirt has them: one device, no subnets behind
 // guests.
-func firstDevice(networks []Network) []Network {
+func asLibvirtHas(networks []Network) []Network {
 	networks = slices.Clone(networks)
 	for i := range networks {
 		networks[i].Devices = networks[i].Devices[:min(1, len(networks[i].Devices))]

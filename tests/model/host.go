@@ -32,7 +32,7 @@ func NewHost(networks []Network, rules Rules) *Host {
 	for i := range networks {
 		h.byBridge[networks[i].Bridge] = &networks[i]
 	}
-	h.libvirt = rulesOf(firstDevice(networks))
+	h.libvirt = rulesOf(asLibvirtHas(networks))
 	h.allDevices = rulesOf(networks)
 	h.withRoutes = rulesOf(routesAsSubnets(networks))
 	return h

@@ -75,7 +75,7 @@ func (c *chains) translate(n *Network, subnet netip.Prefix, device string) {
 	exempt := []string{"224.0.0.0/24", "255.255.255.255/32"}
 	t := Translation{Network: n.Name, Pool: n.Pool}
 	if ipv6 {
-		exempt, t.Pool = []string{"ff02::/16"}, Range{} // libvirt has pools of IPv4 only
+		exempt, t.Pool = []string{"ff02::/16"}, n.Pool6
 	}
 	for _, e := range exempt {
 		c.nat = append(c.nat, rule{ipv6: ipv6, out: device, from: subnet, to: netip.MustParsePrefix(e), action: leave})

@@ -26,6 +26,7 @@ type Network struct {
 	NAT6         bool           // <nat ipv6='yes'>
 	GuestIPv6    bool           // <network ipv6='yes'>
 	Pool         Range          // of IPv4 source addresses; the zero value means the device's own
+	Pool6        Range          // of IPv6, from the metadata; the rules are as libvirt would have them
 	Ports        [2]uint16      // of translated TCP and UDP; {0, 0} means libvirt's 1024-65535
 	Routes       []Behind
 }

@@ -1,6 +1,7 @@
 package packets
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -27,8 +28,12 @@ type node struct {
 	mac     net.HardwareAddr
 }
 
+// add adds addresses; not IPv6's link-local ones, which no host forwards.
 func (n *node) add(addrs ...netip.Addr) {
 	for _, a := range addrs {
+		if a.Is6() && a.IsLinkLocalUnicast() {
+			continue
+		}
 		n.addrs[index(a.Is6())] = append(n.addrs[index(a.Is6())], a)
 	}
 }
@@ -58,6 +63,8 @@ type wires struct {
 	home    map[netip.Addr]*node
 	devices map[string][]netip.Addr // the host's addresses
 
+	documents map[string]string // of networks that are stored otherwise than the model writes them
+
 	number   uint32 // of the latest packet
 	mu       sync.Mutex
 	arrivals map[uint32][]arrival
@@ -78,9 +85,9 @@ func newWires(t *testing.T, seed uint64, networks []model.Network, rules model.R
 	w := &wires{
 		random: rand.New(rand.NewPCG(seed, 2)),
 		model:  model.NewHost(networks, rules), guests: map[string][]*node{}, home: map[netip.Addr]*node{},
-		devices: map[string][]netip.Addr{}, arrivals: map[uint32][]arrival{}, number: 1 << 28,
+		devices: map[string][]netip.Addr{}, arrivals: map[uint32][]arrival{}, number: 1 << 28, documents: map[string]string{},
 	}
-	w.Rig = rig.New(t)
+	w.Rig = rig.New(t, host.WithForwarding()) // of both families, whatever networks there are
 	t.Cleanup(w.close)
 	w.answerEverything()
 	w.addOutside()
@@ -98,7 +105,11 @@ func (w *wires) govern() {
 		w.raise(n.Bridge, n.Addresses...)
 		w.addGuests(n, i)
 		for _, r := range n.Routes {
-			w.ip("route add %s via %s dev %s", r.Subnet, r.Gateway, n.Bridge)
+			via := ""
+			if r.Gateway.IsValid() {
+				via = "via " + r.Gateway.String()
+			}
+			w.ip("route add %s %s dev %s", r.Subnet, via, n.Bridge)
 		}
 	}
 	w.build()
@@ -188,10 +199,24 @@ func (w *wires) addGuests(n *model.Network, number int) {
 		w.ip("route add %s dev %s", a, n.Bridge)
 	}
 	for _, r := range n.Routes {
-		first := w.guests[n.Name][0]
-		a := model.Nth(r.Subnet, 2)
-		first.add(a)
-		w.home[a] = first
+		w.addBehind(n, r)
+	}
+}
+
+// addBehind gives the first guest an address of a subnet behind it, which is not
+// at the same time of the network's own.
+func (w *wires) addBehind(n *model.Network, r model.Behind) {
+	number := 2
+	for ; slices.ContainsFunc(n.Addresses, func(a netip.Prefix) bool { return a.Contains(model.Nth(r.Subnet, number)) }); number += 250 {
+		if !r.Subnet.Contains(model.Nth(r.Subnet, number+250)) {
+			return
+		}
+	}
+	first, a := w.guests[n.Name][0], model.Nth(r.Subnet, number)
+	first.add(a)
+	w.home[a] = first
+	if !r.Gateway.IsValid() {
+		w.ip("neigh add %s lladdr %s dev %s", a, first.tap.MAC, n.Bridge)
 	}
 }
 
@@ -216,7 +241,9 @@ func (w *wires) raise(device string, addrs ...netip.Prefix) {
 			nodad = "nodad"
 		}
 		w.ip("addr add %s dev %s %s", a, device, nodad)
-		w.devices[device] = append(w.devices[device], a.Addr())
+		if !a.Addr().Is6() || !a.Addr().IsLinkLocalUnicast() {
+			w.devices[device] = append(w.devices[device], a.Addr())
+		}
 	}
 }
 
@@ -283,7 +310,8 @@ func (w *wires) store(networks []model.Network) {
 		}
 		for i := range networks {
 			n := &networks[i]
-			if err := os.WriteFile(filepath.Join(rig.NetworksDir, n.Name+".xml"), []byte(n.XML()), 0o644); err != nil {
+			text := cmp.Or(w.documents[n.Name], n.XML())
+			if err := os.WriteFile(filepath.Join(rig.NetworksDir, n.Name+".xml"), []byte(text), 0o644); err != nil {
 				return err
 			}
 		}
