@@ -61,7 +61,7 @@ func TestVerdictsOfIptablesAreTheModels(t *testing.T) {
 func TestModelIsLibvirts(t *testing.T) {
 	t.Parallel()
 	s := seed(t)
-	networks := model.Generate(s, 8, "wan0", "lan0")
+	networks := model.Generate(s, 6, "wan0", "lan0")
 	for i := range networks {
 		n := &networks[i]
 		n.Devices = n.Devices[:min(1, len(n.Devices))] // D10
@@ -71,7 +71,7 @@ func TestModelIsLibvirts(t *testing.T) {
 	}
 	w := newWires(t, s, networks, model.Libvirt)
 	w.libvirt()
-	w.wantAll(w.compareBoth("libvirt", 80))
+	w.wantAll(w.compareBoth("libvirt", 100))
 }
 
 // compareBoth compares without br_netfilter and with it. Each time the packets are
