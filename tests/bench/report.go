@@ -66,25 +66,48 @@ func verdict(r row, format string) string {
 	return fmt.Sprintf(format, r.limit, "kept")
 }
 
-// markdown returns the text of docs/benchmarks.md.
-func (r *report) markdown(m machine) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, `# Benchmarks
+// sectionMark begins a section of docs/benchmarks.md.
+const sectionMark = "\n## "
 
-Written by `+"`make bench`"+` on %s: %s, %d cores, Linux %s, %s.
+// update returns the text of docs/benchmarks.md with this run's sections in the place of
+// those of the same titles. What other targets measured stays.
+func (r *report) update(old string, m machine) string {
+	parts := strings.Split(old, sectionMark)[1:]
+	for _, s := range r.sections {
+		text := s.markdown(m)
+		i := slices.IndexFunc(parts, func(part string) bool { return strings.HasPrefix(part, s.title+"\n") })
+		if i < 0 {
+			parts = append(parts, text)
+		} else {
+			parts[i] = text
+		}
+	}
+	for i, part := range parts {
+		parts[i] = strings.TrimRight(part, "\n") + "\n"
+	}
+	return strings.Join(append([]string{header(m)}, parts...), sectionMark)
+}
+
+func header(m machine) string {
+	return fmt.Sprintf(`# Benchmarks
+
+Written by `+"`make bench`, `make bench-idle`, `make bench-libvirt` and `make bench-path`"+`, last on
+%s: %s, %d cores, Linux %s, %s.
 Each measurement has throw-away hosts of its own (network namespaces with real
 bridges, a real dbus-daemon, real packets), and its networks are like libvirt's
 default one: NAT, an IPv4 /24, DHCP. Times are medians, in brackets the 95th
 percentile. "Load" is the machine's load average before and after, which other
 work on it is part of.
 `, m.date, m.cpu, m.cores, m.kernel, m.goVersion)
-	for _, s := range r.sections {
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| | measured | limit |\n|---|---|---|\n", s.title, s.how)
-		for _, row := range s.rows {
-			fmt.Fprintf(&b, "| %s | %s | %s |\n", row.what, row.value, strings.TrimSpace(verdict(row, "%s: %s")))
-		}
-		fmt.Fprintf(&b, "\nLoad: %s.\n", s.load)
+}
+
+func (s *section) markdown(m machine) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n%s\n\n| | measured | limit |\n|---|---|---|\n", s.title, s.how)
+	for _, row := range s.rows {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", row.what, row.value, strings.TrimSpace(verdict(row, "%s: %s")))
 	}
+	fmt.Fprintf(&b, "\nLoad: %s, on %s.\n", s.load, m.date)
 	return b.String()
 }
 
