@@ -5,7 +5,9 @@
 # make test-kernel  those that meet another kernel, on Debian's 6.1, in a virtual machine; as root;
 #                 PACKETS=1 runs the core of the packet tests there as well
 # make lint       gofmt, go vet, staticcheck
-# make bench      the benchmarks; as root
+# make bench      the benchmarks, in less than ten minutes; as root
+# make bench-idle the service at rest; make bench-libvirt: the real libvirt's times; as root
+# make bench-path  what forwarding costs beside other rules, and the real libvirt's; as root
 # make bench-instructions  what a forwarded packet takes Debian's kernel 6.1, in instructions,
 #                 in a virtual machine; as root
 # make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it out again
@@ -63,7 +65,8 @@ say = @printf '==> %s\n'
 RELEASE_TESTS := $(addprefix ./tests/,backends bus firewalld libvirt lifecycle packages packets polkit) ./zones \
 	./service/host ./service/iptables ./service/neighbour ./service/nftables
 
-.PHONY: all build demo test test-trixie test-kernel lint bench bench-instructions setup install uninstall packages clean
+.PHONY: all build demo test test-trixie test-kernel lint \
+	bench bench-idle bench-instructions bench-libvirt bench-path setup install uninstall packages clean
 all: build
 
 build:
@@ -115,7 +118,17 @@ lint:
 bench: setup build
 	$(say) 'running the benchmarks'
 	@CGO_ENABLED=1 $(GO) test -buildvcs=false -run '^$$' -bench . -benchmem ./...
-	@$(GO) run -buildvcs=false ./tests/bench
+	@$(GO) run -buildvcs=false ./tests/bench -o docs/benchmarks.md
+
+# What needs minutes by itself.
+bench-idle bench-libvirt: bench-%: setup build
+	$(say) 'measuring $*'
+	@$(GO) run -buildvcs=false ./tests/bench -only '^$*$$' -o docs/benchmarks.md
+
+bench-path: setup build
+	@tests/trixie.sh
+	$(say) 'comparing what forwarding a packet costs'
+	@$(GO) run -buildvcs=false ./tests/bench -only '^path$$' -o docs/benchmarks.md
 
 bench-instructions: setup
 	@tests/kernel/setup.sh

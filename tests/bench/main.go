@@ -28,7 +28,7 @@ var measurements = []measurement{
 	{name: "firewalld-scale", measure: measureFirewalldScale},
 	{name: "iptables", measure: measureAddIptables},
 	{name: "switch", measure: measureSwitch},
-	{name: "rate", measure: measureRate},
+	{name: "path", measure: measurePath, apart: true},
 	{name: "start", measure: measureStart},
 	{name: "memory", measure: measureMemory},
 	{name: "idle", measure: measureIdle, apart: true},
