@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ const (
 	attrTable  = 1 // NFTA_RULE_TABLE, NFTA_TABLE_NAME
 	attrChain  = 2 // NFTA_RULE_CHAIN
 	attrHandle = 3 // NFTA_RULE_HANDLE
+
+	attrExpressions = 4 // NFTA_RULE_EXPRESSIONS
 
 	attrTableHandle = 4 // NFTA_TABLE_HANDLE
 )
@@ -48,11 +51,17 @@ func (l *listener) close() error { return l.conn.Close() }
 
 var errOthers = errors.New("another program changed rules meanwhile")
 
-// made returns the handles of the rules that so many programs made, chain by chain in
-// the order in which they made them. A commit is announced before the program that
+// announced is a rule that was made.
+type announced struct {
+	handle      uint64
+	expressions []byte // of a rule in the chain for new ones
+}
+
+// made returns the rules that so many programs made, chain by chain in the order in
+// which they made them. A commit is announced before the program that
 // sends it learns of it, with a netlink port that no other program has.
-func (l *listener) made(programs int) (map[Chain][]uint64, error) {
-	out, ports := make(map[Chain][]uint64), make(map[uint32]bool)
+func (l *listener) made(programs int) (map[Chain][]announced, error) {
+	out, ports := make(map[Chain][]announced), make(map[uint32]bool)
 	buffer := make([]byte, 1<<16)
 	for {
 		n, err := l.read(buffer)
@@ -69,8 +78,8 @@ func (l *listener) made(programs int) (map[Chain][]uint64, error) {
 		for _, m := range messages {
 			ports[m.Header.Pid] = true
 			if netlink.HeaderType(m.Header.Type) == nfnl.Type(unix.NFT_MSG_NEWRULE) {
-				c, handle := announcedRule(m.Data)
-				out[c] = append(out[c], handle)
+				c, rule := announcedRule(m.Data)
+				out[c] = append(out[c], rule)
 			}
 		}
 	}
@@ -80,11 +89,15 @@ func (l *listener) made(programs int) (map[Chain][]uint64, error) {
 	return out, nil
 }
 
-func announcedRule(data []byte) (Chain, uint64) {
+func announcedRule(data []byte) (Chain, announced) {
 	body := nfnl.Body(data)
 	c := Chain{Table: body.Text(attrTable), Name: body.Text(attrChain)}
 	c.IPv6 = len(data) > 0 && data[0] == unix.NFPROTO_IPV6
-	return c, body.Uint64(attrHandle)
+	rule := announced{handle: body.Uint64(attrHandle)}
+	if c.Name == newChain {
+		rule.expressions = bytes.Clone(body.Get(attrExpressions))
+	}
+	return c, rule
 }
 
 // read reads one datagram without waiting.

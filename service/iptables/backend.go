@@ -123,6 +123,12 @@ func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 			return nil
 		}
 		b.log.Warn("rules are not as they were left, and are looked through", "error", err)
+	} else if b.inSync && next.replacesOne(b.unmanaged) {
+		if err = b.replaceKnown(ctx, next.altered[0]); err == nil {
+			b.setInstalled(next.want, nil)
+			return nil
+		}
+		b.log.Debug("all rules are compared", "error", err)
 	}
 	if _, err := b.converge(ctx, next.want, ""); err != nil {
 		return errors.Join(err, b.rollBack(ctx))

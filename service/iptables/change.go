@@ -21,7 +21,7 @@ func removed(c backend.Change) []string {
 // change is what a call of Apply amounts to.
 type change struct {
 	want, fresh, gone []entry
-	altered           bool // a network that stays has other rules
+	altered           []alteration
 }
 
 func (b *Backend) change(set []entry, remove []string) change {
@@ -35,7 +35,9 @@ func (b *Backend) change(set []entry, remove []string) change {
 		delete(given, old.network)
 		switch {
 		case is && len(n.rules) > 0:
-			c.altered = c.altered || !slices.Equal(old.rules, n.rules)
+			if !slices.Equal(old.rules, n.rules) {
+				c.altered = append(c.altered, alteration{old, n})
+			}
 			c.want = append(c.want, n)
 		case is || slices.Contains(remove, old.network):
 			c.gone = append(c.gone, old)
@@ -57,7 +59,7 @@ func (b *Backend) change(set []entry, remove []string) change {
 // libvirt left for a network must not be duplicated.
 func (c change) needsNoListing(unmanaged map[Rule]bool) bool {
 	stay := c.want[:len(c.want)-len(c.fresh)]
-	if c.altered || len(stay)+len(c.gone) == 0 || len(c.want) == 0 {
+	if len(c.altered) > 0 || len(stay)+len(c.gone) == 0 || len(c.want) == 0 {
 		return false
 	}
 	libvirts, beside := needs(c.want)
@@ -76,4 +78,26 @@ func (c change) needsNoListing(unmanaged map[Rule]bool) bool {
 		}
 	}
 	return true
+}
+
+// replacesOne reports whether a change gives one network other rules and does nothing
+// else. Rules that others have too need a listing, as in needsNoListing.
+func (c change) replacesOne(unmanaged map[Rule]bool) bool {
+	if len(c.altered) != 1 || len(c.fresh) > 0 || len(c.gone) > 0 {
+		return false
+	}
+	a := c.altered[0]
+	if (a.old.theirs == nil) != (a.now.theirs == nil) {
+		return false
+	}
+	of := make(map[Rule]bool, len(a.old.rules)+len(a.now.rules))
+	for _, r := range slices.Concat(a.old.rules, a.now.rules) {
+		of[r] = true
+	}
+	for _, n := range c.want {
+		if n.network != a.now.network && slices.ContainsFunc(n.rules, func(r Rule) bool { return of[r] }) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(a.now.rules, func(r Rule) bool { return unmanaged[r] })
 }

@@ -2,13 +2,11 @@ package iptables
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
@@ -57,7 +55,7 @@ func (h *handles) learn(ctx context.Context, l *listener, programs int, inserted
 			continue // of the legacy variant
 		}
 		for i, w := range rules {
-			h.add(w, made[c][i])
+			h.add(w, made[c][i].handle)
 		}
 	}
 	return nil
@@ -112,28 +110,18 @@ func (h *handles) settle(before, now []entry) {
 	h.rules, h.fresh = rules, nil
 }
 
-// deletions returns the messages that delete networks' rules, and the rules' tables.
-func (h *handles) deletions(gone []entry) (messages []netlink.Message, tables []tableID, err error) {
+// deletions returns the transaction that deletes networks' rules.
+func (h *handles) deletions(gone []entry) (b batch) {
 	for _, n := range gone {
 		known := h.rules[n.network]
 		for i, r := range n.rules {
 			if i >= len(known) || known[i] == 0 {
-				return nil, nil, errUnknownHandle
+				return batch{err: errUnknownHandle}
 			}
-			m, err := nfnl.Request(unix.NFT_MSG_DELRULE, 0, protocolFamily(r.IPv6), []netlink.Attribute{
-				nfnl.Named(attrTable, r.Table), nfnl.Named(attrChain, r.Name),
-				{Type: attrHandle, Data: binary.BigEndian.AppendUint64(nil, known[i])},
-			})
-			if err != nil {
-				return nil, nil, fmt.Errorf("encoding the deletion of a rule: %w", err)
-			}
-			messages = append(messages, m)
-			if !slices.Contains(tables, r.tableID()) {
-				tables = append(tables, r.tableID())
-			}
+			b.rule(unix.NFT_MSG_DELRULE, 0, r.Chain, handleAttribute(attrHandle, known[i]))
 		}
 	}
-	return messages, tables, nil
+	return b
 }
 
 // attempts bounds how often a transaction is tried while other programs change rules.
@@ -142,36 +130,41 @@ const attempts = 3
 // removeKnown removes networks' rules by their handles, of both families in one
 // transaction. It fails, and changes nothing, unless all of them are there.
 func (b *Backend) removeKnown(ctx context.Context, gone []entry) error {
-	messages, tables, err := b.handles.deletions(gone)
-	if err != nil {
-		return err
+	deletions := b.handles.deletions(gone)
+	if deletions.err != nil {
+		return deletions.err
 	}
 	conn, err := nfnl.Open(ctx, 0)
 	if err != nil {
 		return fmt.Errorf("opening a socket to nf_tables: %w", err)
 	}
 	defer conn.Close()
-	b.config.Started.Add(int(conn.Port()))
-	for range attempts {
-		if err = b.handles.commit(conn, messages, tables); !errors.Is(err, unix.ERESTART) {
-			break
-		}
-	}
-	if err != nil {
+	if err := b.commit(conn, deletions); err != nil {
 		return fmt.Errorf("deleting rules by their handles: %w", err)
 	}
 	return nil
 }
 
+// commit sends a transaction, again if another program was faster.
+func (b *Backend) commit(conn *nfnl.Conn, change batch) (err error) {
+	b.config.Started.Add(int(conn.Port()))
+	for range attempts {
+		if err = b.handles.commit(conn, change); !errors.Is(err, unix.ERESTART) {
+			return err
+		}
+	}
+	return err
+}
+
 var errOtherTable = errors.New("another program made the table again")
 
-// commit sends messages as a transaction if the tables are those of the handles.
-func (h *handles) commit(conn *nfnl.Conn, messages []netlink.Message, tables []tableID) error {
+// commit sends a transaction if the tables are those of the handles.
+func (h *handles) commit(conn *nfnl.Conn, change batch) error {
 	generation, err := conn.Generation()
 	if err != nil {
 		return err
 	}
-	are, err := tableHandles(conn, tables)
+	are, err := tableHandles(conn, change.tables)
 	if err != nil {
 		return err
 	}
@@ -180,5 +173,5 @@ func (h *handles) commit(conn *nfnl.Conn, messages []netlink.Message, tables []t
 			return errOtherTable
 		}
 	}
-	return conn.Commit(generation, messages)
+	return conn.Commit(generation, change.messages)
 }

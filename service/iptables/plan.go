@@ -68,6 +68,7 @@ type plan struct {
 	edits   []edit
 	create  []Chain
 	remove  []Chain
+	left    []Chain        // for new rules, which a process that was killed left
 	start   map[Rule]count // counters of inserted rules
 	base    map[string]ruleset.Counters
 	damaged map[string]bool
@@ -98,6 +99,11 @@ func makePlan(l listing, g goal) plan {
 		edits[c] = &edit{chain: c, lines: l.chains[c]}
 		if needed := c.isBeside() && beside || !c.isBeside() && libvirts; needed && !l.has(c) {
 			p.create = append(p.create, c)
+		}
+	}
+	for c := range l.chains {
+		if c.Name == newChain {
+			p.left = append(p.left, c)
 		}
 	}
 	p.compare(edits, g)

@@ -67,6 +67,10 @@ func (p plan) scripts() (v4, v6 script) {
 	for _, c := range p.remove {
 		of(c).add(c, true, "-X %s", c.Name)
 	}
+	for _, c := range p.left {
+		of(c).add(c, true, "-F %s", c.Name)
+		of(c).add(c, true, "-X %s", c.Name)
+	}
 	return v4, v6
 }
 

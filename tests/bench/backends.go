@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
+
+	godbus "github.com/godbus/dbus/v5"
 )
 
 const (
 	iptablesRounds = 20
+	mostOfAdd      = 2 // what an Update or a removal may take, in medians of an add
 	switches       = 5
 	settle         = 500 * time.Millisecond // what follows a move in the background
 )
@@ -65,8 +69,8 @@ func (b *bed) grow(present, count int) error {
 // measureAddIptables adds networks as the first measurement does, with libvirt's
 // own rules.
 func measureAddIptables(bin string, s *section) error {
-	s.title = "AddNetwork with the iptables backend"
-	s.how = fmt.Sprintf("iptables-nft; runtime network, warm connection, no firewalld, no bridges. %d adds each, with a removal after each.", iptablesRounds)
+	s.title = "AddNetwork, Update and RemoveNetwork with the iptables backend"
+	s.how = fmt.Sprintf("iptables-nft; runtime network, warm connection, no firewalld, no bridges. %d adds each, with a change of the translated ports and a removal after each.", iptablesRounds)
 	return withIptables(bin, func(b *bed) error {
 		present := 0
 		for _, count := range []int{0, 100, many} {
@@ -78,15 +82,46 @@ func measureAddIptables(bin string, s *section) error {
 				return err
 			}
 			time.Sleep(settle)
-			adds, removes, err := b.addRounds(numbered(extra), nil, iptablesRounds)
+			adds, updates, removes, err := b.changeRounds(numbered(extra), iptablesRounds)
 			if err != nil {
 				return err
 			}
+			limit := mostOfAdd * adds.median()
 			s.add(fmt.Sprintf("add beside %d", count), adds.String())
-			s.add(fmt.Sprintf("remove beside %d", count), removes.String())
+			s.limit(fmt.Sprintf("update beside %d", count), updates.String(), milliseconds(limit), updates.median() <= limit)
+			s.limit(fmt.Sprintf("remove beside %d", count), removes.String(), milliseconds(limit), removes.median() <= limit)
 		}
 		return nil
 	})
+}
+
+// changeRounds measures AddNetwork, Update and RemoveNetwork.
+func (b *bed) changeRounds(n network, rounds int) (adds, updates, removes times, err error) {
+	for i := range warmUp + rounds {
+		var path godbus.ObjectPath
+		steps := []func() error{
+			func() error { return b.callFor(&path, "AddNetworkFromXML", n.xml(libvirtPort), options{}) },
+			func() error { return b.update(path, options{"NATPortRange": godbus.MakeVariant("2000-3000")}) },
+			func() error { return b.remove(n, nil) },
+		}
+		for j, into := range []*times{&adds, &updates, &removes} {
+			begin := time.Now()
+			if err := steps[j](); err != nil {
+				return nil, nil, nil, err
+			}
+			if i >= warmUp {
+				*into = append(*into, time.Since(begin))
+			}
+		}
+	}
+	return adds, updates, removes, nil
+}
+
+// update changes settings of a network.
+func (b *bed) update(path godbus.ObjectPath, settings options) error {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	return b.bus.Object(managerName, path).CallWithContext(ctx, managerName+".Network.Update", 0, settings, options{}).Err
 }
 
 // measureSwitch moves networks between the backends.
