@@ -32,22 +32,63 @@ const announceBuffer = 4 << 20
 // the rules that it makes, which no program of iptables' prints.
 type listener struct{ conn *netlink.Conn }
 
-// listen opens a listener in the network namespace of the calling thread.
-func listen() (*listener, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{})
-	if err != nil {
-		return nil, fmt.Errorf("opening a socket for what nf_tables announces: %w", err)
-	}
-	if err = conn.SetReadBuffer(announceBuffer); err == nil {
-		err = conn.JoinGroup(unix.NFNLGRP_NFTABLES)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listening to nf_tables: %w", err), conn.Close())
-	}
-	return &listener{conn}, nil
+// sockets are the backend's connections with nf_tables. They last: the kernel closes
+// one only when it has destroyed all that earlier commits deleted, which takes tens of
+// milliseconds.
+type sockets struct {
+	conn      *nfnl.Conn
+	announces *listener
 }
 
-func (l *listener) close() error { return l.conn.Close() }
+// kernel returns the connection for requests, in the network namespace of the thread
+// that first asks for it.
+func (b *Backend) kernel(ctx context.Context) (conn *nfnl.Conn, err error) {
+	if b.sockets.conn == nil {
+		if b.sockets.conn, err = nfnl.Open(ctx, 0); err != nil {
+			return nil, fmt.Errorf("opening a socket to nf_tables: %w", err)
+		}
+	}
+	return b.sockets.conn, b.sockets.conn.Within(ctx)
+}
+
+// hangUp closes the connection after an error: answers may be left in it.
+func (b *Backend) hangUp() {
+	if b.sockets.conn != nil {
+		_ = b.sockets.conn.Close()
+		b.sockets.conn = nil
+	}
+}
+
+// listen returns the listener, which hears what follows.
+func (b *Backend) listen() (*listener, error) {
+	if b.sockets.announces == nil {
+		conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{})
+		if err != nil {
+			return nil, fmt.Errorf("opening a socket for what nf_tables announces: %w", err)
+		}
+		if err := conn.SetReadBuffer(announceBuffer); err != nil {
+			return nil, errors.Join(fmt.Errorf("sizing the receive buffer: %w", err), conn.Close())
+		}
+		b.sockets.announces = &listener{conn}
+	}
+	l := b.sockets.announces
+	buffer := make([]byte, 1<<16)
+	for {
+		if _, err := l.read(buffer); errors.Is(err, unix.EAGAIN) {
+			break
+		} else if err != nil && !errors.Is(err, unix.ENOBUFS) {
+			return nil, fmt.Errorf("reading what nf_tables announced: %w", err)
+		}
+	}
+	if err := l.conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		return nil, fmt.Errorf("listening to nf_tables: %w", err)
+	}
+	return l, nil
+}
+
+// stop stops listening. A failure is harmless: what is heard is read before the next
+// use.
+func (l *listener) stop() { _ = l.conn.LeaveGroup(unix.NFNLGRP_NFTABLES) }
 
 var errOthers = errors.New("another program changed rules meanwhile")
 
@@ -163,16 +204,16 @@ func (b *Backend) execute(ctx context.Context, p plan) error {
 	if programs == 0 {
 		return b.families.restore(ctx, scripts)
 	}
-	l, err := listen()
+	l, err := b.listen()
 	if err != nil {
 		b.log.Debug("rules will be deleted by their content", "error", err)
 		return b.families.restore(ctx, scripts)
 	}
-	defer l.close()
+	defer l.stop()
 	if err := b.families.restore(ctx, scripts); err != nil {
 		return err
 	}
-	if err := b.handles.learn(ctx, l, programs, p.inserted()); err != nil {
+	if err := b.learn(ctx, l, programs, p.inserted()); err != nil {
 		b.log.Debug("rules will be deleted by their content", "error", err)
 	}
 	return nil

@@ -60,6 +60,7 @@ type Backend struct {
 	installed []entry       // in the order in which they were started
 	unmanaged map[Rule]bool // rules in our chains that are not ours, when last listed
 	handles   handles       // of installed rules
+	sockets   sockets       // once used
 	recorded  map[string][]Rule
 	base      map[string]ruleset.Counters // what no rule's counter holds
 	last      map[string]ruleset.Counters // totals as last read

@@ -26,7 +26,7 @@ var errUnknownHandle = errors.New("the kernel's name of a rule is unknown")
 // learn remembers the handles of the rules that so many programs were to insert. The
 // tables are looked up before what was announced is read: had another program made one
 // again, with other rules under the same handles, that would be announced.
-func (h *handles) learn(ctx context.Context, l *listener, programs int, inserted map[Chain][]written) error {
+func (b *Backend) learn(ctx context.Context, l *listener, programs int, inserted map[Chain][]written) error {
 	var tables []tableID
 	for c := range inserted {
 		if !slices.Contains(tables, c.tableID()) {
@@ -36,26 +36,26 @@ func (h *handles) learn(ctx context.Context, l *listener, programs int, inserted
 	if len(tables) == 0 {
 		return nil
 	}
-	conn, err := nfnl.Open(ctx, 0)
+	conn, err := b.kernel(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	are, err := tableHandles(conn, tables)
 	if err != nil {
+		b.hangUp()
 		return err
 	}
 	made, err := l.made(programs)
 	if err != nil {
 		return err
 	}
-	h.renew(are)
+	b.handles.renew(are)
 	for c, rules := range inserted {
 		if len(made[c]) != len(rules) {
 			continue // of the legacy variant
 		}
 		for i, w := range rules {
-			h.add(w, made[c][i].handle)
+			b.handles.add(w, made[c][i].handle)
 		}
 	}
 	return nil
@@ -134,11 +134,10 @@ func (b *Backend) removeKnown(ctx context.Context, gone []entry) error {
 	if deletions.err != nil {
 		return deletions.err
 	}
-	conn, err := nfnl.Open(ctx, 0)
+	conn, err := b.kernel(ctx)
 	if err != nil {
-		return fmt.Errorf("opening a socket to nf_tables: %w", err)
+		return err
 	}
-	defer conn.Close()
 	if err := b.commit(conn, deletions); err != nil {
 		return fmt.Errorf("deleting rules by their handles: %w", err)
 	}
@@ -149,10 +148,14 @@ func (b *Backend) removeKnown(ctx context.Context, gone []entry) error {
 func (b *Backend) commit(conn *nfnl.Conn, change batch) (err error) {
 	b.config.Started.Add(int(conn.Port()))
 	for range attempts {
-		if err = b.handles.commit(conn, change); !errors.Is(err, unix.ERESTART) {
-			return err
+		if err = b.handles.commit(conn, change); err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.ERESTART) {
+			break
 		}
 	}
+	b.hangUp()
 	return err
 }
 

@@ -74,18 +74,18 @@ func (b *Backend) replaceKnown(ctx context.Context, a alteration) error {
 	if err != nil {
 		return err
 	}
-	conn, err := nfnl.Open(ctx, 0)
-	if err != nil {
-		return fmt.Errorf("opening a socket to nf_tables: %w", err)
-	}
-	defer conn.Close()
-	l, err := listen()
+	conn, err := b.kernel(ctx)
 	if err != nil {
 		return err
 	}
-	defer l.close()
+	l, err := b.listen()
+	if err != nil {
+		return err
+	}
+	defer l.stop()
 	p, base, err := b.carryKnown(conn, a, chains)
 	if err != nil {
+		b.hangUp()
 		return err
 	}
 	made, err := b.makeNew(ctx, l, chains, p.start)

@@ -48,13 +48,20 @@ func Open(ctx context.Context, netNS int) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c := &Conn{conn}
+	if err := c.Within(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return c, nil
+}
+
+// Within sets the time until which answers are waited for, anew for a connection that
+// lasts.
+func (c *Conn) Within(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
-	if err := conn.SetReadDeadline(deadline); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return &Conn{conn}, nil
+	return c.conn.SetReadDeadline(deadline)
 }
 
 // Close closes the connection.
