@@ -117,7 +117,7 @@ lint:
 
 bench: setup build
 	$(say) 'running the benchmarks'
-	@CGO_ENABLED=1 $(GO) test -buildvcs=false -run '^$$' -bench . -benchmem ./...
+	@CGO_ENABLED=1 $(GO) test -buildvcs=false -run '^$$' -bench . -benchtime=200ms -benchmem ./...
 	@$(GO) run -buildvcs=false ./tests/bench -o docs/benchmarks.md
 
 # What needs minutes by itself.

@@ -71,7 +71,7 @@ func BenchmarkRetranslate(b *testing.B) {
 // a guest.
 func behindAGuest(b *testing.B) []Guests {
 	b.Helper()
-	link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "virbr0"}}
+	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "virbr0"}}
 	watchtest.Must(b, netlink.LinkAdd(link))
 	watchtest.Must(b, netlink.LinkSetUp(link))
 	own, behind := netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("10.0.0.0/8")
