@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"log/slog"
 	"reflect"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend"
@@ -43,10 +42,10 @@ func (lf *linkFollower) followHost(ctx context.Context) {
 	lf.changes.refresh(ctx)
 }
 
-// refresh has the rules look at the host's interfaces again.
+// refresh has the rules look at the host's interfaces again. Where they cannot be
+// changed, the comparison that follows finds out and says why.
 func (tx *transactions) refresh(ctx context.Context) {
 	if err := tx.rules.backend().Apply(ctx, backend.Change{}); err != nil {
-		tx.log.complain(ctx, slog.LevelWarn, "following changed interfaces in the rules", err)
 		tx.workers.comparison.trigger()
 	}
 }

@@ -100,7 +100,7 @@ func TestDefaultRouteThroughBridge(t *testing.T) {
 		r.Links.Route(watch.Route{IPv6: true, Index: r.index("virbr0"), Gateway: netip.MustParseAddr("fe80::1"), FromRA: true})
 		pass(moment)
 		r.wantFinding("a guest's route", finding.BridgeUplink, true)
-		if !r.holds("net_default_from") {
+		if !r.holds("Comment:network default") {
 			t.Error("the rules are gone")
 		}
 		r.Links.Route(watch.Route{Index: r.index("virbr1")})
@@ -162,7 +162,7 @@ func TestLookingFails(t *testing.T) {
 		index := r.index("virbr0")
 		r.Links.Rename(index, "lan0")
 		pass(moment)
-		if !r.holds("net_default_from") {
+		if !r.holds("Comment:network default") {
 			t.Error("the rules are gone")
 		}
 		r.Links.Break(nil)

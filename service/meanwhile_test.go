@@ -58,12 +58,12 @@ func (r *rig) addNew(ctx context.Context) error {
 func TestReloadTakesOutWhatWaits(t *testing.T) {
 	virtual(t, func(r *rig) {
 		c := r.call(r.addNew)
-		if !r.holds("net_new_from") {
+		if !r.holds("Comment:network new") {
 			t.Error("firewalld is asked before the rules are in force")
 		}
 		r.Must(os.Remove(r.Path("etc/networks/new.xml")))
 		r.Must(r.Service.Reload(context.Background()))
-		if r.holds("net_new") || !r.holds("Name:virbr4") {
+		if r.holds("Comment:network new") || !r.holds("Name:virbr4") {
 			t.Errorf("the network's rules are there, or none for its bridge: %q", r.Kernel.Lines())
 		}
 		r.Must(c.answer(nil))

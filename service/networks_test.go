@@ -107,7 +107,7 @@ func TestPreviewAndRuleset(t *testing.T) {
 		ctx := context.Background()
 		r.Start()
 		n := parsed(t, servicetest.NetXML("default", "virbr0", "nat", natNet))
-		for backend, want := range map[string]string{"": "chain net_default_from", choice.IPTables: "-A LIBVIRT_FWO"} {
+		for backend, want := range map[string]string{"": "network default", choice.IPTables: "-A LIBVIRT_FWO"} {
 			if text, err := r.Service.Preview(ctx, n, backend); err != nil || !strings.Contains(text, want) {
 				t.Errorf("Preview with %q: %v\n%s", backend, err, text)
 			}
@@ -117,7 +117,7 @@ func TestPreviewAndRuleset(t *testing.T) {
 			t.Errorf("Preview of an open one: %v\n%s", err, text)
 		}
 		r.add("nat")
-		if text, err := r.Service.Ruleset(ctx, "default"); err != nil || !strings.Contains(text, "chain net_default_from") {
+		if text, err := r.Service.Ruleset(ctx, "default"); err != nil || !strings.Contains(text, "network default") {
 			t.Errorf("Ruleset: %v\n%s", err, text)
 		}
 		r.Kernel.Flush()

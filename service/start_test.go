@@ -33,7 +33,7 @@ func TestBrokenFileKeepsTheNetwork(t *testing.T) {
 		pass(moment)
 		r.want("broken", service.StateDegraded, finding.FileUnusable)
 		r.wantFinding("broken", finding.FileNeverUsable, true)
-		if !r.holds("net_default_from") {
+		if !r.holds("Comment:network default") {
 			t.Error("the rules are gone")
 		}
 		wantKind(t, "reload", r.Service.Reload(ctx), service.InvalidArgument)

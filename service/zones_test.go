@@ -113,7 +113,7 @@ func TestSilentFirewalld(t *testing.T) {
 			t.Errorf("two calls took %v", took)
 		}
 		r.wantFinding("silent", finding.FirewalldSilent, true)
-		if !r.holds(`Name:virbr0`) || r.holds("net_default_from") {
+		if !r.holds(`Name:virbr0`) || r.holds("Comment:network default") {
 			t.Errorf("the bridge that is in its zone still has no rules: %q", r.Kernel.Lines())
 		}
 		if r.Service.Pending() == nil {
@@ -146,7 +146,7 @@ func TestLeavingBridgeIsGovernedAgain(t *testing.T) {
 		pass(2 * time.Second)
 		r.Must(r.Service.RemoveNetwork(ctx, "default", service.ChangeOptions{}))
 		r.Must(r.Add(ctx, servicetest.NetXML("again", "virbr0", "nat", natNet), service.ChangeOptions{}))
-		if !r.holds("net_again_from") {
+		if !r.holds("Comment:network again") {
 			t.Errorf("the network is not in force: %q", r.Kernel.Lines())
 		}
 		r.Firewalld.Silence(false)

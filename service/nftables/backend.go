@@ -1,6 +1,7 @@
 // Package nftables installs rules in the kernel through netlink, in the service's
-// own table, inet libvirt_network. A change is atomic, and counters keep their
-// values through it. The table is created with the first network and deleted
+// own table, inet libvirt_network. To add or remove networks is one transaction; a
+// change of those in force is up to four, for what it adds comes before what it removes
+// (steps). Counters keep their values through it. The table is created with the first network and deleted
 // with the last; in between it is changed in place, because deleting and
 // recreating it loses packets and lets untranslated ones out.
 package nftables
@@ -33,8 +34,8 @@ type Config struct {
 	// NetNS is a descriptor of the network namespace, open for as long as the
 	// backend is; 0 is the current one.
 	NetNS int
-	// StartValues returns what a network's counters begin at when they are
-	// created, so that totals never go back; nil means zero. It must not call
+	// StartValues returns what a network's totals begin at when it is new in the
+	// table, so that totals never go back; nil means zero. It must not call
 	// the backend.
 	StartValues func(network string) ruleset.Counters
 	// Host returns what the rules are to know of the host's interfaces; nil means
@@ -74,8 +75,16 @@ type Backend struct {
 
 // installed is one network as it was installed in the kernel.
 type installed struct {
-	part  ruleset.Part
-	names ruleset.Names
+	part     ruleset.Part
+	names    ruleset.Names
+	counting []counting
+	earlier  earlier
+}
+
+// counting is an element that counts.
+type counting struct {
+	element
+	what ruleset.Counts
 }
 
 // Open connects to the kernel. It changes nothing: Sync does, and should be the
@@ -89,7 +98,7 @@ func Open(cfg Config) (*Backend, error) {
 		return nil, err
 	}
 	return &Backend{
-		config: cfg, log: cfg.Log, planner: newPlanner(cfg.StartValues), reader: reader{netNS: cfg.NetNS},
+		config: cfg, log: cfg.Log, planner: newPlanner(), reader: reader{netNS: cfg.NetNS},
 		base: ruleset.Base, wire: w, installed: make(map[string]installed),
 	}, nil
 }
@@ -114,9 +123,8 @@ func (*Backend) Name() string { return choice.NFTables }
 
 var errClosed = errors.New("the nftables backend is closed")
 
-// Apply makes a change in one transaction. A network whose rules are the same
-// costs nothing, and one where only elements differ (a new interface index)
-// keeps its chains. After an error nothing has changed, with one exception:
+// Apply makes a change. A network whose rules are the same costs nothing, and one
+// where only elements differ keeps its chains. After an error nothing has changed, with one exception:
 // where the kernel's answer was lost, the next call reads the table first.
 func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	return b.applyParts(ctx, ruleset.Change{Set: compile(c.Set), Remove: c.Remove})
@@ -143,7 +151,7 @@ func (b *Backend) applyParts(ctx context.Context, change ruleset.Change) error {
 	if err := b.ensureSynced(ctx); err != nil {
 		return err
 	}
-	err := b.apply(change)
+	err := b.apply(ctx, change)
 	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EBUSY) {
 		return err
 	}
@@ -153,7 +161,7 @@ func (b *Backend) applyParts(ctx context.Context, change ruleset.Change) error {
 	if syncErr != nil || !report.damaged() {
 		return errors.Join(err, syncErr)
 	}
-	return b.apply(change)
+	return b.apply(ctx, change)
 }
 
 func (b *Backend) ready(ctx context.Context) error {
@@ -191,21 +199,33 @@ func (b *Backend) ensureSynced(ctx context.Context) error {
 	return nil
 }
 
-// apply plans and commits a change, and then records it as installed.
-func (b *Backend) apply(change ruleset.Change) error {
-	t, set, err := b.plan(change)
-	if err != nil {
-		return err
-	}
-	bystanders, err := b.planBystanders(t, change)
+// apply plans and commits a change, and then records it as installed. Where a later
+// step of it fails, what the earlier ones did is undone.
+func (b *Backend) apply(ctx context.Context, change ruleset.Change) error {
+	s, set, bystanders, err := b.plan(change)
 	if err != nil {
 		return err
 	}
 	if len(b.installed) == 0 {
 		b.flags = b.possible
 	}
-	if err := b.commit(t); err != nil {
-		return fmt.Errorf("changing table %s: %w", ruleset.TableName, err)
+	begun := false
+	for _, t := range []*transaction{&s.before, &s.now, &s.later, &s.last} {
+		if t == &s.later {
+			err = b.carry(ctx, t, set)
+		}
+		if err == nil {
+			err = b.commit(t)
+		}
+		if err != nil && begun {
+			b.dirty = true
+			_, undo := b.sync(context.WithoutCancel(ctx), b.parts())
+			err = errors.Join(err, undo)
+		}
+		if err != nil {
+			return fmt.Errorf("changing table %s: %w", ruleset.TableName, err)
+		}
+		begun = begun || !t.empty()
 	}
 	b.bystanders = bystanders
 	b.state.Lock()
@@ -219,9 +239,9 @@ func (b *Backend) apply(change ruleset.Change) error {
 	return nil
 }
 
-// plan returns the transaction for a change, and what is installed after it.
-func (b *Backend) plan(change ruleset.Change) (*transaction, []installed, error) {
-	t := &transaction{}
+// plan returns the transactions for a change, and what is installed after it.
+func (b *Backend) plan(change ruleset.Change) (*steps, []installed, bystanders, error) {
+	s := &steps{}
 	left := len(b.installed)
 	for _, name := range change.Remove {
 		in, ok := b.installed[name]
@@ -231,40 +251,66 @@ func (b *Backend) plan(change ruleset.Change) (*transaction, []installed, error)
 		left--
 		now, err := b.presentOf(in)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, bystanders{}, err
 		}
-		b.planner.remove(t, now)
+		b.planner.remove(&s.now, now)
+		s.now.delCounters = append(s.now.delCounters, in.earlier.names(name)...)
 	}
 	if left == 0 && len(change.Set) == 0 {
-		return &transaction{drop: len(b.installed) > 0}, nil, nil
+		return &steps{now: transaction{drop: len(b.installed) > 0}}, nil, bystanders{}, nil
+	}
+	bystanders, err := b.planBystanders(&s.now, change)
+	if err != nil {
+		return nil, nil, bystanders, err
 	}
 	set := make([]installed, 0, len(change.Set))
 	for _, part := range change.Set {
-		in, err := b.planPart(t, part)
+		in, err := b.planPart(s, part)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, bystanders, err
 		}
 		set = append(set, in)
 	}
-	return t, set, nil
+	s.settle()
+	return s, set, bystanders, nil
 }
 
-func (b *Backend) planPart(t *transaction, part ruleset.Part) (installed, error) {
+func (b *Backend) planPart(s *steps, part ruleset.Part) (installed, error) {
 	old, known := b.installed[part.Network]
 	if known && reflect.DeepEqual(old.part, part) {
 		return old, nil
 	}
+	next, err := b.planner.installed(part)
+	if err != nil {
+		return next, err
+	}
 	var now present
 	if known {
-		var err error
 		if now, err = b.presentOf(old); err != nil {
-			return installed{}, err
+			return next, err
 		}
 		for _, c := range old.part.Chains {
 			now.chains[c.Name] = slices.ContainsFunc(part.Chains, func(n ruleset.Chain) bool { return reflect.DeepEqual(n, c) })
 		}
+		next.earlier = old.earlier
+	} else {
+		var list []recount
+		list, next.earlier = b.starting(part.Network)
+		s.now.recounts = append(s.now.recounts, list...)
 	}
-	return installed{part, ruleset.NamesOf(part.Network)}, b.planner.converge(t, now, part)
+	return next, b.planner.converge(s, now, part)
+}
+
+// installed returns a network as it will be installed.
+func (p planner) installed(part ruleset.Part) (installed, error) {
+	in := installed{part: part, names: ruleset.NamesOf(part.Network), earlier: earlier{}}
+	all, err := p.elements(part)
+	for _, e := range all {
+		if e.counts {
+			in.counting = append(in.counting, counting{e, p.sets[e.set].Counts})
+		}
+	}
+	return in, err
 }
 
 // presentOf returns what the kernel holds of an installed network.

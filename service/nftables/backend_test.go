@@ -139,7 +139,7 @@ func TestMembers(t *testing.T) {
 	}
 	sync([]string{"n1", "n2"}, member(1, 0), member(2, 0))
 	sync(nil, member(1, 0), member(2, 0))
-	run(t, ns, "nft", "flush chain "+table+" net_n2_to")
+	run(t, ns, "nft", "delete element "+table+" replies4_name { vb2 . 10.0.2.0 }")
 	sync([]string{"n2"}, member(1, 0), member(2, 0))
 	run(t, ns, "nft", "flush chain "+table+" refuse")
 	sync([]string{"n1", "n2"}, member(1, 0), member(2, 0))
@@ -259,7 +259,7 @@ func TestARefusedChangeLeavesAll(t *testing.T) {
 			[]string{"adding chain xxx"},
 		},
 		"a set that is none":         {func(p *ruleset.Part) { p.Elements[0].Set = "none" }, []string{`no set "none"`}},
-		"an index of 0":              {func(p *ruleset.Part) { p.Elements[0].Index = 0 }, []string{"does not fit set same_bridge_id"}},
+		"an index of 0":              {func(p *ruleset.Part) { p.Elements[0].Index = 0 }, []string{"does not fit field iface_index of set same_bridge_id"}},
 		"an interface name too long": {func(p *ruleset.Part) { p.Elements[1].Name = "sixteen_letters_" }, []string{"does not fit"}},
 		"a rule that cannot be":      {func(p *ruleset.Part) { p.Chains[0].Rules[0].Action = ruleset.ResetTCP{} }, []string{"match of the protocol"}},
 	}

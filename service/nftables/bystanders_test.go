@@ -118,9 +118,7 @@ func expectBystanders(t *testing.T, ns int, uplink int, want ...int) {
 	var fields []string
 	_, elements, _ := strings.Cut(run(t, ns, "nft", "-n", "list", "set", "inet", ruleset.TableName, ruleset.SetBystandersID), "elements = {")
 	elements, _, _ = strings.Cut(elements, "}")
-	for _, f := range strings.FieldsFunc(elements, func(r rune) bool { return !('0' <= r && r <= '9') }) {
-		fields = append(fields, f)
-	}
+	fields = append(fields, strings.FieldsFunc(elements, func(r rune) bool { return !('0' <= r && r <= '9') })...)
 	var wanted []string
 	for _, w := range want {
 		wanted = append(wanted, fmt.Sprint(w))
@@ -131,8 +129,8 @@ func expectBystanders(t *testing.T, ns int, uplink int, want ...int) {
 		t.Errorf("bystanders, want (-) and got (+):\n%s", diff)
 	}
 	rules := run(t, ns, "nft", "-n", "list", "chain", "inet", ruleset.TableName, ruleset.ChainForward)
-	rule := fmt.Sprintf("oif %d goto leaving", uplink)
-	if got := strings.Contains(rules, rule); got != (uplink != 0) || strings.Count(rules, "goto leaving") > 2 {
+	rule := fmt.Sprintf("oif %d goto to_uplink", uplink)
+	if got := strings.Contains(rules, rule); got != (uplink != 0) || strings.Count(rules, "goto to_uplink") > 1 {
 		t.Errorf("want %q for the uplink in:\n%s", rule, rules)
 	}
 }

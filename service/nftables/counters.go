@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -17,19 +18,21 @@ import (
 // for one as for all. Networks without counters are not in the result.
 func (b *Backend) Counters(ctx context.Context) (map[string]ruleset.Counters, error) {
 	owners := b.counterOwners()
-	out := make(map[string]ruleset.Counters, len(owners)/4)
+	var out map[string]ruleset.Counters
 	err := b.reader.read(ctx, func(c *nfnl.Conn) error {
-		clear(out)
-		return readCounters(c, func(name string, packets, bytes uint64) {
-			if o, ok := owners[name]; ok {
-				c := out[o.network]
-				o.put(&c, packets, bytes)
-				out[o.network] = c
-			}
-		})
+		out = make(map[string]ruleset.Counters)
+		add := func(o owner, t ruleset.Total) {
+			total := out[o.network]
+			total.Add(o.what, t)
+			out[o.network] = total
+		}
+		if err := owners.readNamed(c, add); err != nil {
+			return err
+		}
+		return owners.readElements(c, add)
 	})
 	if errors.Is(err, unix.ENOENT) {
-		return out, nil // no table, no networks
+		return map[string]ruleset.Counters{}, nil // no table, no networks
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading counters: %w", err)
@@ -37,31 +40,62 @@ func (b *Backend) Counters(ctx context.Context) (map[string]ruleset.Counters, er
 	return out, nil
 }
 
-// counterOwner is what a named counter counts.
-type counterOwner struct {
+// owner is what a counter counts.
+type owner struct {
 	network string
-	put     func(c *ruleset.Counters, packets, bytes uint64)
+	what    ruleset.Counts
 }
 
-func (b *Backend) counterOwners() map[string]counterOwner {
+// owners are those of all counters.
+type owners struct {
+	named    map[string]owner
+	elements map[elementKey]owner
+	sets     []string // that have elements which count
+}
+
+func (b *Backend) counterOwners() owners {
 	b.state.RLock()
 	defer b.state.RUnlock()
-	owners := make(map[string]counterOwner, 4*len(b.installed))
+	o := owners{make(map[string]owner, 4*len(b.installed)), make(map[elementKey]owner, 8*len(b.installed)), nil}
 	for network, in := range b.installed {
-		owners[in.names.From] = counterOwner{network, func(c *ruleset.Counters, packets, bytes uint64) {
-			c.FromGuestPackets, c.FromGuestBytes = packets, bytes
-		}}
-		owners[in.names.To] = counterOwner{network, func(c *ruleset.Counters, packets, bytes uint64) {
-			c.ToGuestPackets, c.ToGuestBytes = packets, bytes
-		}}
-		owners[in.names.RejectedFrom] = counterOwner{network, func(c *ruleset.Counters, packets, _ uint64) {
-			c.RejectedFromGuestPackets = packets
-		}}
-		owners[in.names.RejectedTo] = counterOwner{network, func(c *ruleset.Counters, packets, _ uint64) {
-			c.RejectedToGuestPackets = packets
-		}}
+		for _, what := range ruleset.AllCounts() {
+			o.named[in.names.Counter(what)] = owner{network, what}
+			o.named[in.names.Earlier(what)] = owner{network, what}
+		}
+		for _, e := range in.counting {
+			o.elements[e.elementKey] = owner{network, e.what}
+			if !slices.Contains(o.sets, e.set) {
+				o.sets = append(o.sets, e.set)
+			}
+		}
 	}
-	return owners
+	return o
+}
+
+func (o owners) readNamed(c *nfnl.Conn, add func(owner, ruleset.Total)) error {
+	return readCounters(c, func(name string, packets, bytes uint64) {
+		if own, ok := o.named[name]; ok {
+			add(own, ruleset.Total{Packets: packets, Bytes: bytes})
+		}
+	})
+}
+
+func (o owners) readElements(c *nfnl.Conn, add func(owner, ruleset.Total)) error {
+	for _, set := range o.sets {
+		attrs := []netlink.Attribute{nfnl.Named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_SET_ELEM_LIST_SET, set)}
+		err := c.Dump(unix.NFT_MSG_GETSETELEM, unix.NFPROTO_INET, attrs, func(body nfnl.Attributes) {
+			for _, item := range nfnl.All(body.Get(unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+				e, total := parseElement(item)
+				if own, ok := o.elements[elementKey{set, e.key}]; ok {
+					add(own, total)
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ResetCounters sets a network's totals back to zero.
@@ -72,17 +106,35 @@ func (b *Backend) ResetCounters(ctx context.Context, network string) error {
 		return err
 	}
 	in, ok := b.installed[network]
-	if !ok || len(in.part.Counters) == 0 {
+	if !ok {
 		return nil
 	}
+	if err := b.resetElements(in); err != nil {
+		return fmt.Errorf("resetting counters of network %s: %w", network, err)
+	}
+	in.earlier = earlier{}
+	b.state.Lock()
+	b.installed[network] = in
+	b.state.Unlock()
 	messages, err := resetMessages(in.part.Counters)
-	if err != nil {
+	if err != nil || len(messages) == 0 {
 		return err
 	}
 	if err := b.wire.exchange(messages); err != nil {
 		return fmt.Errorf("resetting counters of network %s: %w", network, err)
 	}
 	return nil
+}
+
+// resetElements makes the elements that count anew, in one transaction, and takes what
+// was counted earlier out.
+func (b *Backend) resetElements(in installed) error {
+	t := &transaction{delCounters: in.earlier.names(in.part.Network)}
+	for _, e := range in.counting {
+		t.delElements = append(t.delElements, e.element)
+		t.addElements = append(t.addElements, e.element)
+	}
+	return b.commit(t)
 }
 
 // resetMessages returns requests that read and reset each counter: the kernel has

@@ -68,8 +68,9 @@ func TestCountersSurviveReplacement(t *testing.T) {
 // out is not the one that refuses those of "".
 func TestNetworksNamedLikeCounters(t *testing.T) {
 	names := ruleset.NamesOf("rejected")
-	p := newPlanner(func(string) ruleset.Counters { return ruleset.Counters{FromGuestBytes: 7} })
-	if got := p.newCounter("rejected", names.From); got.bytes != 7 {
-		t.Errorf("counter %s begins at %d bytes, want 7", names.From, got.bytes)
+	b := &Backend{config: Config{StartValues: func(string) ruleset.Counters { return ruleset.Counters{FromGuestBytes: 7} }}}
+	got, _ := b.starting("rejected")
+	if len(got) != 1 || got[0].name != names.Earlier(ruleset.CountsFrom) || got[0].bytes != 7 {
+		t.Errorf("the counters begin at %+v, want 7 bytes in %s", got, names.Earlier(ruleset.CountsFrom))
 	}
 }

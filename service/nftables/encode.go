@@ -12,14 +12,12 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// Registers, as nft uses them: 1 to 4 hold 16 bytes each, and 9 is the second
-// quarter of 1, where the next field of a short concatenation goes.
+// Registers, as nft uses them, of 16 bytes each.
 const (
-	register1       = 1
-	register2       = 2
-	register3       = 3
-	register4       = 4
-	secondOfConcat4 = 9
+	register1 = 1
+	register2 = 2
+	register3 = 3
+	register4 = 4
 )
 
 // Offsets and lengths of addresses in IP headers.
@@ -92,14 +90,12 @@ func (e *encoder) match(m ruleset.Match) {
 		e.matchState(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
 	case ruleset.Tracked:
 		e.matchState(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED | expr.CtStateBitNEW)
-	case ruleset.SameBridge:
-		e.matchBridges(m.Set, true)
-	case ruleset.Bystander:
-		e.add(&expr.Meta{Key: interfaceKey(m.Out), Register: register1}, &expr.Lookup{SourceRegister: register1, SetName: ruleset.SetBystandersID})
+	case ruleset.Lookup:
+		e.lookup(m)
 	case ruleset.Uplink:
 		e.compareMeta(interfaceKey(m.Out), binaryutil.NativeEndian.PutUint32(uint32(m.Interface.Index)))
-	case ruleset.ToBridge:
-		e.matchBridges(m.Set, false)
+	case ruleset.Untracked:
+		e.matchState(expr.CtStateBitINVALID | expr.CtStateBitUNTRACKED)
 	default:
 		e.fail("unknown match %T", m)
 	}
@@ -186,24 +182,6 @@ func (e *encoder) matchState(states uint32) {
 	e.add(&expr.Cmp{Op: expr.CmpOpNeq, Register: register1, Data: make([]byte, 4)})
 }
 
-// matchBridges looks up a pair of interfaces: input and output, or the output
-// twice, which is found if it is any network's bridge.
-func (e *encoder) matchBridges(set string, same bool) {
-	in, out, second := expr.MetaKeyIIF, expr.MetaKeyOIF, uint32(secondOfConcat4)
-	switch set {
-	case ruleset.SetSameID:
-	case ruleset.SetSameName:
-		in, out, second = expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME, register2
-	default:
-		e.fail("unknown set %q", set)
-	}
-	if !same {
-		in = out
-	}
-	e.add(&expr.Meta{Key: in, Register: register1}, &expr.Meta{Key: out, Register: second},
-		&expr.Lookup{SourceRegister: register1, SetName: set})
-}
-
 func (e *encoder) action(a ruleset.Action) {
 	switch a := a.(type) {
 	case nil:
@@ -236,22 +214,9 @@ func (e *encoder) action(a ruleset.Action) {
 }
 
 func (e *encoder) dispatch(a ruleset.Dispatch) {
-	keys := map[ruleset.KeyType][2]expr.MetaKey{
-		ruleset.KeyIfIndex: {expr.MetaKeyIIF, expr.MetaKeyOIF},
-		ruleset.KeyIfName:  {expr.MetaKeyIIFNAME, expr.MetaKeyOIFNAME},
-	}
-	key, ok := keys[a.Key]
-	if !ok {
-		e.fail("unknown key type %q", a.Key)
-		return
-	}
-	side := 0
-	if a.Out {
-		side = 1
-	}
+	e.load(a.Field, 0)
 	// Without IsDestRegSet the lookup would be a match, not a verdict.
-	e.add(&expr.Meta{Key: key[side], Register: register1},
-		&expr.Lookup{SourceRegister: register1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: a.Map})
+	e.add(&expr.Lookup{SourceRegister: register1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: a.Map})
 }
 
 func (e *encoder) masquerade(a ruleset.Masquerade) {

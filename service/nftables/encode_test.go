@@ -44,11 +44,17 @@ func everyRule() []ruleset.Rule {
 		rule(accept, ruleset.Destination{Prefix: prefix("ff02::/16")}),
 		rule(accept, v4, ruleset.Replies{}),
 		rule(accept, ruleset.Destination{Prefix: prefix("10.1.2.0/24")}, ruleset.Replies{}),
-		rule(accept, ruleset.SameBridge{Set: ruleset.SetSameID}),
-		rule(accept, ruleset.SameBridge{Set: ruleset.SetSameName}),
+		rule(accept, ruleset.Lookup{Set: "same_bridge_id", Key: ruleset.Key(ruleset.InIndex, ruleset.OutIndex)}),
+		rule(accept, ruleset.Lookup{Set: "same_bridge_name", Key: ruleset.Key(ruleset.InName, ruleset.OutName)}),
+		rule(accept, ruleset.Lookup{Set: "may_leave4_id", Key: ruleset.Key(ruleset.InIndex, ruleset.Source4)}, ruleset.Lookup{Set: "refused_from_id", Key: ruleset.Key(ruleset.InIndex)}),
+		rule(accept, ruleset.Lookup{Set: "replies6_id", Key: ruleset.Key(ruleset.OutIndex, ruleset.Destination6)}),
+		rule(accept, ruleset.Lookup{Set: "untranslated4_id", Key: ruleset.Key(ruleset.InIndex, ruleset.Source4, ruleset.Destination4)}),
+		rule(accept, ruleset.Lookup{Set: "untranslated6_name", Key: ruleset.Key(ruleset.InName, ruleset.Source6, ruleset.Destination6)}),
+		rule(accept, ruleset.Lookup{Set: "families_id", Key: ruleset.Key(ruleset.InIndex, ruleset.FamilyField)}),
+		rule(accept, ruleset.Lookup{Set: "families_name", Key: ruleset.Key(ruleset.OutName, ruleset.FamilyField)}),
+		rule(ruleset.Jump{Chain: ruleset.ChainRefuse}, ruleset.Untracked{}),
+		rule(ruleset.Return{}, v6),
 		rule(accept, ruleset.Source{Prefix: prefix("192.168.122.0/24")}, ruleset.Tracked{}),
-		rule(accept, ruleset.ToBridge{Set: ruleset.SetSameID}),
-		rule(accept, ruleset.ToBridge{Set: ruleset.SetSameName}),
 		rule(ruleset.Goto{Chain: ruleset.ChainRefuse}, tcp),
 		rule(ruleset.ResetTCP{}, tcp),
 		rule(ruleset.Unreachable{}, udp),
@@ -79,10 +85,10 @@ func everyTranslation() []ruleset.Rule {
 
 func everyDispatch() []ruleset.Rule {
 	return []ruleset.Rule{
-		rule(ruleset.Dispatch{Map: ruleset.MapFromID, Key: ruleset.KeyIfIndex}),
-		rule(ruleset.Dispatch{Map: ruleset.MapFromName, Key: ruleset.KeyIfName}),
-		rule(ruleset.Dispatch{Map: ruleset.MapToID, Out: true, Key: ruleset.KeyIfIndex}),
-		rule(ruleset.Dispatch{Map: ruleset.MapToName, Out: true, Key: ruleset.KeyIfName}),
+		rule(ruleset.Dispatch{Map: "from_id", Field: ruleset.InIndex}),
+		rule(ruleset.Dispatch{Map: "from_name", Field: ruleset.InName}),
+		rule(ruleset.Dispatch{Map: "to_id", Field: ruleset.OutIndex}),
+		rule(ruleset.Dispatch{Map: "to_name", Field: ruleset.OutName}),
 	}
 }
 
@@ -185,8 +191,9 @@ func TestEncodingRefusesWhatTheKernelWouldMisread(t *testing.T) {
 		"pool, no family":     {rule(ruleset.SNAT{First: addr4, Last: addr4}), "match of that family"},
 		"pool, other family":  {rule(ruleset.SNAT{First: addr6, Last: addr6}, ruleset.Family{}), "match of that family"},
 		"pool, two families":  {rule(ruleset.SNAT{First: addr4, Last: addr6}, ruleset.Family{}), "match of that family"},
-		"unknown set":         {rule(nil, ruleset.SameBridge{Set: "nobody's"}), "unknown set"},
-		"dispatch by nothing": {rule(ruleset.Dispatch{Map: ruleset.MapFromID}), "unknown key type"},
+		"look-up of nothing":  {rule(nil, ruleset.Lookup{Set: "guests_id"}), "look-up of nothing"},
+		"look-up of both":     {rule(nil, ruleset.Lookup{Set: "x", Key: ruleset.Key(ruleset.Source4, ruleset.Source6)}), "IPv4 and IPv6"},
+		"dispatch by nothing": {rule(ruleset.Dispatch{Map: "from_id"}), "unknown field"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package nftables
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -25,7 +24,7 @@ func (b *Backend) Text(ctx context.Context, network string) (string, error) {
 	}
 	var l lister
 	err := b.reader.read(ctx, func(c *nfnl.Conn) error {
-		l = lister{planner: b.planner, conn: c, want: in.part, have: ruleset.Part{Network: network}}
+		l = lister{planner: b.planner, conn: c, want: in.part, have: ruleset.Part{Network: network}, earlier: in.earlier.names(network)}
 		l.totals = make(map[string]ruleset.Total, len(in.part.Counters))
 		return l.all()
 	})
@@ -44,6 +43,7 @@ type lister struct {
 	planner
 	conn       *nfnl.Conn
 	want, have ruleset.Part
+	earlier    []string // counters
 	dormant    bool
 	notes      []string
 	totals     map[string]ruleset.Total
@@ -51,13 +51,13 @@ type lister struct {
 
 func (l *lister) all() error {
 	table := []netlink.Attribute{nfnl.Named(unix.NFTA_TABLE_NAME, ruleset.TableName)}
-	found, err := l.get(unix.NFT_MSG_GETTABLE, table, func(body nfnl.Attributes) {
+	found, err := get(l.conn, unix.NFT_MSG_GETTABLE, table, func(body nfnl.Attributes) {
 		l.dormant = body.Uint32(unix.NFTA_TABLE_FLAGS)&unix.NFT_TABLE_F_DORMANT != 0
 	})
 	if err != nil || !found {
 		return err
 	}
-	for _, name := range l.want.Counters {
+	for _, name := range append(l.earlier, l.want.Counters...) {
 		if err := l.counter(name); err != nil {
 			return err
 		}
@@ -71,8 +71,8 @@ func (l *lister) all() error {
 }
 
 // get asks for an object and reports whether it exists.
-func (l *lister) get(message int, attrs []netlink.Attribute, each func(nfnl.Attributes)) (found bool, err error) {
-	err = l.conn.Get(message, unix.NFPROTO_INET, attrs, func(body nfnl.Attributes) {
+func get(conn *nfnl.Conn, message int, attrs []netlink.Attribute, each func(nfnl.Attributes)) (found bool, err error) {
+	err = conn.Get(message, unix.NFPROTO_INET, attrs, func(body nfnl.Attributes) {
 		found = true
 		each(body)
 	})
@@ -83,23 +83,17 @@ func (l *lister) get(message int, attrs []netlink.Attribute, each func(nfnl.Attr
 }
 
 func (l *lister) counter(name string) error {
-	attrs := []netlink.Attribute{
-		nfnl.Named(unix.NFTA_OBJ_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_OBJ_NAME, name),
-		{Type: unix.NFTA_OBJ_TYPE, Data: binary.BigEndian.AppendUint32(nil, objectCounter)},
-	}
-	_, err := l.get(unix.NFT_MSG_GETOBJ, attrs, func(body nfnl.Attributes) {
-		c := counterOf(body)
+	return getCounter(l.conn, name, func(t ruleset.Total) {
 		l.have.Counters = append(l.have.Counters, name)
-		l.totals[name] = ruleset.Total{Packets: c.packets, Bytes: c.bytes}
+		l.totals[name] = t
 	})
-	return err
 }
 
 // chain lists the chain's rules in their order. A rule is the service's if it
 // does what a rule of the wanted chain does.
 func (l *lister) chain(want ruleset.Chain) error {
 	at := []netlink.Attribute{nfnl.Named(unix.NFTA_CHAIN_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_CHAIN_NAME, want.Name)}
-	found, err := l.get(unix.NFT_MSG_GETCHAIN, at, func(body nfnl.Attributes) {
+	found, err := get(l.conn, unix.NFT_MSG_GETCHAIN, at, func(body nfnl.Attributes) {
 		if body.Has(unix.NFTA_CHAIN_HOOK) {
 			l.notes = append(l.notes, "chain "+want.Name+" is another program's base chain")
 		}
@@ -146,27 +140,14 @@ func (l *lister) elements() error {
 		return err
 	}
 	for i, e := range all {
-		key, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_DATA_VALUE, Data: []byte(e.key)}})
-		if err != nil {
-			return err
-		}
-		if key, err = nest(unix.NFTA_SET_ELEM_KEY, key); err == nil {
-			key, err = nest(unix.NFTA_LIST_ELEM, key)
-		}
-		if err != nil {
-			return err
-		}
-		attrs := []netlink.Attribute{
-			nfnl.Named(unix.NFTA_SET_ELEM_LIST_TABLE, ruleset.TableName), nfnl.Named(unix.NFTA_SET_ELEM_LIST_SET, e.set),
-			{Type: unix.NLA_F_NESTED | unix.NFTA_SET_ELEM_LIST_ELEMENTS, Data: key},
-		}
-		_, err = l.get(unix.NFT_MSG_GETSETELEM, attrs, func(body nfnl.Attributes) {
-			item := body.Get(unix.NFTA_SET_ELEM_LIST_ELEMENTS).Get(unix.NFTA_LIST_ELEM)
-			if parseElement(item).content == e.content {
-				l.have.Elements = append(l.have.Elements, l.want.Elements[i])
+		err := getElement(l.conn, e.elementKey, func(have element, total ruleset.Total) {
+			if have.content == e.content {
+				like := l.want.Elements[i]
+				like.Total = total
+				l.have.Elements = append(l.have.Elements, like)
 				return
 			}
-			l.notes = append(l.notes, fmt.Sprintf("%s has another program's element for %s", e.set, element{elementKey: e.elementKey}))
+			l.notes = append(l.notes, fmt.Sprintf("%s has another program's element for %s", e.set, keyText(l.sets[e.set], e.key)))
 		})
 		if err != nil {
 			return err

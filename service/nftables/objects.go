@@ -1,12 +1,10 @@
 package nftables
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"iter"
-	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -26,7 +24,7 @@ const (
 	fingerprintType userdata.Type = 0xf1
 	// encoding must be changed whenever the same rule yields other expressions,
 	// so that a newer version of the service replaces rules of an older one.
-	encoding = "1"
+	encoding = "2"
 )
 
 // fingerprint returns a hash of a rule and of the version of its encoding.
@@ -96,8 +94,11 @@ func (d digest) add(sum uint64) digest {
 // elementKey identifies an element: a key is unique in its set.
 type elementKey struct{ set, key string }
 
-// content is what an element holds beside its key.
-type content struct{ target, comment string }
+// content is what an element holds beside its key, but for what it has counted.
+type content struct {
+	target, comment string
+	counts          bool // packets and bytes
+}
 
 // element is one element as the kernel holds it.
 type element struct {
@@ -105,69 +106,15 @@ type element struct {
 	content
 }
 
-// String returns the element's key and verdict.
-func (e element) String() string {
-	var fields []string
-	key := []byte(e.key)
-	for len(key) > 0 {
-		if len(e.key)%ifNameSize == 0 {
-			fields = append(fields, fmt.Sprintf("%q", bytes.TrimRight(key[:ifNameSize], "\x00")))
-			key = key[ifNameSize:]
-			continue
-		}
-		n := min(4, len(key))
-		fields = append(fields, fmt.Sprint(binaryutil.NativeEndian.Uint32(append(key[:n:n], 0, 0, 0, 0))))
-		key = key[n:]
-	}
-	out := strings.Join(fields, " . ")
-	if e.target != "" {
-		out += " : goto " + e.target
-	}
-	return out
-}
-
-// keyOf encodes an element's key for a set: native byte order for indexes, 16
-// bytes for names, repeated for each further field.
-func keyOf(s ruleset.Set, e ruleset.Element) (string, error) {
-	var field []byte
-	for i, k := range s.Key {
-		switch {
-		case k != s.Key[0]:
-			return "", fmt.Errorf("set %s mixes key types", s.Name)
-		case i > 0:
-		case k == ruleset.KeyIfIndex && e.Index > 0:
-			field = binary.NativeEndian.AppendUint32(nil, uint32(e.Index))
-		case k == ruleset.KeyIfName && e.Name != "" && len(e.Name) < ifNameSize:
-			field = interfaceName(e.Name)
-		default:
-			return "", fmt.Errorf("element %q (%d) does not fit set %s of type %s", e.Name, e.Index, s.Name, k)
-		}
-	}
-	return string(bytes.Repeat(field, len(s.Key))), nil
-}
-
 func encodeElement(e element) nftables.SetElement {
 	out := nftables.SetElement{Key: []byte(e.key), Comment: cut(e.comment)}
+	if e.counts {
+		out.Counter = &expr.Counter{}
+	}
 	if e.target != "" {
 		out.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: e.target}
 	}
 	return out
-}
-
-// setType returns the kernel's type of a set's keys.
-func setType(s ruleset.Set) (nftables.SetDatatype, error) {
-	types := make([]nftables.SetDatatype, len(s.Key))
-	for i, k := range s.Key {
-		switch k {
-		case ruleset.KeyIfIndex:
-			types[i] = nftables.TypeIFIndex
-		case ruleset.KeyIfName:
-			types[i] = nftables.TypeIFName
-		default:
-			return nftables.SetDatatype{}, fmt.Errorf("unknown key type %q of set %s", k, s.Name)
-		}
-	}
-	return nftables.ConcatSetType(types...)
 }
 
 // encodeSet returns a set for the library. Sets are named and never constant:

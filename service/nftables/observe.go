@@ -23,6 +23,7 @@ type observed struct {
 	chains   map[string]*observedChain
 	sets     map[string]observedSet
 	elements map[elementKey]content
+	totals   map[elementKey]ruleset.Total // of elements that count
 	counters map[string]counter
 	// userDataOnly is the reader's.
 	userDataOnly bool
@@ -59,7 +60,7 @@ func (r reader) observe(ctx context.Context) (*observed, error) {
 	err := r.read(ctx, func(c *nfnl.Conn) error {
 		o = &observed{
 			chains: make(map[string]*observedChain), sets: make(map[string]observedSet),
-			elements: make(map[elementKey]content), counters: make(map[string]counter),
+			elements: make(map[elementKey]content), totals: make(map[elementKey]ruleset.Total), counters: make(map[string]counter),
 			userDataOnly: r.userDataOnly,
 		}
 		return o.fill(c)
@@ -186,20 +187,22 @@ func (o *observed) set(body nfnl.Attributes) {
 
 func (o *observed) elementsOf(set string, body nfnl.Attributes) {
 	for _, item := range nfnl.All(body.Get(unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-		e := parseElement(item)
+		e, total := parseElement(item)
 		if e.key == "" {
 			o.catchall = true
 			continue
 		}
 		o.elements[elementKey{set, e.key}] = e.content
+		if e.counts {
+			o.totals[elementKey{set, e.key}] = total
+		}
 	}
 }
 
-// parseElement reads an element. A verdict other than goto, and attributes that
-// the service's own elements never have (a time-out, expressions of their own),
-// become a target that cannot be a chain's name.
-func parseElement(item []byte) element {
-	var e element
+// parseElement reads an element and what its counter has counted. A verdict other than
+// goto, and attributes that the service's own elements never have (a time-out, other
+// expressions), become a target that cannot be a chain's name.
+func parseElement(item []byte) (e element, total ruleset.Total) {
 	unexpected := ""
 	for typ, value := range nfnl.All(item) {
 		switch typ {
@@ -213,6 +216,10 @@ func parseElement(item []byte) element {
 			}
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.comment = commentOf(value)
+		case unix.NFTA_SET_ELEM_EXPR:
+			if total, e.counts = parseCounter(value); !e.counts {
+				unexpected += "with an expression "
+			}
 		default:
 			if !allZero(value) {
 				unexpected = fmt.Sprintf("%s with attribute %d ", unexpected, typ)
@@ -220,5 +227,11 @@ func parseElement(item []byte) element {
 		}
 	}
 	e.target += unexpected
-	return e
+	return e, total
+}
+
+func parseCounter(expression nfnl.Attributes) (total ruleset.Total, ok bool) {
+	data := expression.Get(unix.NFTA_EXPR_DATA)
+	total = ruleset.Total{Packets: data.Uint64(unix.NFTA_COUNTER_PACKETS), Bytes: data.Uint64(unix.NFTA_COUNTER_BYTES)}
+	return total, expression.Text(unix.NFTA_EXPR_NAME) == "counter"
 }

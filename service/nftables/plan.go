@@ -16,16 +16,15 @@ type present struct {
 
 // planner computes transactions. It does no I/O.
 type planner struct {
-	sets  map[string]ruleset.Set
-	start func(network string) ruleset.Counters
-	sums  sums
+	sets map[string]ruleset.Set
+	sums sums
 	// userDataOnly: rules are compared by their user data alone, since this
 	// kernel does not return expressions as they were sent.
 	userDataOnly bool
 }
 
-func newPlanner(start func(string) ruleset.Counters) planner {
-	p := planner{sets: make(map[string]ruleset.Set), start: start, sums: sums{}}
+func newPlanner() planner {
+	p := planner{sets: make(map[string]ruleset.Set), sums: sums{}}
 	for _, s := range ruleset.Base(ruleset.Interface{}).Sets {
 		p.sets[s.Name] = s
 	}
@@ -38,35 +37,96 @@ func skeleton(t *transaction, base ruleset.Skeleton) {
 	t.chains = append(t.chains, base.Chains...)
 }
 
-// converge adds the steps that turn what the kernel holds into the part.
+// steps are the transactions of one change, which are made one after another.
 //
-// Chains that differ are flushed and refilled under their names. The kernel
-// evaluates a packet with the rules of the generation in which it entered a base
-// chain, but looks elements up in the current one: if elements led to chains that
-// are new in the same batch, a packet that the commit overtakes would find those
-// empty, and pass (1 of 4,000 new flows left untranslated in 3,000 swaps).
-func (p planner) converge(t *transaction, now present, part ruleset.Part) error {
+// The kernel evaluates a packet with the rules of the generation in which it entered a
+// base chain, but looks elements up in the current one. So a chain is there before
+// elements of a network in force lead to it: a packet that the commit overtakes would
+// find it empty, and pass (1 of 4,000 new flows left untranslated in 3,000 swaps). What
+// a network may no longer do goes after what it may do now is there, so that each packet
+// meets one of the two. And what is translated goes last: a packet that passed the
+// forward hook is on its way to postrouting.
+type steps struct {
+	before, now, later, last transaction
+}
+
+// converge adds the steps that turn what the kernel holds of a network into the part.
+func (p planner) converge(s *steps, now present, part ruleset.Part) error {
 	elements, err := p.elements(part)
 	if err != nil {
 		return fmt.Errorf("planning network %s: %w", part.Network, err)
+	}
+	fresh := &s.now // where new chains go
+	if len(now.elements) > 0 {
+		fresh = &s.before
 	}
 	wanted := make(map[string]bool, len(part.Chains))
 	for _, c := range part.Chains {
 		wanted[c.Name] = true
 		if right, there := now.chains[c.Name]; !there {
-			t.chains = append(t.chains, c)
+			fresh.chains = append(fresh.chains, c)
 		} else if !right {
-			t.refill = append(t.refill, c)
+			s.now.refill = append(s.now.refill, c)
 		}
 	}
+	nat := ruleset.NamesOf(part.Network).NAT
 	for name := range now.chains {
-		if !wanted[name] {
-			t.delChains = append(t.delChains, name)
+		switch {
+		case wanted[name]:
+		case name == nat:
+			s.last.delChains = append(s.last.delChains, name)
+		default:
+			s.later.delChains = append(s.later.delChains, name)
 		}
 	}
-	swapElements(t, now.elements, elements)
-	p.swapCounters(t, now.counters, part)
+	s.swapElements(now.elements, elements)
+	for _, name := range part.Counters {
+		if !now.counters[name] {
+			fresh.counters = append(fresh.counters, counter{name: name})
+		}
+	}
+	for name := range now.counters {
+		if !slices.Contains(part.Counters, name) {
+			s.later.delCounters = append(s.later.delCounters, name)
+		}
+	}
 	return nil
+}
+
+// swapElements changes elements in one transaction where their key stays, and removes
+// others later.
+func (s *steps) swapElements(have, want []element) {
+	var t transaction
+	swapElements(&t, have, want)
+	s.now.addElements = append(s.now.addElements, t.addElements...)
+	for _, e := range t.delElements {
+		again := slices.ContainsFunc(t.addElements, func(n element) bool { return n.elementKey == e.elementKey })
+		switch {
+		case again:
+			s.now.delElements = append(s.now.delElements, e)
+		case ruleset.Translates(e.set):
+			s.last.delElements = append(s.last.delElements, e)
+		default:
+			s.later.delElements = append(s.later.delElements, e)
+		}
+	}
+}
+
+// settle moves removals of elements that another network of the change gets into the
+// transaction that adds them: a key is unique in its set.
+func (s *steps) settle() {
+	added := make(map[elementKey]bool, len(s.now.addElements))
+	for _, e := range s.now.addElements {
+		added[e.elementKey] = true
+	}
+	for _, t := range []*transaction{&s.later, &s.last} {
+		t.delElements = slices.DeleteFunc(t.delElements, func(e element) bool {
+			if added[e.elementKey] {
+				s.now.delElements = append(s.now.delElements, e)
+			}
+			return added[e.elementKey]
+		})
+	}
 }
 
 // remove adds the steps that delete a network.
@@ -105,39 +165,6 @@ func swapElements(t *transaction, have, want []element) {
 	}
 }
 
-// swapCounters adds and deletes counters; those that stay keep their values.
-func (p planner) swapCounters(t *transaction, have map[string]bool, part ruleset.Part) {
-	for _, name := range part.Counters {
-		if !have[name] {
-			t.counters = append(t.counters, p.newCounter(part.Network, name))
-		}
-	}
-	for name := range have {
-		if !slices.Contains(part.Counters, name) {
-			t.delCounters = append(t.delCounters, name)
-		}
-	}
-}
-
-func (p planner) newCounter(network, name string) counter {
-	c := counter{name: name}
-	if p.start == nil {
-		return c
-	}
-	v, names := p.start(network), ruleset.NamesOf(network)
-	switch name {
-	case names.From:
-		c.packets, c.bytes = v.FromGuestPackets, v.FromGuestBytes
-	case names.To:
-		c.packets, c.bytes = v.ToGuestPackets, v.ToGuestBytes
-	case names.RejectedFrom:
-		c.packets = v.RejectedFromGuestPackets
-	case names.RejectedTo:
-		c.packets = v.RejectedToGuestPackets
-	}
-	return c
-}
-
 // elements returns a part's elements as the kernel holds them.
 func (p planner) elements(part ruleset.Part) ([]element, error) {
 	out := make([]element, 0, len(part.Elements))
@@ -153,7 +180,7 @@ func (p planner) elements(part ruleset.Part) ([]element, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, element{elementKey{e.Set, key}, content{e.Goto, cut(e.Comment)}})
+		out = append(out, element{elementKey{e.Set, key}, content{e.Goto, cut(e.Comment), set.Counts != 0}})
 	}
 	return out, nil
 }

@@ -148,7 +148,10 @@ func (b *Backend) chooseFlags(o *observed) {
 func (b *Backend) probeTransaction() (*transaction, error) {
 	t := &transaction{}
 	skeleton(t, b.base(ruleset.Interface{Index: 1 << 30, Name: "probe"}))
-	return t, planner{sets: b.planner.sets}.converge(t, present{}, probePart())
+	var s steps
+	err := planner{sets: b.planner.sets}.converge(&s, present{}, probePart())
+	t.add(&s.now)
+	return t, err
 }
 
 func probePart() ruleset.Part {
@@ -156,9 +159,6 @@ func probePart() ruleset.Part {
 	net4, net6 := netip.MustParsePrefix("192.0.2.0/25"), netip.MustParsePrefix("2001:db8::/64")
 	first, last := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	ports := ruleset.Ports{First: 1024, Last: 65535}
-	bridge := func(set, chain string) ruleset.Element {
-		return ruleset.Element{Set: set, Name: "probe", Goto: chain}
-	}
 	return ruleset.Part{
 		Network:  "probe",
 		Counters: []string{names.From},
@@ -174,8 +174,13 @@ func probePart() ruleset.Part {
 			}},
 		},
 		Elements: []ruleset.Element{
-			bridge(ruleset.SetSameName, ""), bridge(ruleset.MapFromName, names.From), bridge(ruleset.MapNATName, names.NAT),
-			{Set: ruleset.MapFromID, Index: 1 << 30, Goto: names.From},
+			{Set: ruleset.SetBystandersID, Index: 1 << 30},
+			{Set: "same_bridge_name", Name: "probe"},
+			{Set: "from_id", Index: 1 << 30, Goto: names.From},
+			{Set: "nat_name", Name: "probe", Goto: names.NAT},
+			{Set: "families_id", Index: 1 << 30, IPv6: true},
+			{Set: "may_leave4_id", Index: 1 << 30, Addresses: [2]netip.Addr{first}},
+			{Set: "untranslated6_name", Name: "probe", Addresses: [2]netip.Addr{net6.Addr(), net6.Addr()}},
 		},
 	}
 }

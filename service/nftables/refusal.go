@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
+	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
 // answer is one confirmation or refusal of a message.
@@ -164,7 +165,22 @@ func describeFault(m netlink.Message, offset int) string {
 		if list == unix.NFTA_RULE_EXPRESSIONS {
 			return "expression " + nfnl.Attributes(item).Text(unix.NFTA_EXPR_NAME)
 		}
-		return "element " + parseElement(item).String()
+		return "element " + describeElement(nfnl.Body(m.Data).Text(unix.NFTA_SET_ELEM_LIST_SET), item)
 	}
 	return ""
+}
+
+// describeElement returns an element's key and verdict.
+func describeElement(name string, item []byte) string {
+	e, _ := parseElement(item)
+	out := ""
+	for _, s := range ruleset.Base(ruleset.Interface{}).Sets {
+		if s.Name == name {
+			out = keyText(s, e.key)
+		}
+	}
+	if e.target != "" {
+		out += " : goto " + e.target
+	}
+	return out
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
-// repair is converge from what was observed.
+// repair is converge from what was observed. Nothing is removed: what belongs to no
+// network is swept out when all networks are in order.
 func (p planner) repair(t *transaction, o *observed, part ruleset.Part) error {
 	now := present{chains: make(map[string]bool), counters: make(map[string]bool)}
 	for _, c := range part.Chains {
@@ -35,7 +36,13 @@ func (p planner) repair(t *transaction, o *observed, part ruleset.Part) error {
 			now.counters[name] = true
 		}
 	}
-	return p.converge(t, now, part)
+	var s steps
+	if err := p.converge(&s, now, part); err != nil {
+		return err
+	}
+	t.add(&s.before)
+	t.add(&s.now)
+	return nil
 }
 
 // holds reports whether the observed chain has exactly the rules of c.

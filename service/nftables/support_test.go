@@ -88,7 +88,7 @@ func open(t testing.TB, ns int, change ...func(*Config)) *Backend {
 	return b
 }
 
-// part returns what Compile makes of a default NAT network, number n.
+// part returns a NAT network with chains of its own, number n.
 func part(n int, names bool) ruleset.Part {
 	network := fmt.Sprintf("n%d", n)
 	names4 := ruleset.NamesOf(network)
@@ -119,10 +119,11 @@ func part(n int, names bool) ruleset.Part {
 			out.Elements = append(out.Elements, ruleset.Element{Set: name, Name: fmt.Sprintf("vb%d", n), Goto: chain, Comment: "network " + network})
 		}
 	}
-	add(ruleset.SetSameID, ruleset.SetSameName, "")
-	add(ruleset.MapFromID, ruleset.MapFromName, names4.From)
-	add(ruleset.MapToID, ruleset.MapToName, names4.To)
-	add(ruleset.MapNATID, ruleset.MapNATName, names4.NAT)
+	add("same_bridge_id", "same_bridge_name", "")
+	add("from_id", "from_name", names4.From)
+	add("to_id", "to_name", names4.To)
+	add("nat_id", "nat_name", names4.NAT)
+	add("guests_id", "guests_name", "")
 	return out
 }
 

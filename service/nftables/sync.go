@@ -210,7 +210,7 @@ func (s *syncer) hasForeignBaseChain() bool {
 func (s *syncer) rebuild() error {
 	s.report.Rebuilt = true
 	t := &transaction{rebuild: true}
-	totals := s.o.counters
+	had := s.o
 	s.o = &observed{}
 	skeleton(t, s.b.base(s.bystanders.uplink))
 	swapElements(t, nil, s.bystanders.elements)
@@ -219,11 +219,7 @@ func (s *syncer) rebuild() error {
 			return err
 		}
 	}
-	for i, c := range t.counters {
-		if had, ok := totals[c.name]; ok {
-			t.counters[i] = had
-		}
-	}
+	t.recounts = append(t.recounts, s.recount(had, func(elementKey) bool { return false })...)
 	s.b.flags = s.b.possible
 	return s.b.commit(t)
 }
@@ -272,24 +268,47 @@ func (s *syncer) add(t *transaction, part ruleset.Part) error {
 		s.report.Repaired = append(s.report.Repaired, part.Network)
 	}
 	t.add(own)
-	s.next[part.Network] = installed{part, ruleset.NamesOf(part.Network)}
-	return nil
+	next, err := s.b.planner.installed(part)
+	s.next[part.Network] = next
+	return err
 }
 
-// sweep deletes what belongs to no network. It comes last, and is one transaction:
-// only then does nothing lead to a stray chain, not even a rule or element that
-// another program added.
+// sweep deletes what belongs to no network. It comes last: only then does nothing lead
+// to a stray chain, not even a rule or element that another program added. Elements go
+// before the chains of an earlier version that looked at them, and those that say what is
+// translated after those that say what may leave.
 func (s *syncer) sweep() error {
-	t := &transaction{}
 	want, err := s.wanted()
 	if err != nil {
 		return err
 	}
+	var sides, nat transaction
 	for key, value := range s.o.elements {
-		if _, known := s.b.planner.sets[key.set]; known && key.set != ruleset.SetBystandersID && !want.keys[key] {
-			t.delElements = append(t.delElements, element{key, value})
+		if _, known := s.b.planner.sets[key.set]; !known || key.set == ruleset.SetBystandersID || want.keys[key] {
+			continue
+		}
+		if ruleset.Translates(key.set) {
+			nat.delElements = append(nat.delElements, element{key, value})
+		} else {
+			sides.delElements = append(sides.delElements, element{key, value})
 		}
 	}
+	s.report.Leftovers = len(sides.delElements) + len(nat.delElements)
+	stays := func(key elementKey) bool { return want.keys[key] && s.o.elements[key].counts }
+	sides.recounts = s.recount(s.o, stays)
+	t := s.strays(want)
+	s.report.Leftovers += len(t.delChains) + len(t.delSets) + len(t.delCounters) + len(t.delObjects) + len(t.delFlowtables)
+	for _, step := range []*transaction{&sides, &nat, t} {
+		if err := s.b.commit(step); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// strays returns what deletes all but elements that belongs to no network.
+func (s *syncer) strays(want wanted) *transaction {
+	t := &transaction{}
 	for name := range s.o.chains {
 		if !want.chains[name] {
 			t.delChains = append(t.delChains, name)
@@ -309,8 +328,7 @@ func (s *syncer) sweep() error {
 	}
 	t.delObjects, t.delFlowtables = s.o.objects, s.o.flowtables
 	s.report.Skeleton = s.report.Skeleton || len(s.o.flowtables) > 0
-	s.report.Leftovers = len(t.delElements) + len(t.delChains) + len(t.delSets) + len(t.delCounters) + len(t.delObjects) + len(t.delFlowtables)
-	return s.b.commit(t)
+	return t
 }
 
 type wanted struct {
@@ -336,6 +354,9 @@ func (s *syncer) wanted() (wanted, error) {
 		}
 		for _, name := range in.part.Counters {
 			w.counters[name] = true
+		}
+		for _, what := range ruleset.AllCounts() {
+			w.counters[in.names.Earlier(what)] = true
 		}
 	}
 	return w, nil

@@ -80,7 +80,8 @@ var damages = map[string]struct {
 		"flush chain " + table + " refuse", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
 	},
 	"a chain of all networks and its maps are gone": {
-		"flush chain " + table + " forward_guests; flush chain " + table + " leaving; delete chain " + table + " leaving; delete map " + table + " from_id; delete map " + table + " from_name",
+		"flush chain " + table + " forward_guests; flush chain " + table + " to_uplink; flush chain " + table + " leaving; delete chain " + table + " leaving; " +
+			"flush chain " + table + " leaving_id; flush chain " + table + " leaving_name; delete map " + table + " from_id; delete map " + table + " from_name",
 		syncReport{Skeleton: true, Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
 	},
 	"a base chain has another priority": {
@@ -203,7 +204,7 @@ func TestTakeoverBringsTheNetworksOfNow(t *testing.T) {
 	}
 	b := open(t, ns)
 	report := mustSync(t, b, changed(0), moved(1), changed(2), part(7, true))
-	want := syncReport{Repaired: []string{"n0", "n1", "n7"}, Leftovers: 3 + 4 + 8 + 4}
+	want := syncReport{Repaired: []string{"n0", "n1", "n7"}, Leftovers: 3 + 4 + 10 + 5}
 	if diff := cmp.Diff(want, report); diff != "" {
 		t.Errorf("want (-) and got (+):\n%s", diff)
 	}

@@ -24,6 +24,8 @@ type transaction struct {
 	delSets     []string
 	delCounters []string
 
+	recounts []recount
+
 	delFlowtables []string
 	delObjects    []object
 }
@@ -38,7 +40,7 @@ type counter struct {
 func (t *transaction) empty() bool {
 	return !t.rebuild && !t.drop && !t.takeOver && len(t.sets)+len(t.counters)+len(t.chains)+len(t.refill)+
 		len(t.delElements)+len(t.addElements)+len(t.delChains)+len(t.delSets)+len(t.delCounters)+
-		len(t.delFlowtables)+len(t.delObjects) == 0
+		len(t.recounts)+len(t.delFlowtables)+len(t.delObjects) == 0
 }
 
 // add appends what another transaction does.
@@ -52,6 +54,7 @@ func (t *transaction) add(o *transaction) {
 	t.delChains = append(t.delChains, o.delChains...)
 	t.delSets = append(t.delSets, o.delSets...)
 	t.delCounters = append(t.delCounters, o.delCounters...)
+	t.recounts = append(t.recounts, o.recounts...)
 	t.delFlowtables = append(t.delFlowtables, o.delFlowtables...)
 	t.delObjects = append(t.delObjects, o.delObjects...)
 }
@@ -92,6 +95,14 @@ func (t *transaction) queue(c *nftables.Conn, table nftables.Table) error {
 }
 
 func (t *transaction) queueNew(c *nftables.Conn, tab *nftables.Table) error {
+	for _, n := range t.recounts {
+		if n.had {
+			c.DeleteObject(&nftables.CounterObj{Table: tab, Name: n.name})
+		}
+		if n.packets > 0 || n.bytes > 0 {
+			c.AddObj(&nftables.CounterObj{Table: tab, Name: n.name, Packets: n.packets, Bytes: n.bytes})
+		}
+	}
 	for _, n := range t.counters {
 		c.AddObj(&nftables.CounterObj{Table: tab, Name: n.name, Packets: n.packets, Bytes: n.bytes})
 	}

@@ -3,6 +3,7 @@ package nftables
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,44 +14,80 @@ import (
 // formerBase is the skeleton until November 2026: two base chains at filter and
 // filter + 1, one for each side. A base chain's priority cannot be changed.
 func formerBase() ruleset.Skeleton {
-	base := ruleset.Base(ruleset.Interface{})
-	base.Sets = slices.DeleteFunc(base.Sets, func(s ruleset.Set) bool { return s.Name == ruleset.SetBystandersID })
-	var chains []ruleset.Chain
-	for _, c := range base.Chains {
+	var base ruleset.Skeleton
+	for _, name := range []string{"same_bridge_id", "same_bridge_name"} {
+		base.Sets = append(base.Sets, formerSet(name, 2, false))
+	}
+	for _, name := range []string{"from_id", "from_name", "to_id", "to_name", "nat_id", "nat_name"} {
+		base.Sets = append(base.Sets, formerSet(name, 1, true))
+	}
+	var nat ruleset.Chain
+	for _, c := range ruleset.Base(ruleset.Interface{}).Chains {
 		switch c.Name {
-		case ruleset.ChainLeaving:
-			chains = append(chains, formerSide("from_guests", 0, c.Rules))
-		case ruleset.ChainEntering:
-			chains = append(chains, formerSide("to_guests", 1, c.Rules))
-		case ruleset.ChainForward:
-		default:
-			chains = append(chains, c)
+		case ruleset.ChainRefuse, ruleset.ChainMasquerade:
+			base.Chains = append(base.Chains, c)
+		case ruleset.ChainNATGuests:
+			nat = c
 		}
 	}
-	base.Chains = chains
+	nat.Rules = append(nat.Rules[:3:3], formerDispatch("nat", false)...)
+	base.Chains = append(base.Chains, nat, formerSide("from", 0, false), formerSide("to", 1, true))
 	return base
 }
 
-func formerSide(name string, priority int, dispatch []ruleset.Rule) ruleset.Chain {
+func formerSet(name string, fields int, verdicts bool) ruleset.Set {
+	key := ruleset.KeyIfIndex
+	if strings.HasSuffix(name, "_name") {
+		key = ruleset.KeyIfName
+	}
+	return ruleset.Set{Name: name, Key: slices.Repeat([]ruleset.KeyType{key}, fields), Verdicts: verdicts, Size: 8192}
+}
+
+func formerSide(name string, priority int, out bool) ruleset.Chain {
 	return ruleset.Chain{
-		Name: name, Hook: ruleset.Hook{Type: "filter", Hook: "forward", Priority: priority},
+		Name: name + "_guests", Hook: ruleset.Hook{Type: "filter", Hook: "forward", Priority: priority},
 		Rules: append([]ruleset.Rule{
-			{Matches: []ruleset.Match{ruleset.SameBridge{Set: ruleset.SetSameID}}, Action: ruleset.Accept{}},
-			{Matches: []ruleset.Match{ruleset.SameBridge{Set: ruleset.SetSameName}}, Action: ruleset.Accept{}},
-		}, dispatch...),
+			{Matches: []ruleset.Match{ruleset.Lookup{Set: "same_bridge_id", Key: ruleset.Key(ruleset.InIndex, ruleset.OutIndex)}}, Action: ruleset.Accept{}},
+			{Matches: []ruleset.Match{ruleset.Lookup{Set: "same_bridge_name", Key: ruleset.Key(ruleset.InName, ruleset.OutName)}}, Action: ruleset.Accept{}},
+		}, formerDispatch(name, out)...),
 	}
 }
 
-// formerPart is a network of that time: the source's side accepts.
-func formerPart(part ruleset.Part) ruleset.Part {
-	part.Chains = slices.Clone(part.Chains)
-	for i, c := range part.Chains {
-		part.Chains[i].Rules = slices.Clone(c.Rules)
-		for j, r := range c.Rules {
-			if r.Action == (ruleset.Return{}) {
-				part.Chains[i].Rules[j].Action = ruleset.Accept{}
-			}
-		}
+func formerDispatch(maps string, out bool) []ruleset.Rule {
+	id, name := ruleset.InIndex, ruleset.InName
+	if out {
+		id, name = ruleset.OutIndex, ruleset.OutName
+	}
+	return []ruleset.Rule{
+		{Action: ruleset.Dispatch{Map: maps + "_id", Field: id}},
+		{Action: ruleset.Dispatch{Map: maps + "_name", Field: name}},
+	}
+}
+
+// formerPart is a NAT network of that time: chains of its own, whose source's side
+// accepts.
+func formerPart(network, bridge string, index int, subnets ...netip.Prefix) ruleset.Part {
+	names := ruleset.NamesOf(network)
+	from, to, nat := ruleset.Chain{Name: names.From}, ruleset.Chain{Name: names.To}, ruleset.Chain{Name: names.NAT}
+	for _, p := range subnets {
+		source, destination := ruleset.Source{Prefix: p}, ruleset.Destination{Prefix: p}
+		from.Rules = append(from.Rules,
+			ruleset.Rule{Matches: []ruleset.Match{source, ruleset.Tracked{}}, Counter: names.From, Action: ruleset.Accept{}},
+			ruleset.Rule{Matches: []ruleset.Match{source}, Counter: names.RejectedFrom, Action: ruleset.Drop{}})
+		to.Rules = append(to.Rules, ruleset.Rule{Matches: []ruleset.Match{destination, ruleset.Replies{}}, Counter: names.To, Action: ruleset.Accept{}})
+		nat.Rules = append(nat.Rules, ruleset.Rule{
+			Matches: []ruleset.Match{source, ruleset.Destination{Prefix: p, Not: true}}, Action: ruleset.Goto{Chain: ruleset.ChainMasquerade},
+		})
+	}
+	from.Rules = append(from.Rules, ruleset.Rule{Counter: names.RejectedFrom, Action: ruleset.Drop{}})
+	to.Rules = append(to.Rules, ruleset.Rule{Counter: names.RejectedTo, Action: ruleset.Goto{Chain: ruleset.ChainRefuse}})
+	part := ruleset.Part{
+		Network: network, Counters: []string{names.From, names.To, names.RejectedFrom, names.RejectedTo}, Chains: []ruleset.Chain{from, to, nat},
+	}
+	for set, chain := range map[string]string{"same_bridge": "", "from": names.From, "to": names.To, "nat": names.NAT} {
+		part.Elements = append(part.Elements,
+			ruleset.Element{Set: set + "_id", Index: index, Name: bridge, Goto: chain, Comment: "network " + network},
+			ruleset.Element{Set: set + "_name", Name: bridge, Goto: chain, Comment: "network " + network})
 	}
 	return part
 }
@@ -58,8 +95,10 @@ func formerPart(part ruleset.Part) ruleset.Part {
 // formerly makes a backend bring the table to what it was in November 2026: how it
 // compares and changes a table is the same.
 func formerly(b *Backend) {
-	b.planner = newPlanner(nil)
-	delete(b.planner.sets, ruleset.SetBystandersID)
+	b.planner = planner{sets: map[string]ruleset.Set{}, sums: sums{}}
+	for _, s := range formerBase().Sets {
+		b.planner.sets[s.Name] = s
+	}
 	b.base = func(ruleset.Interface) ruleset.Skeleton { return formerBase() }
 	b.config.Host = nil
 }
@@ -81,7 +120,7 @@ func TestUpgradeAndDowngrade(t *testing.T) {
 			return
 		}
 		formerly(b)
-		mustSync(t, b, formerPart(part))
+		mustSync(t, b, formerPart("default", "virbr0", r.index(t, "virbr0"), prefix("192.168.122.0/24"), prefix("fd00:122::/64")))
 	}
 	move(true)
 	ends := r.send(t)

@@ -16,6 +16,10 @@ const (
 // bridge, 0 while there is none: then the rules match by name alone. names default
 // to the network's own. ok is false for a network that has no rules (libvirt's open
 // mode).
+//
+// Most networks are elements of the sets that all share. One with chosen devices, or
+// with subnets of other lengths than sets have, has chains of its own; one with an
+// address pool or ports of its own has them for its translation alone.
 func Compile(n network.Network, index int, names ...string) (part Part, ok bool) {
 	if n.Mode == network.ModeOpen {
 		return Part{}, false
@@ -24,18 +28,30 @@ func Compile(n network.Network, index int, names ...string) (part Part, ok bool)
 		names = []string{n.Bridge}
 	}
 	c := compiler{net: n, names: NamesOf(n.Name), subnets: n.Subnets()}
-	part = Part{
-		Network:  n.Name,
-		Counters: []string{c.names.From, c.names.To, c.names.RejectedFrom, c.names.RejectedTo},
-		Chains: []Chain{
-			{Name: c.names.From, Rules: c.from()},
-			{Name: c.names.To, Rules: c.to()},
-		},
+	part = Part{Network: n.Name}
+	own, ownNAT := !c.standard(), !c.standard() || !c.standardNAT()
+	if own {
+		part.Counters = []string{c.names.From, c.names.To, c.names.RejectedFrom, c.names.RejectedTo}
+		part.Chains = []Chain{{Name: c.names.From, Rules: c.from()}, {Name: c.names.To, Rules: c.to()}}
 	}
-	if nat := c.nat(); len(nat) > 0 {
+	nat := c.nat()
+	if ownNAT && len(nat) > 0 {
 		part.Chains = append(part.Chains, Chain{Name: c.names.NAT, Rules: nat})
 	}
-	part.Elements = c.elements(index, names, len(part.Chains) == 3)
+	e := elements{compiler: c, index: index, bridges: names}
+	e.shared()
+	if own {
+		e.bridge(mapFrom, c.names.From)
+		e.bridge(mapTo, c.names.To)
+	} else {
+		e.sides()
+	}
+	if ownNAT && len(nat) > 0 {
+		e.bridge(mapNAT, c.names.NAT)
+	} else if !ownNAT {
+		e.masqueraded()
+	}
+	part.Elements = e.all
 	return part, true
 }
 
@@ -101,8 +117,8 @@ func (c compiler) out(p netip.Prefix, dev string) []Rule {
 	const within = "what cannot be translated reaches other networks from %s"
 	return []Rule{
 		pass("guests of %s may go out", Tracked{}),
-		pass(within, ToBridge{Set: SetSameID}),
-		pass(within, ToBridge{Set: SetSameName}),
+		pass(within, Lookup{setGuests + "_id", Key(OutIndex)}),
+		pass(within, Lookup{setGuests + "_name", Key(OutName)}),
 		{
 			Matches: outThrough(dev, Source{Prefix: p}), Counter: c.names.RejectedFrom, Action: Drop{},
 			Comment: c.comment("and does not leave with an address of %s", p),
@@ -179,17 +195,9 @@ func (c compiler) translate(p netip.Prefix, dev string) []Rule {
 		return append(outThrough(dev, Source{Prefix: p}, Destination{Prefix: p, Not: true}), more...)
 	}
 	text := c.comment("%s is translated", p)
-	pool := c.net.NATAddresses
-	if p.Addr().Is6() {
-		pool = c.net.NATAddresses6
-	}
-	ports := Ports{First: c.net.NATPorts.First, Last: c.net.NATPorts.Last}
-	standard := ports == Ports{} || ports == Ports{First: defaultFirstPort, Last: defaultLastPort}
-	if pool.IsZero() && standard {
+	pool, ports := c.pool(p), c.ports()
+	if pool.IsZero() && ports == standardPorts() {
 		return []Rule{{Matches: match(), Action: Goto{Chain: ChainMasquerade}, Comment: text}}
-	}
-	if standard {
-		ports = Ports{First: defaultFirstPort, Last: defaultLastPort}
 	}
 	action := func(ports Ports) Action {
 		if pool.IsZero() {
@@ -202,6 +210,24 @@ func (c compiler) translate(p netip.Prefix, dev string) []Rule {
 		{Matches: match(Protocol{UDP: true}), Action: action(ports), Comment: text},
 		{Matches: match(), Action: action(Ports{}), Comment: text},
 	}
+}
+
+func standardPorts() Ports { return Ports{First: defaultFirstPort, Last: defaultLastPort} }
+
+// ports returns the source ports of translated TCP and UDP.
+func (c compiler) ports() Ports {
+	if c.net.NATPorts == (network.PortRange{}) {
+		return standardPorts()
+	}
+	return Ports{First: c.net.NATPorts.First, Last: c.net.NATPorts.Last}
+}
+
+// pool returns the addresses that a subnet's sources become; zero for the host's own.
+func (c compiler) pool(p netip.Prefix) network.AddrRange {
+	if p.Addr().Is6() {
+		return c.net.NATAddresses6
+	}
+	return c.net.NATAddresses
 }
 
 // devices returns the forward devices, or one "" for any.
@@ -224,26 +250,4 @@ func inThrough(dev string, m ...Match) []Match {
 		return m
 	}
 	return append([]Match{InDevice{Name: dev}}, m...)
-}
-
-// elements returns the bridge's elements of the maps, by each of its names always
-// and by index while it exists.
-func (c compiler) elements(index int, names []string, nat bool) []Element {
-	text := comment("network %s", c.net.Name)
-	var out []Element
-	add := func(byID, byName, chain string) {
-		if index != 0 {
-			out = append(out, Element{Set: byID, Index: index, Name: c.net.Bridge, Goto: chain, Comment: text})
-		}
-		for _, name := range names {
-			out = append(out, Element{Set: byName, Name: name, Goto: chain, Comment: text})
-		}
-	}
-	add(SetSameID, SetSameName, "")
-	add(MapFromID, MapFromName, c.names.From)
-	add(MapToID, MapToName, c.names.To)
-	if nat {
-		add(MapNATID, MapNATName, c.names.NAT)
-	}
-	return out
 }

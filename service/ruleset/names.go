@@ -23,6 +23,20 @@ type Names struct {
 	RejectedFrom, RejectedTo string // counters
 }
 
+// Counter returns the name of the counter that rules of the network's own chains have.
+func (n Names) Counter(what Counts) string {
+	return map[Counts]string{CountsFrom: n.From, CountsTo: n.To, CountsRejectedFrom: n.RejectedFrom, CountsRejectedTo: n.RejectedTo}[what]
+}
+
+// Earlier returns the name of the counter that holds what the network's elements and
+// rules counted that are gone.
+func (n Names) Earlier(what Counts) string {
+	if name := n.Counter(what); name != "" {
+		return name + "_earlier"
+	}
+	return ""
+}
+
 // NamesOf returns the names of a network's chains and counters. They differ if the
 // networks' names differ, are legal nft identifiers and never keywords.
 func NamesOf(network string) Names {

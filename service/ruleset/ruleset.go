@@ -21,33 +21,12 @@ const (
 const (
 	ChainLeaving    = "leaving"          // the source's side of a forwarded packet
 	ChainEntering   = "entering"         // the destination's side
+	ChainToUplink   = "to_uplink"        // the usual packet's source's side
+	ChainFromUplink = "from_uplink"      // and destination's side
 	ChainRefuse     = "refuse"           // TCP reset, else port unreachable
 	ChainMasquerade = "masquerade_guest" // the default translation: ports 1024-65535
-)
 
-// SetBystandersID holds the interfaces that no network can have, by index: what comes
-// from or goes to one of them has only one side that decides. No verdict depends on
-// it, only how many rules a packet meets.
-const SetBystandersID = "bystanders_id"
-
-// Names of the networks' maps and sets. Each is keyed by interface index ("id") or
-// by interface name; the two have the same content.
-const (
-	SetSameID   = "same_bridge_id"
-	SetSameName = "same_bridge_name"
-	MapFromID   = "from_id"
-	MapFromName = "from_name"
-	MapToID     = "to_id"
-	MapToName   = "to_name"
-	MapNATID    = "nat_id"
-	MapNATName  = "nat_name"
-)
-
-// Declared sizes: the kernel's hash tables never grow under traffic, and are
-// allocated in full (32 bytes for each element that fits).
-const (
-	networksSize   = 8192 // twice the most networks there may be
-	MostBystanders = 1024 // elements of SetBystandersID
+	chainUntranslatable = "untranslatable"
 )
 
 // Skeleton holds the sets and chains that all networks share. It is created with
@@ -59,8 +38,8 @@ type Skeleton struct {
 
 // Part is what belongs to one network, as a value that can be compared.
 type Part struct {
-	Network  string // the network's name
-	Counters []string
+	Network  string   // the network's name
+	Counters []string // of the rules in its own chains
 	Chains   []Chain
 	Elements []Element
 }
@@ -69,8 +48,25 @@ type Part struct {
 type Set struct {
 	Name     string
 	Key      []KeyType // concatenated where there are several
-	Size     int       // the most elements
 	Verdicts bool
+	Counts   Counts // what the counters of its elements count
+	Size     int    // the most elements; 0 for no limit
+}
+
+// Counts is what a counter counts; zero for none.
+type Counts int
+
+// What is counted.
+const (
+	CountsFrom Counts = iota + 1
+	CountsTo
+	CountsRejectedFrom
+	CountsRejectedTo
+)
+
+// AllCounts returns everything that is counted of a network.
+func AllCounts() []Counts {
+	return []Counts{CountsFrom, CountsTo, CountsRejectedFrom, CountsRejectedTo}
 }
 
 // KeyType is the type of one field of a set's key.
@@ -80,16 +76,23 @@ type KeyType string
 const (
 	KeyIfIndex KeyType = "iface_index"
 	KeyIfName  KeyType = "ifname"
+	KeyIPv4    KeyType = "ipv4_addr"
+	KeyIPv6    KeyType = "ipv6_addr"
+	KeyFamily  KeyType = "nf_proto"
 )
 
-// Element is one element of a set or map. Its key is the bridge, by index or by
-// name as the set's type says, once for each field of the key.
+// Element is one element of a set or map. The set's key says which of its values make
+// its own key: the bridge by index or by name, for each such field; the addresses in
+// their order; the family.
 type Element struct {
-	Set     string
-	Index   int    // for sets keyed by index
-	Name    string // for sets keyed by name; beside Index the name to print
-	Goto    string // the chain, for maps
-	Comment string
+	Set       string
+	Index     int    // for sets keyed by index
+	Name      string // for sets keyed by name; beside Index the name to print
+	Addresses [2]netip.Addr
+	IPv6      bool   // the family
+	Goto      string // the chain, for maps
+	Comment   string
+	Total     Total // what its counter has counted; in listings only
 }
 
 // Chain is a base chain where Hook is set, else a regular one.
@@ -147,17 +150,39 @@ type Replies struct{}
 // the rest is never translated, since only they pass the nat hooks.
 type Tracked struct{}
 
-// ToBridge matches packets that leave by the bridge of a network with rules; Set
-// is SetSameID or SetSameName, asked for the output interface twice.
-type ToBridge struct{ Set string }
+// Untracked matches all other packets.
+type Untracked struct{}
 
-// SameBridge matches packets that leave by the bridge they arrived on; Set is
-// SetSameID or SetSameName.
-type SameBridge struct{ Set string }
+// Lookup matches packets whose fields are an element of a set.
+type Lookup struct {
+	Set string
+	Key Fields
+}
 
-// Bystander matches packets from an interface that no network can have, or with Out
-// packets to one.
-type Bystander struct{ Out bool }
+// Fields are the fields of a look-up; zero at the end.
+type Fields [3]Field
+
+// Key returns the fields of a look-up.
+func Key(fields ...Field) (k Fields) {
+	copy(k[:], fields)
+	return k
+}
+
+// Field is what is looked up of a packet.
+type Field int
+
+// The fields in use. Addresses are those of their /24 or /64.
+const (
+	InIndex Field = iota + 1
+	OutIndex
+	InName
+	OutName
+	FamilyField
+	Source4
+	Destination4
+	Source6
+	Destination6
+)
 
 // Uplink matches packets from the interface by its index, or with Out packets to it.
 type Uplink struct {
@@ -190,13 +215,11 @@ type ResetTCP struct{}
 // Unreachable answers with ICMP or ICMPv6 port unreachable.
 type Unreachable struct{}
 
-// Dispatch goes to the chain that a verdict map names for the packet's input
-// or, with Out, output interface. A packet that is not in the map continues with the
-// next rule.
+// Dispatch goes to the chain that a verdict map names for a field of the packet. A
+// packet that is not in the map continues with the next rule.
 type Dispatch struct {
-	Map string
-	Out bool
-	Key KeyType
+	Map   string
+	Field Field
 }
 
 // Masquerade translates the source to the outgoing interface's address, and with
@@ -240,6 +263,28 @@ func BystanderElement(i Interface) Element {
 type Change struct {
 	Set    []Part
 	Remove []string
+}
+
+// Of returns one of the totals. The bytes of what was rejected are not counted.
+func (c Counters) Of(what Counts) Total {
+	return map[Counts]Total{
+		CountsFrom: {c.FromGuestPackets, c.FromGuestBytes}, CountsTo: {c.ToGuestPackets, c.ToGuestBytes},
+		CountsRejectedFrom: {Packets: c.RejectedFromGuestPackets}, CountsRejectedTo: {Packets: c.RejectedToGuestPackets},
+	}[what]
+}
+
+// Add adds to one of the totals.
+func (c *Counters) Add(what Counts, t Total) {
+	switch what {
+	case CountsFrom:
+		c.FromGuestPackets, c.FromGuestBytes = c.FromGuestPackets+t.Packets, c.FromGuestBytes+t.Bytes
+	case CountsTo:
+		c.ToGuestPackets, c.ToGuestBytes = c.ToGuestPackets+t.Packets, c.ToGuestBytes+t.Bytes
+	case CountsRejectedFrom:
+		c.RejectedFromGuestPackets += t.Packets
+	case CountsRejectedTo:
+		c.RejectedToGuestPackets += t.Packets
+	}
 }
 
 // Counters are a network's totals of forwarded packets.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -141,18 +142,40 @@ func TestCommentsAreCutAtCharacters(t *testing.T) {
 	}
 }
 
-// TestEveryPacketMeetsARefusal: each of a network's filter chains ends in a
-// rule without a condition that lets nothing pass.
+// TestEveryPacketMeetsARefusal: each filter chain of a network's own, and those of a
+// side that all share, end in a rule that lets nothing of a network's pass.
 func TestEveryPacketMeetsARefusal(t *testing.T) {
 	for _, s := range scenarios() {
 		part, _ := Compile(s.net, s.index)
-		for _, c := range part.Chains[:2] {
+		for _, c := range part.Chains {
+			if c.Name == NamesOf(s.net.Name).NAT {
+				continue
+			}
 			last := c.Rules[len(c.Rules)-1]
 			if len(last.Matches) != 0 {
 				t.Errorf("%s: chain %s can run off its end", s.file, c.Name)
 			}
 			if last.Action != (Goto{Chain: ChainRefuse}) && last.Action != (Drop{}) {
 				t.Errorf("%s: chain %s ends in %s", s.file, c.Name, last)
+			}
+		}
+		expectRefusals(t, s.file, part)
+	}
+}
+
+// expectRefusals: a network without chains of its own is refused all else by elements.
+func expectRefusals(t *testing.T, file string, part Part) {
+	t.Helper()
+	for _, guest := range part.Elements {
+		half, isGuest := strings.CutPrefix(guest.Set, setGuests)
+		if !isGuest {
+			continue
+		}
+		for _, sets := range [][2]string{{mapFrom, setRefusedFrom}, {mapTo, setRefusedTo}} {
+			if !slices.ContainsFunc(part.Elements, func(e Element) bool {
+				return (e.Set == sets[0]+half || e.Set == sets[1]+half) && e.Name == guest.Name
+			}) {
+				t.Errorf("%s: %s of %s is in neither of %v", file, guest.Set, guest.Name, sets)
 			}
 		}
 	}

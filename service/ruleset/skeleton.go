@@ -11,39 +11,28 @@ const (
 	prioritySrcNAT  = 100
 )
 
-// Base returns the skeleton that all networks share: maps of every managed bridge,
-// and base chains that look each packet up. An accept would end the base chain, so
-// the source's side returns what may pass, and the destination's side decides then.
+// Base returns the skeleton that all networks share: sets of what they may do, and
+// rules that look each packet up in them and never change but for the uplink. An
+// accept would end the base chain, so the source's side returns what may pass, and
+// the destination's side decides then.
+//
+// What a network may do hangs on its element in the set of guests, and its refusals
+// hang on elements too: so each packet that a change overtakes meets the rules of
+// before or those of after. The kernel looks elements up as they are at the moment.
 func Base(uplink Interface) Skeleton {
-	return Skeleton{Sets: baseSets(), Chains: []Chain{
+	chains := []Chain{
 		{Name: ChainRefuse, Rules: []Rule{
 			{Matches: []Match{Protocol{}}, Action: ResetTCP{}, Comment: "a refused connection ends at once"},
 			{Action: Unreachable{}, Comment: "and so does everything else"},
 		}},
 		masqueradeChain(),
-		{Name: ChainLeaving, Rules: dispatch(false, MapFromID, MapFromName)},
-		{Name: ChainEntering, Rules: dispatch(true, MapToID, MapToName)},
-		ForwardChain(uplink),
-		{Name: ChainNATGuests, Hook: Hook{Type: "nat", Hook: "postrouting", Priority: prioritySrcNAT},
-			Rules: append(untranslated(), dispatch(false, MapNATID, MapNATName)...)},
-	}}
-}
-
-func baseSets() []Set {
-	id, name := KeyIfIndex, KeyIfName
-	pairs := func(set string, key KeyType) Set {
-		return Set{Name: set, Key: []KeyType{key, key}, Size: networksSize}
 	}
-	chains := func(set string, key KeyType) Set {
-		return Set{Name: set, Key: []KeyType{key}, Verdicts: true, Size: networksSize}
+	for _, h := range halves() {
+		chains = append(chains, h.untranslatable(), h.leaving(), h.entering())
 	}
-	return []Set{
-		{Name: SetBystandersID, Key: []KeyType{id}, Size: MostBystanders},
-		pairs(SetSameID, id), pairs(SetSameName, name),
-		chains(MapFromID, id), chains(MapFromName, name),
-		chains(MapToID, id), chains(MapToName, name),
-		chains(MapNATID, id), chains(MapNATName, name),
-	}
+	chains = append(chains, leaving(), entering(), toUplink(), fromUplink(), ForwardChain(uplink),
+		Chain{Name: ChainNATGuests, Hook: Hook{Type: "nat", Hook: "postrouting", Priority: prioritySrcNAT}, Rules: natGuests()})
+	return Skeleton{Sets: baseSets(), Chains: chains}
 }
 
 // masqueradeChain returns the default translation of networks. Guests do not get
@@ -64,54 +53,176 @@ func masqueradeChain() Chain {
 func ForwardChain(uplink Interface) Chain {
 	var rules []Rule
 	if uplink != (Interface{}) {
-		rules = oneSide(Uplink{uplink, true}, Uplink{uplink, false}, "the uplink")
+		rules = []Rule{
+			{Matches: []Match{Uplink{uplink, true}}, Action: Goto{Chain: ChainToUplink}, Comment: "to the uplink: the source decides"},
+			{Matches: []Match{Uplink{uplink, false}}, Action: Goto{Chain: ChainFromUplink}, Comment: "from the uplink: the destination decides"},
+		}
 	}
-	rules = append(rules, oneSide(Bystander{Out: true}, Bystander{}, "an interface that no network can have")...)
-	return Chain{
-		Name: ChainForward, Hook: Hook{Type: "filter", Hook: "forward", Priority: priorityForward},
-		Rules: append(rules, bothSides()...),
+	rules = append(rules,
+		Rule{Matches: []Match{toBystander()}, Action: Goto{Chain: ChainLeaving}, Comment: "to an interface that no network can have: the source decides"},
+		Rule{Matches: []Match{fromBystander()}, Action: Goto{Chain: ChainEntering}, Comment: "from such: the destination decides"},
+	)
+	for _, h := range halves() {
+		rules = append(rules, Rule{Matches: []Match{Lookup{setSameBridge + h.end, Key(h.in, h.out)}}, Action: Accept{}, Comment: "stays on its bridge"})
 	}
+	rules = append(rules,
+		Rule{Action: Jump{Chain: ChainLeaving}, Comment: "else the source decides first,"},
+		Rule{Action: Goto{Chain: ChainEntering}, Comment: "and then the destination"},
+	)
+	return Chain{Name: ChainForward, Hook: Hook{Type: "filter", Hook: "forward", Priority: priorityForward}, Rules: rules}
 }
 
-func oneSide(to, from Match, what string) []Rule {
-	return []Rule{
-		{Matches: []Match{to}, Action: Goto{Chain: ChainLeaving}, Comment: comment("to %s: the source decides", what)},
-		{Matches: []Match{from}, Action: Goto{Chain: ChainEntering}, Comment: comment("from %s: the destination decides", what)},
+func toBystander() Match   { return Lookup{SetBystandersID, Key(OutIndex)} }
+func fromBystander() Match { return Lookup{SetBystandersID, Key(InIndex)} }
+
+// toUplink lets the usual packet out of its network at the first look-up.
+func toUplink() Chain {
+	c := Chain{Name: ChainToUplink}
+	for _, f := range families() {
+		c.Rules = append(c.Rules, Rule{
+			Matches: []Match{Tracked{}, Lookup{setMayLeave + f.digit + "_id", Key(InIndex, f.source)}}, Action: Accept{},
+			Comment: "guests may go out",
+		})
 	}
+	c.Rules = append(c.Rules, Rule{Action: Goto{Chain: ChainLeaving}, Comment: "all else is looked at closely"})
+	return c
 }
 
-func bothSides() []Rule {
-	const stays = "stays on its bridge"
-	return []Rule{
-		{Matches: []Match{SameBridge{Set: SetSameID}}, Action: Accept{}, Comment: stays},
-		{Matches: []Match{SameBridge{Set: SetSameName}}, Action: Accept{}, Comment: stays},
-		{Action: Jump{Chain: ChainLeaving}, Comment: "else the source decides first,"},
-		{Action: Goto{Chain: ChainEntering}, Comment: "and then the destination"},
+// fromUplink lets the usual packet into its network at the first look-up.
+func fromUplink() Chain {
+	c := Chain{Name: ChainFromUplink}
+	for _, f := range families() {
+		c.Rules = append(c.Rules, Rule{
+			Matches: []Match{Replies{}, Lookup{setReplies + f.digit + "_id", Key(OutIndex, f.destination)}}, Action: Accept{},
+			Comment: "replies reach guests",
+		})
 	}
+	c.Rules = append(c.Rules, Rule{Action: Goto{Chain: ChainEntering}, Comment: "all else is looked at closely"})
+	return c
 }
 
-// dispatch looks the packet's bridge up by index, which follows a bridge
-// through a rename, and then by name, which outlives its deletion.
-func dispatch(out bool, byID, byName string) []Rule {
-	side := "from"
-	if out {
-		side = "to"
+// leaving asks for the source's network by index, which follows a bridge through a
+// rename, and then by name, which outlives its deletion.
+func leaving() Chain {
+	c := Chain{Name: ChainLeaving, Rules: []Rule{{Matches: []Match{fromBystander()}, Action: Return{}, Comment: "no network's"}}}
+	for _, h := range halves() {
+		c.Rules = append(c.Rules, Rule{Matches: []Match{Lookup{setGuests + h.end, Key(h.in)}}, Action: Goto{Chain: ChainLeaving + h.end}, Comment: h.why("from guests")})
 	}
-	return []Rule{
-		{Action: Dispatch{Map: byID, Out: out, Key: KeyIfIndex}, Comment: comment("packets %s guests, by the bridge's interface ID", side)},
-		{Action: Dispatch{Map: byName, Out: out, Key: KeyIfName}, Comment: comment("the same by name, for a bridge made anew")},
-	}
+	return c
 }
 
-// untranslated exempts what never leaves the link (224.0.0.0/24, ff02::/16) and
-// broadcasts, since strict DHCP clients refuse replies from a rewritten port.
-func untranslated() []Rule {
+// entering asks for the destination's network in the same way.
+func entering() Chain {
+	c := Chain{Name: ChainEntering, Rules: []Rule{{Matches: []Match{toBystander()}, Action: Return{}, Comment: "no network's"}}}
+	for _, h := range halves() {
+		c.Rules = append(c.Rules, Rule{Matches: []Match{Lookup{setGuests + h.end, Key(h.out)}}, Action: Goto{Chain: ChainEntering + h.end}, Comment: h.why("to guests")})
+	}
+	return c
+}
+
+func (h half) why(what string) string {
+	if h.key == KeyIfIndex {
+		return what + ", by the bridge's interface ID"
+	}
+	return what + ", by name, for a bridge made anew"
+}
+
+// leaving decides for the source's side. A source that is not the network's is dropped
+// without an answer, which would only go to the owner of the forged address.
+func (h half) leaving() Chain {
+	refused := Lookup{setRefusedFrom + h.end, Key(h.in)}
+	rules := []Rule{
+		{Action: Dispatch{mapFrom + h.end, h.in}, Comment: "networks that have chains of their own"},
+		{Matches: []Match{Untracked{}}, Action: Jump{Chain: chainUntranslatable + h.end}, Comment: "what conntrack does not follow cannot be translated"},
+	}
+	for _, f := range families() {
+		rules = append(rules, Rule{Matches: []Match{Lookup{setMayLeave + f.digit + h.end, Key(h.in, f.source)}}, Action: Return{}, Comment: "guests may go out"})
+	}
+	for _, f := range families() {
+		rules = append(rules, Rule{
+			Matches: []Match{Lookup{setIsolated + f.digit + h.end, Key(h.in, f.source)}, refused}, Action: Goto{Chain: ChainRefuse},
+			Comment: "isolated guests reach nobody else",
+		})
+	}
+	rules = append(rules,
+		Rule{Matches: []Match{Lookup{setFamilies + h.end, Key(h.in, FamilyField)}, refused}, Action: Drop{}, Comment: "no guest here has this source address"},
+		Rule{Matches: []Match{refused}, Action: Goto{Chain: ChainRefuse}, Comment: "nothing else leaves"},
+	)
+	return Chain{Name: ChainLeaving + h.end, Rules: append(rules, h.byName(InName, ChainLeaving)...)}
+}
+
+// untranslatable stops packets that conntrack does not track (a reset of a forgotten
+// connection, invalid flags, an ICMP error that answers nothing): from a translated
+// subnet they would leave with the guest's own address. They may go to other networks'
+// guests, whose side then decides as for all packets.
+func (h half) untranslatable() Chain {
+	var rules []Rule
+	for _, other := range halves() {
+		rules = append(rules, Rule{Matches: []Match{Lookup{setGuests + other.end, Key(other.out)}}, Action: Return{}, Comment: "another network decides"})
+	}
+	for _, f := range families() {
+		rules = append(rules, Rule{
+			Matches: []Match{Lookup{setTranslated + f.digit + h.end, Key(h.in, f.source)}, Lookup{setRefusedFrom + h.end, Key(h.in)}},
+			Action:  Drop{}, Comment: "it does not leave with a guest's own address",
+		})
+	}
+	return Chain{Name: chainUntranslatable + h.end, Rules: rules}
+}
+
+// entering decides for the destination's side.
+func (h half) entering() Chain {
+	rules := []Rule{{Action: Dispatch{mapTo + h.end, h.out}, Comment: "networks that have chains of their own"}}
+	for _, f := range families() {
+		rules = append(rules, Rule{
+			Matches: []Match{Replies{}, Lookup{setReplies + f.digit + h.end, Key(h.out, f.destination)}}, Action: Accept{}, Comment: "replies reach guests",
+		})
+	}
+	for _, f := range families() {
+		rules = append(rules, Rule{
+			Matches: []Match{Lookup{setAnyone + f.digit + h.end, Key(h.out, f.destination)}}, Action: Accept{}, Comment: "anyone reaches guests of routed subnets",
+		})
+	}
+	rules = append(rules, Rule{Matches: []Match{Lookup{setRefusedTo + h.end, Key(h.out)}}, Action: Goto{Chain: ChainRefuse}, Comment: "nothing else gets in"})
+	return Chain{Name: ChainEntering + h.end, Rules: append(rules, h.byName(OutName, ChainEntering)...)}
+}
+
+// byName goes on by name where the elements of an index went while the packet was
+// between two look-ups, as they do when a bridge is deleted.
+func (h half) byName(name Field, chain string) []Rule {
+	if h.key != KeyIfIndex {
+		return nil
+	}
+	return []Rule{{
+		Matches: []Match{Lookup{setGuests + "_name", Key(name)}}, Action: Goto{Chain: chain + "_name"},
+		Comment: "the interface ID went this moment: by name",
+	}}
+}
+
+// natGuests translates the sources of guests. What never leaves the link (224.0.0.0/24,
+// ff02::/16) and broadcasts keep theirs, since strict DHCP clients refuse replies from
+// a rewritten port.
+func natGuests() []Rule {
 	var rules []Rule
 	for _, p := range []string{"224.0.0.0/24", "255.255.255.255/32", "ff02::/16"} {
 		rules = append(rules, Rule{
 			Matches: []Match{Destination{Prefix: netip.MustParsePrefix(p)}},
 			Action:  Accept{}, Comment: "link-local multicast and broadcast keep their source",
 		})
+	}
+	for _, h := range halves() {
+		for _, f := range families() {
+			rules = append(rules, Rule{
+				Matches: []Match{Lookup{setUntranslated + f.digit + h.end, Key(h.in, f.source, f.destination)}}, Action: Accept{},
+				Comment: "guests see each other's addresses",
+			})
+		}
+		for _, f := range families() {
+			rules = append(rules, Rule{
+				Matches: []Match{Lookup{setMasqueraded + f.digit + h.end, Key(h.in, f.source)}}, Action: Goto{Chain: ChainMasquerade},
+				Comment: "guests go out under the host's address",
+			})
+		}
+		rules = append(rules, Rule{Action: Dispatch{mapNAT + h.end, h.in}, Comment: "networks that have chains of their own"})
 	}
 	return rules
 }

@@ -83,7 +83,10 @@ func setText(s Set, elements []string) string {
 	if s.Verdicts {
 		kind, typ = "map", typ+" : verdict"
 	}
-	text := fmt.Sprintf("\t%s %s {\n\t\ttype %s\n\t\tsize %d\n", kind, s.Name, typ, s.Size)
+	text := fmt.Sprintf("\t%s %s {\n\t\ttype %s\n", kind, s.Name, typ)
+	if s.Size > 0 {
+		text += fmt.Sprintf("\t\tsize %d\n", s.Size)
+	}
 	if len(elements) > 0 {
 		text += "\t\telements = { " + strings.Join(elements, ",\n\t\t\t     ") + " }\n"
 	}
@@ -93,11 +96,10 @@ func setText(s Set, elements []string) string {
 // elementText quotes the bridge's name also for indexes, as nft lists them: it
 // reads a name back as the index that the interface has then.
 func elementText(s Set, e Element) string {
-	fields := make([]string, len(s.Key))
-	for i := range fields {
-		fields[i] = fmt.Sprintf("%q", e.Name)
+	text := strings.Join(keyText(s, e), " . ")
+	if s.Counts != 0 {
+		text += fmt.Sprintf(" counter packets %d bytes %d", e.Total.Packets, e.Total.Bytes)
 	}
-	text := strings.Join(fields, " . ")
 	if e.Comment != "" {
 		text += fmt.Sprintf(" comment \"%s\"", e.Comment)
 	}
@@ -105,6 +107,21 @@ func elementText(s Set, e Element) string {
 		text += " : goto " + e.Goto
 	}
 	return text
+}
+
+func keyText(s Set, e Element) []string {
+	fields, addresses := make([]string, len(s.Key)), e.Addresses[:]
+	for i, k := range s.Key {
+		switch k {
+		case KeyIfIndex, KeyIfName:
+			fields[i] = fmt.Sprintf("%q", e.Name)
+		case KeyIPv4, KeyIPv6:
+			fields[i], addresses = addresses[0].String(), addresses[1:]
+		case KeyFamily:
+			fields[i] = Family{e.IPv6}.word()
+		}
+	}
+	return fields
 }
 
 func chainText(c Chain) string {
@@ -153,11 +170,13 @@ func (r Rule) String() string {
 	return strings.Join(words, " ")
 }
 
-func (m Family) text() string {
+func (m Family) text() string { return "meta nfproto " + m.word() }
+
+func (m Family) word() string {
 	if m.IPv6 {
-		return "meta nfproto ipv6"
+		return "ipv6"
 	}
-	return "meta nfproto ipv4"
+	return "ipv4"
 }
 
 func (m OutDevice) text() string { return fmt.Sprintf("oifname %q", m.Name) }
@@ -183,25 +202,24 @@ func (Replies) text() string { return "ct state established,related" }
 
 func (Tracked) text() string { return "ct state established,related,new" }
 
-func (m ToBridge) text() string {
-	if m.Set == SetSameID {
-		return "oif . oif @" + m.Set
+func (Untracked) text() string { return "ct state invalid,untracked" }
+
+func (m Lookup) text() string {
+	var fields []string
+	for _, f := range m.Key {
+		if f != 0 {
+			fields = append(fields, f.text())
+		}
 	}
-	return "oifname . oifname @" + m.Set
+	return strings.Join(fields, " . ") + " @" + m.Set
 }
 
-func (m SameBridge) text() string {
-	if m.Set == SetSameID {
-		return "iif . oif @" + m.Set
-	}
-	return "iifname . oifname @" + m.Set
-}
-
-func (m Bystander) text() string {
-	if m.Out {
-		return "oif @" + SetBystandersID
-	}
-	return "iif @" + SetBystandersID
+func (f Field) text() string {
+	return map[Field]string{
+		InIndex: "iif", OutIndex: "oif", InName: "iifname", OutName: "oifname", FamilyField: "meta nfproto",
+		Source4: "ip saddr & 255.255.255.0", Destination4: "ip daddr & 255.255.255.0",
+		Source6: "ip6 saddr & ffff:ffff:ffff:ffff::", Destination6: "ip6 daddr & ffff:ffff:ffff:ffff::",
+	}[f]
 }
 
 func (m Uplink) text() string {
@@ -223,16 +241,7 @@ func (Return) verb() string      { return "return" }
 func (ResetTCP) verb() string    { return "reject with tcp reset" }
 func (Unreachable) verb() string { return "reject" } // nft's default: icmpx port-unreachable
 
-func (a Dispatch) verb() string {
-	word := "iif"
-	if a.Out {
-		word = "oif"
-	}
-	if a.Key == KeyIfName {
-		word += "name"
-	}
-	return word + " vmap @" + a.Map
-}
+func (a Dispatch) verb() string { return a.Field.text() + " vmap @" + a.Map }
 
 func (a Masquerade) verb() string {
 	if a.Ports == (Ports{}) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -31,25 +32,29 @@ type Kernel struct {
 type table struct {
 	chains   map[string]ruleset.Chain
 	elements map[elementKey]ruleset.Element
-	counters map[string]uint64 // packets
+	counters map[string]bool   // by name, of rules
+	totals   map[string]uint64 // packets from the guests of networks
 }
 
 // elementKey is unique among the elements of a set.
 type elementKey struct {
-	set   string
-	index int
-	name  string
+	set       string
+	index     int
+	name      string
+	addresses [2]netip.Addr
+	v6        bool
 }
 
 func keyOf(e ruleset.Element) elementKey {
+	k := elementKey{set: e.Set, index: e.Index, name: e.Name, addresses: e.Addresses, v6: e.IPv6}
 	if e.Index != 0 {
-		return elementKey{set: e.Set, index: e.Index}
+		k.name = ""
 	}
-	return elementKey{set: e.Set, name: e.Name}
+	return k
 }
 
 func newTable() *table {
-	t := &table{chains: map[string]ruleset.Chain{}, elements: map[elementKey]ruleset.Element{}, counters: map[string]uint64{}}
+	t := &table{chains: map[string]ruleset.Chain{}, elements: map[elementKey]ruleset.Element{}, counters: map[string]bool{}, totals: map[string]uint64{}}
 	for _, c := range ruleset.Base(ruleset.Interface{}).Chains {
 		t.chains[c.Name] = c
 	}
@@ -57,7 +62,7 @@ func newTable() *table {
 }
 
 func (t *table) clone() *table {
-	return &table{chains: maps.Clone(t.chains), elements: maps.Clone(t.elements), counters: maps.Clone(t.counters)}
+	return &table{chains: maps.Clone(t.chains), elements: maps.Clone(t.elements), counters: maps.Clone(t.counters), totals: maps.Clone(t.totals)}
 }
 
 // add adds a network's objects.
@@ -66,10 +71,10 @@ func (t *table) add(p ruleset.Part, start uint64) error {
 		if _, there := t.counters[name]; there {
 			return fmt.Errorf("counter %s: %w", name, unix.EEXIST)
 		}
-		t.counters[name] = 0
-		if name == ruleset.NamesOf(p.Network).From {
-			t.counters[name] = start
-		}
+		t.counters[name] = true
+	}
+	if _, there := t.totals[p.Network]; !there {
+		t.totals[p.Network] = start
 	}
 	for _, c := range p.Chains {
 		if _, there := t.chains[c.Name]; there {
@@ -86,8 +91,8 @@ func (t *table) add(p ruleset.Part, start uint64) error {
 	return nil
 }
 
-// remove removes a network's objects, except for the counters in keep.
-func (t *table) remove(p ruleset.Part, keep []string) error {
+// remove removes a network's objects, and its totals unless it stays.
+func (t *table) remove(p ruleset.Part, stays bool) error {
 	for _, e := range p.Elements {
 		if _, there := t.elements[keyOf(e)]; !there {
 			return fmt.Errorf("element %+v: %w", e, unix.ENOENT)
@@ -104,9 +109,10 @@ func (t *table) remove(p ruleset.Part, keep []string) error {
 		if _, there := t.counters[name]; !there {
 			return fmt.Errorf("counter %s: %w", name, unix.ENOENT)
 		}
-		if !slices.Contains(keep, name) {
-			delete(t.counters, name)
-		}
+		delete(t.counters, name)
+	}
+	if !stays {
+		delete(t.totals, p.Network)
 	}
 	return nil
 }
@@ -148,7 +154,7 @@ func (k *Kernel) Lines() (lines []string) {
 			lines = append(lines, fmt.Sprintf("chain %s %d: %s", c.Name, i, r))
 		}
 	}
-	for name, packets := range k.table.counters {
+	for name, packets := range k.table.totals {
 		lines = append(lines, fmt.Sprintf("counter %s %d", name, packets))
 	}
 	slices.Sort(lines)
@@ -162,7 +168,8 @@ func (k *Kernel) Flush() {
 	k.table = nil
 }
 
-// Damage flushes one network's chains, as another program might.
+// Damage flushes one network's chains and removes its elements, as another program
+// might.
 func (k *Kernel) Damage(network string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -172,13 +179,14 @@ func (k *Kernel) Damage(network string) {
 			k.table.chains[name] = c
 		}
 	}
+	maps.DeleteFunc(k.table.elements, func(_ elementKey, e ruleset.Element) bool { return e.Comment == "network "+network })
 }
 
 // Count counts packets as sent by a network's guests.
 func (k *Kernel) Count(network string, packets uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.table.counters[ruleset.NamesOf(network).From] += packets
+	k.table.totals[network] += packets
 }
 
 // Own makes another program the table's owner: changes fail with err, nil for none.
@@ -221,22 +229,15 @@ func (b *nftables) commit(ctx context.Context, old, next map[string]ruleset.Part
 	}
 	t := from.clone()
 	for name, p := range old {
-		if err := t.remove(p, next[name].Counters); err != nil {
+		_, stays := next[name]
+		if err := t.remove(p, stays); err != nil {
 			return err
 		}
 	}
 	for name, p := range next {
-		had := map[string]uint64{}
-		for _, c := range p.Counters {
-			if packets, stays := t.counters[c]; stays {
-				had[c] = packets
-				delete(t.counters, c)
-			}
-		}
 		if err := t.add(p, b.start(name).FromGuestPackets); err != nil {
 			return err
 		}
-		maps.Copy(t.counters, had)
 	}
 	if err := t.check(); err != nil {
 		return err
@@ -295,10 +296,9 @@ func (b *nftables) sync(ctx context.Context, want map[string]ruleset.Part) (dama
 	damaged = b.differing(want)
 	from := newTable()
 	if b.kernel.table != nil {
-		from.counters = maps.Clone(b.kernel.table.counters)
-		for name := range from.counters {
-			if !slices.ContainsFunc(slices.Collect(maps.Values(want)), func(p ruleset.Part) bool { return slices.Contains(p.Counters, name) }) {
-				delete(from.counters, name)
+		for name := range want {
+			if packets, counted := b.kernel.table.totals[name]; counted {
+				from.totals[name] = packets
 			}
 		}
 	}
@@ -369,7 +369,7 @@ func (b *nftables) Counters(ctx context.Context) (map[string]ruleset.Counters, e
 	out := map[string]ruleset.Counters{}
 	for name := range b.parts {
 		if b.kernel.table != nil {
-			out[name] = ruleset.Counters{FromGuestPackets: b.kernel.table.counters[ruleset.NamesOf(name).From]}
+			out[name] = ruleset.Counters{FromGuestPackets: b.kernel.table.totals[name]}
 		}
 	}
 	return out, ctx.Err()
@@ -378,10 +378,9 @@ func (b *nftables) Counters(ctx context.Context) (map[string]ruleset.Counters, e
 func (b *nftables) ResetCounters(_ context.Context, network string) error {
 	b.kernel.mu.Lock()
 	defer b.kernel.mu.Unlock()
-	name := ruleset.NamesOf(network).From
-	if _, there := b.kernel.table.counters[name]; !there {
-		return fmt.Errorf("counter %s: %w", name, unix.ENOENT)
+	if _, there := b.kernel.table.totals[network]; !there {
+		return fmt.Errorf("the totals of %s: %w", network, unix.ENOENT)
 	}
-	b.kernel.table.counters[name] = 0
+	b.kernel.table.totals[network] = 0
 	return nil
 }

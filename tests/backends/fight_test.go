@@ -40,7 +40,7 @@ func TestFightOverTheTable(t *testing.T) {
 	r.OK(r.AddXML(rig.NetXML("default", "virbr0", "nat", rig.NatNet)))
 	guest, internet := r.Guest("virbr0", "guest", "192.168.122.10/24"), r.Internet()
 	whole := rig.Uncounted(rig.TableLines(r.Host))
-	fight(r, t, "nft", "nft flush chain inet libvirt_network net_default_from", 1)
+	fight(r, t, "nft", "nft flush set inet libvirt_network may_leave4_name", 1)
 	rig.Natted(t, guest, internet, "after the fight")
 	rig.Guarded(t, guest, internet, "after the fight")
 	if diff := cmp.Diff(whole, rig.Uncounted(rig.TableLines(r.Host))); diff != "" {

@@ -94,19 +94,25 @@ func TestForeignChangesAreMended(t *testing.T) {
 	for i, name := range []string{"a", "b", "c"} {
 		r.OK(r.AddXML(rig.Lasting(name, i+1, "nat")))
 	}
+	// One that has chains of its own, since its subnet has another length.
+	r.OK(r.AddXML(rig.NetXML("own", "virbr9", "nat", "10.9.0.1/20")))
 	whole := rig.TableLines(r.Host)
 	damages := map[string][]string{
-		"flush chain inet libvirt_network net_b_from":                                  {"b"},
-		"add rule inet libvirt_network net_b_from accept":                              {"b"},
-		"delete element inet libvirt_network from_name { virbr1 }":                     {"a"},
-		"flush chain inet libvirt_network net_a_nat":                                   {"a"},
-		"flush map inet libvirt_network to_name":                                       {"a", "b", "c"},
-		"flush chain inet libvirt_network forward_guests":                              {"a", "b", "c"},
-		"flush chain inet libvirt_network refuse":                                      {"a", "b", "c"},
-		"insert rule inet libvirt_network forward_guests accept":                       {"a", "b", "c"},
-		"add element inet libvirt_network from_name { eth7 : goto net_a_from }":        nil,
+		"flush chain inet libvirt_network net_own_from":                                {"own"},
+		"add rule inet libvirt_network net_own_from accept":                            {"own"},
+		"flush chain inet libvirt_network net_own_nat":                                 {"own"},
+		"delete element inet libvirt_network guests_name { virbr1 }":                   {"a"},
+		"delete element inet libvirt_network translated4_name { virbr2 . 10.2.0.0 }":   {"b"},
+		"delete element inet libvirt_network may_leave4_name { virbr2 . 10.2.0.0 }":    {"b"},
+		"flush set inet libvirt_network replies4_name":                                 {"a", "b", "c"},
+		"flush map inet libvirt_network to_name":                                       {"own"},
+		"flush chain inet libvirt_network forward_guests":                              {"a", "b", "c", "own"},
+		"flush chain inet libvirt_network leaving_id":                                  {"a", "b", "c", "own"},
+		"flush chain inet libvirt_network refuse":                                      {"a", "b", "c", "own"},
+		"insert rule inet libvirt_network forward_guests accept":                       {"a", "b", "c", "own"},
+		"add element inet libvirt_network from_name { eth7 : goto net_own_from }":      nil,
 		"add chain inet libvirt_network stray":                                         nil,
-		"delete table inet libvirt_network":                                            {"a", "b", "c"},
+		"delete table inet libvirt_network":                                            {"a", "b", "c", "own"},
 		"add table inet foreign { chain c { type filter hook forward priority 5; } ;}": nil,
 	}
 	for damage, want := range damages {
@@ -188,7 +194,7 @@ func TestOwnChangesAreNotForeign(t *testing.T) {
 		t.Errorf("the service looked at its table after changes of its own and elsewhere:\n%s", r.Daemon.Log())
 	}
 	told := r.Repairs()
-	r.Must("nft", "flush", "chain", "inet", "libvirt_network", "net_net3_from")
+	r.Must("nft", "delete", "element", "inet", "libvirt_network", "guests_name", "{ virbr4 }")
 	awaitRepairs(r, told, "net3")
 	if !strings.Contains(r.Daemon.Log(), look) {
 		t.Errorf("the log does not say %q:\n%s", look, r.Daemon.Log())

@@ -101,8 +101,7 @@ func TestReplaceIsOneStep(t *testing.T) {
 	}
 	r.OK(r.AddXML(rig.NetXML("default", "virbr2", "route", "10.2.0.1/24", "2001:db8:2::1/64"), "Replace", true))
 	table := r.Table()
-	for part, want := range map[string]bool{"virbr0": false, "192.168.122": false, "net_default_nat": false,
-		"virbr2": true, "10.2.0.0/24": true, "2001:db8:2::/64": true} {
+	for part, want := range map[string]bool{"virbr0": false, "192.168.122": false, "virbr2": true, "10.2.0.0": true, "2001:db8:2::": true} {
 		if strings.Contains(table, part) != want {
 			t.Errorf("the table has %s: %v\n%s", part, !want, table)
 		}
@@ -343,7 +342,7 @@ func vanished(r *rig.Rig, calls int) (done int, halves []string) {
 	for i := range calls {
 		name := vanishing(i)
 		known := slices.Contains(paths, rig.ManagerPath+"/network/"+godbus.ObjectPath(name))
-		inKernel := strings.Contains(table, "chain net_"+name+"_from ")
+		inKernel := rig.InTable(table, name)
 		file := fmt.Sprintf("/etc/virtfirewalld/networks/%s.xml", name)
 		if i%2 == 1 {
 			file = fmt.Sprintf("/run/virtfirewalld/networks/%s.xml", name)

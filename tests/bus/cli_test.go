@@ -63,7 +63,7 @@ func TestVerbsOfNetworks(t *testing.T) {
 		t.Error(diff)
 	}
 	preview := r.Ctl(0, "preview", "/root/default.xml")
-	rig.WantText(t, "preview", preview, "chain net_default_from", "virbr0")
+	rig.WantText(t, "preview", preview, "network default", "virbr0")
 	if r.Table() != "" {
 		t.Error("preview made a table")
 	}
@@ -92,9 +92,9 @@ func TestVerbsOfNetworks(t *testing.T) {
 	if got := r.Ctl(0, "rules", "lab"); got != rules {
 		t.Errorf("rules and GetRuleset differ:\n%s", cmp.Diff(rules, got))
 	}
-	rig.WantText(t, "rules", r.Ctl(0, "rules"), "# network default", "# network lab", "chain net_lab_to")
+	rig.WantText(t, "rules", r.Ctl(0, "rules"), "# network default", "# network lab", "network lab")
 	same(r, "rules", field(ctlJSON(r, "rules"), 1), map[string]any{"name": "lab", "ruleset": r.Ctl(0, "rules", "lab")})
-	rig.WantText(t, "preview", field(ctlJSON(r, "preview", "/root/default.xml", "--backend", "nftables"), "ruleset").(string), "net_default_nat")
+	rig.WantText(t, "preview", field(ctlJSON(r, "preview", "/root/default.xml", "--backend", "nftables"), "ruleset").(string), "translated4_name")
 
 	rig.WantText(t, "counters", r.Ctl(0, "counters"), "FROM GUESTS", "default", "lab")
 	same(r, "counters", field(ctlJSON(r, "counters", "lab"), 0), map[string]any{"name": "lab", "from_guest_packets": 0.0,

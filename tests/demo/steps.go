@@ -99,7 +99,7 @@ func (d *demo) outside() []step {
 // views returns steps that check what an administrator sees.
 func (d *demo) views() []step {
 	return []step{
-		{what: "the rules", on: d.host, cmd: []string{"virtfirewallctl", "rules", "default"}, check: contains("net_default_from")},
+		{what: "the rules", on: d.host, cmd: []string{"virtfirewallctl", "rules", "default"}, check: contains("may_leave4_id")},
 		{what: "the zone", on: d.host, cmd: []string{"firewall-cmd", "--get-zone-of-interface=virbr0"}, check: contains("libvirt")},
 		{what: "the counters", on: d.host, cmd: []string{"virtfirewallctl", "counters", "default"}, check: nonEmpty},
 		{what: "the network", on: d.host, cmd: []string{"virtfirewallctl", "list"}, check: contains("default")},

@@ -80,7 +80,7 @@ func TestFirewalldComesAndGoes(t *testing.T) {
 		told("restart after "+name, true)
 		bound("restart after " + name)
 	}
-	if table := r.Table(); !strings.Contains(table, "chain net_n_from") {
+	if table := r.Table(); !rig.InTable(table, "n") {
 		t.Errorf("the rules are gone:\n%s", table)
 	}
 }

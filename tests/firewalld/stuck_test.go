@@ -48,7 +48,7 @@ func TestStuckFirewalldKeepsNobodyWaiting(t *testing.T) {
 	r.Firewalld.Signal(syscall.SIGSTOP)
 	before := files(r)
 	asked := begin(r, "AddNetworkFromXML", inZone(rig.NetXML("asked", "virbr0", "nat", "10.1.0.1/24"), "trusted"), rig.Opts("Persistent", true))
-	r.Until("the call waits for firewalld", func() bool { return strings.Contains(r.Table(), "net_asked_from") })
+	r.Until("the call waits for firewalld", func() bool { return rig.InTable(r.Table(), "asked") })
 
 	// Others, who have to do with firewalld or not.
 	r.OK(r.AddXML(rig.NetXML("open", "virbr1", "open", "10.1.1.1/24")))
@@ -63,7 +63,7 @@ func TestStuckFirewalldKeepsNobodyWaiting(t *testing.T) {
 	if state != "degraded" || !strings.Contains(reason, "virbr2") || !strings.Contains(reason, "systemctl status firewalld") {
 		t.Errorf("a network without its zone is %s: %s", state, reason)
 	}
-	if !strings.Contains(r.Table(), "net_default_from") {
+	if !rig.InTable(r.Table(), "default") {
 		t.Error("a network without its zone has no rules")
 	}
 
@@ -103,7 +103,7 @@ func waitingRig(t *testing.T) (r *rig.Rig, added *godbus.Call) {
 	r.OK(r.AddXML(rig.NetXML("old", "virbr7", "nat", "10.7.0.1/24"))) // by then the service has nothing else to ask
 	r.Firewalld.Signal(syscall.SIGSTOP)
 	added = begin(r, "AddNetworkFromXML", rig.NetXML("default", "virbr0", "nat", rig.NatNet), rig.Opts("Persistent", true))
-	r.Until("the call waits for firewalld", func() bool { return strings.Contains(r.Table(), "net_default_from") })
+	r.Until("the call waits for firewalld", func() bool { return rig.InTable(r.Table(), "default") })
 	return r, added
 }
 
@@ -124,7 +124,7 @@ func TestFirewalldDiesInACall(t *testing.T) {
 	r.OK(r.AddXML(rig.NetXML("old", "virbr7", "nat", "10.7.0.1/24")))
 	r.Firewalld.Signal(syscall.SIGSTOP)
 	asked := begin(r, "AddNetworkFromXML", inZone(rig.NetXML("asked", "virbr0", "nat", "10.1.0.1/24"), "trusted"), rig.Opts())
-	r.Until("the call waits for firewalld", func() bool { return strings.Contains(r.Table(), "net_asked_from") })
+	r.Until("the call waits for firewalld", func() bool { return rig.InTable(r.Table(), "asked") })
 	plain := begin(r, "AddNetworkFromXML", rig.NetXML("default", "virbr1", "nat", "10.1.1.1/24"), rig.Opts())
 	gone := begin(r, "RemoveNetwork", "old", rig.Opts())
 	r.Firewalld.Stop(syscall.SIGKILL)

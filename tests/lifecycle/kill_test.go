@@ -215,10 +215,10 @@ func (v *victim) checkOne(i int, name string, s stored) {
 	}
 	table := v.Table()
 	for what, want := range map[string]bool{
-		"chain net_" + name + "_from {": mode != "" && mode != "open", "chain net_" + name + "_nat {": mode == "nat",
-		"counter net_" + name + "_from {": mode != "" && mode != "open", "\"network " + name + "\"": mode != "" && mode != "open",
+		"guests_name": mode != "" && mode != "open", "translated4_name": mode == "nat",
+		"refused_from_name": mode != "" && mode != "open", "isolated4_name": mode == "isolated",
 	} {
-		if strings.Contains(table, what) != want {
+		if rig.InSet(table, what, name) != want {
 			v.T.Errorf("%q in the kernel: %v, files say %s; calls %q\n%s", what, !want, mode, v.did, table)
 		}
 	}

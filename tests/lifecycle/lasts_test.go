@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -18,7 +17,7 @@ func wantMode(r *rig.Rig, when, name, want string) {
 	if got := r.Property(name, "ForwardMode"); got != want {
 		r.T.Errorf("%s: network %s is %v, want %s", when, name, got, want)
 	}
-	if nat := strings.Contains(r.Table(), "chain net_"+name+"_nat"); nat != (want == "nat") {
+	if nat := rig.InSet(r.Table(), "translated4_name", name); nat != (want == "nat") {
 		r.T.Errorf("%s: network %s is translated by the kernel: %v, and it is %s", when, name, nat, want)
 	}
 }

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -62,10 +63,27 @@ func TableLines(h *host.Host) []string {
 	return slices.DeleteFunc(lines, func(l string) bool { return l == "" })
 }
 
-// Uncounted returns a table's lines without the counters' values: those of a
-// network that a Replace was about to end may go on.
+// Uncounted returns a table's lines without the counters' values, and without what was
+// counted earlier: those of a network that a Replace was about to end may go on.
 func Uncounted(lines []string) []string {
-	return slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "packets ") })
+	out := slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "packets ") || strings.HasSuffix(l, "_earlier {") })
+	for i, l := range out {
+		out[i] = WithoutCounters(l)
+	}
+	return out
+}
+
+// InTable reports whether the table has something of a network's: each of its elements
+// names it.
+func InTable(table, network string) bool {
+	return strings.Contains(table, fmt.Sprintf("comment %q", "network "+network))
+}
+
+// InSet reports the same of one set of the table.
+func InSet(table, set, network string) bool {
+	_, rest, _ := strings.Cut(table, "set "+set+" {")
+	block, _, _ := strings.Cut(rest, "\n\t}")
+	return InTable(block, network)
 }
 
 // AwaitTable waits until the table is as it was.

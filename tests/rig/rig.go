@@ -90,7 +90,7 @@ func (r *Rig) WantNames(when string, want ...string) {
 	}
 	table := r.Table()
 	for _, name := range []string{"kept", "other", "runtime", "byhand"} {
-		if in := strings.Contains(table, "chain net_"+name+"_from"); in != slices.Contains(want, name) {
+		if in := InTable(table, name); in != slices.Contains(want, name) {
 			r.T.Errorf("%s: network %s in the kernel: %v", when, name, in)
 		}
 	}
