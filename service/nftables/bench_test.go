@@ -3,10 +3,12 @@ package nftables
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
 )
 
@@ -15,48 +17,47 @@ import (
 // collection by the runtime or a neighbour on the machine is no property of it.
 func BenchmarkChange(b *testing.B) {
 	for _, others := range []int{0, 100, 1000} {
-		for _, names := range []bool{true, false} {
-			b.Run(fmt.Sprintf("others=%d/names=%v", others, names), func(b *testing.B) {
-				benchmarkChange(b, others, names, true)
-			})
-		}
-		b.Run(fmt.Sprintf("others=%d/names=true/counters=false", others), func(b *testing.B) {
-			benchmarkChange(b, others, true, false)
+		b.Run(fmt.Sprintf("others=%d", others), func(b *testing.B) { benchmarkChange(b, others, compiled, recompiled) })
+		b.Run(fmt.Sprintf("own chains/others=%d", others), func(b *testing.B) {
+			benchmarkChange(b, others, func(n int) ruleset.Part { return part(n, true) }, changed)
 		})
 	}
 }
 
-func benchmarkChange(b *testing.B, others int, names, counters bool) {
+// compiled returns a NAT network without chains of its own, number n.
+func compiled(n int) ruleset.Part {
+	p, _ := ruleset.Compile(standard(n, network.ModeNAT), 1000+n)
+	return p
+}
+
+// recompiled returns the same network in another mode.
+func recompiled(n int) ruleset.Part {
+	p, _ := ruleset.Compile(standard(n, network.ModeRoute), 1000+n)
+	return p
+}
+
+func standard(n int, mode network.Mode) network.Network {
+	return network.Network{
+		Name: fmt.Sprintf("n%d", n), Bridge: fmt.Sprintf("vb%d", n), Mode: mode,
+		Addresses: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), 1}), 24)},
+	}
+}
+
+func benchmarkChange(b *testing.B, others int, make, remake func(n int) ruleset.Part) {
 	ns := newNamespace(b)
 	backend := open(b, ns)
-	make := func(n int) ruleset.Part {
-		p := part(n, names)
-		if !counters {
-			p.Counters = nil
-			for i := range p.Chains {
-				for j := range p.Chains[i].Rules {
-					p.Chains[i].Rules[j].Counter = ""
-				}
-			}
-		}
-		return p
-	}
 	var all []ruleset.Part
 	for n := range others {
 		all = append(all, make(n))
 	}
 	mustSync(b, backend, all...)
 	one := make(others)
-	other := make(others)
-	other.Chains = slices.Clone(other.Chains)
-	other.Chains[0].Rules = slices.Clone(other.Chains[0].Rules)
-	other.Chains[0].Rules[0].Comment = "changed"
 	steps := []struct {
 		name   string
 		change ruleset.Change
 	}{
 		{"add", ruleset.Change{Set: []ruleset.Part{one}}},
-		{"replace", ruleset.Change{Set: []ruleset.Part{other}}},
+		{"replace", ruleset.Change{Set: []ruleset.Part{remake(others)}}},
 		{"remove", ruleset.Change{Remove: []string{one.Network}}},
 	}
 	times := map[string][]time.Duration{}
@@ -82,7 +83,10 @@ func BenchmarkSync(b *testing.B) {
 			ns := newNamespace(b)
 			backend := open(b, ns)
 			var build, look, swap, read []float64
-			all := parts(n)
+			var all, changed []ruleset.Part
+			for i := range n {
+				all, changed = append(all, compiled(i)), append(changed, recompiled(i))
+			}
 			time1 := func(into *[]float64, f func()) {
 				begin := time.Now()
 				f()
@@ -96,10 +100,6 @@ func BenchmarkSync(b *testing.B) {
 						b.Fatal(err)
 					}
 				})
-				changed := parts(n)
-				for i := range changed {
-					changed[i].Chains[0].Rules[0].Comment = "changed"
-				}
 				time1(&swap, func() { mustApply(b, backend, ruleset.Change{Set: changed}) })
 				mustSync(b, backend)
 			}
