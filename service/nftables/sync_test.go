@@ -80,8 +80,8 @@ var damages = map[string]struct {
 		"flush chain " + table + " refuse", syncReport{Skeleton: true}, []string{"n0", "n1", "n2"},
 	},
 	"a chain of all networks and its maps are gone": {
-		"flush chain " + table + " forward_guests; flush chain " + table + " to_uplink; flush chain " + table + " leaving; delete chain " + table + " leaving; " +
-			"flush chain " + table + " leaving_id; flush chain " + table + " leaving_name; delete map " + table + " from_id; delete map " + table + " from_name",
+		"flush chain " + table + " forward_guests; flush chain " + table + " to_uplink; flush chain " + table + " source; delete chain " + table + " source; " +
+			"flush chain " + table + " source_id; flush chain " + table + " source_name; delete map " + table + " from_id; delete map " + table + " from_name",
 		syncReport{Skeleton: true, Repaired: []string{"n0", "n1", "n2"}}, []string{"n0", "n1", "n2"},
 	},
 	"a base chain has another priority": {

@@ -42,7 +42,7 @@ more than two of a family, or that leaves by chosen devices alone, has chains of
 its translation.
 
 A forwarded packet begins in ` + "`" + `forward_guests` + "`" + `, before iptables' rules see it. **Both ends must let it pass**: the source's side
-(` + "`" + `leaving` + "`" + `) returns what may go, and the destination's side (` + "`" + `entering` + "`" + `) decides then. To and from the uplink there is one side,
+(` + "`" + `source` + "`" + `) returns what may go, and the destination's side (` + "`" + `destination` + "`" + `) decides then. To and from the uplink there is one side,
 and the usual packet is done with after one look-up.
 
 A counter ` + "`" + `net_NETWORK_from_earlier` + "`" + ` or the like holds what elements had counted that are gone, so that totals never go back.

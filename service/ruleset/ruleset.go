@@ -19,12 +19,12 @@ const (
 
 // Names of the regular chains that networks share.
 const (
-	ChainLeaving    = "leaving"          // the source's side of a forwarded packet
-	ChainEntering   = "entering"         // the destination's side
-	ChainToUplink   = "to_uplink"        // the usual packet's source's side
-	ChainFromUplink = "from_uplink"      // and destination's side
-	ChainRefuse     = "refuse"           // TCP reset, else port unreachable
-	ChainMasquerade = "masquerade_guest" // the default translation: ports 1024-65535
+	ChainSource      = "source"           // the source's side of a forwarded packet
+	ChainDestination = "destination"      // the destination's side
+	ChainToUplink    = "to_uplink"        // the usual packet's source's side
+	ChainFromUplink  = "from_uplink"      // and destination's side
+	ChainRefuse      = "refuse"           // TCP reset, else port unreachable
+	ChainMasquerade  = "masquerade_guest" // the default translation: ports 1024-65535
 
 	chainUntranslatable = "untranslatable"
 )

@@ -28,9 +28,9 @@ func Base(uplink Interface) Skeleton {
 		masqueradeChain(),
 	}
 	for _, h := range halves() {
-		chains = append(chains, h.untranslatable(), h.leaving(), h.entering())
+		chains = append(chains, h.untranslatable(), h.source(), h.destination())
 	}
-	chains = append(chains, leaving(), entering(), toUplink(), fromUplink(), ForwardChain(uplink),
+	chains = append(chains, sourceSide(), destinationSide(), toUplink(), fromUplink(), ForwardChain(uplink),
 		Chain{Name: ChainNATGuests, Hook: Hook{Type: "nat", Hook: "postrouting", Priority: prioritySrcNAT}, Rules: natGuests()})
 	return Skeleton{Sets: baseSets(), Chains: chains}
 }
@@ -59,15 +59,15 @@ func ForwardChain(uplink Interface) Chain {
 		}
 	}
 	rules = append(rules,
-		Rule{Matches: []Match{toBystander()}, Action: Goto{Chain: ChainLeaving}, Comment: "to an interface that no network can have: the source decides"},
-		Rule{Matches: []Match{fromBystander()}, Action: Goto{Chain: ChainEntering}, Comment: "from such: the destination decides"},
+		Rule{Matches: []Match{toBystander()}, Action: Goto{Chain: ChainSource}, Comment: "to an interface that no network can have: the source decides"},
+		Rule{Matches: []Match{fromBystander()}, Action: Goto{Chain: ChainDestination}, Comment: "from such: the destination decides"},
 	)
 	for _, h := range halves() {
 		rules = append(rules, Rule{Matches: []Match{Lookup{setSameBridge + h.end, Key(h.in, h.out)}}, Action: Accept{}, Comment: "stays on its bridge"})
 	}
 	rules = append(rules,
-		Rule{Action: Jump{Chain: ChainLeaving}, Comment: "else the source decides first,"},
-		Rule{Action: Goto{Chain: ChainEntering}, Comment: "and then the destination"},
+		Rule{Action: Jump{Chain: ChainSource}, Comment: "else the source decides first,"},
+		Rule{Action: Goto{Chain: ChainDestination}, Comment: "and then the destination"},
 	)
 	return Chain{Name: ChainForward, Hook: Hook{Type: "filter", Hook: "forward", Priority: priorityForward}, Rules: rules}
 }
@@ -84,7 +84,7 @@ func toUplink() Chain {
 			Comment: "guests may go out",
 		})
 	}
-	c.Rules = append(c.Rules, Rule{Action: Goto{Chain: ChainLeaving}, Comment: "all else is looked at closely"})
+	c.Rules = append(c.Rules, Rule{Action: Goto{Chain: ChainSource}, Comment: "all else is looked at closely"})
 	return c
 }
 
@@ -97,25 +97,25 @@ func fromUplink() Chain {
 			Comment: "replies reach guests",
 		})
 	}
-	c.Rules = append(c.Rules, Rule{Action: Goto{Chain: ChainEntering}, Comment: "all else is looked at closely"})
+	c.Rules = append(c.Rules, Rule{Action: Goto{Chain: ChainDestination}, Comment: "all else is looked at closely"})
 	return c
 }
 
-// leaving asks for the source's network by index, which follows a bridge through a
+// sourceSide asks for the source's network by index, which follows a bridge through a
 // rename, and then by name, which outlives its deletion.
-func leaving() Chain {
-	c := Chain{Name: ChainLeaving, Rules: []Rule{{Matches: []Match{fromBystander()}, Action: Return{}, Comment: "no network's"}}}
+func sourceSide() Chain {
+	c := Chain{Name: ChainSource, Rules: []Rule{{Matches: []Match{fromBystander()}, Action: Return{}, Comment: "no network's"}}}
 	for _, h := range halves() {
-		c.Rules = append(c.Rules, Rule{Matches: []Match{Lookup{setGuests + h.end, Key(h.in)}}, Action: Goto{Chain: ChainLeaving + h.end}, Comment: h.why("from guests")})
+		c.Rules = append(c.Rules, Rule{Matches: []Match{Lookup{setGuests + h.end, Key(h.in)}}, Action: Goto{Chain: ChainSource + h.end}, Comment: h.why("from guests")})
 	}
 	return c
 }
 
-// entering asks for the destination's network in the same way.
-func entering() Chain {
-	c := Chain{Name: ChainEntering, Rules: []Rule{{Matches: []Match{toBystander()}, Action: Return{}, Comment: "no network's"}}}
+// destinationSide asks for the destination's network in the same way.
+func destinationSide() Chain {
+	c := Chain{Name: ChainDestination, Rules: []Rule{{Matches: []Match{toBystander()}, Action: Return{}, Comment: "no network's"}}}
 	for _, h := range halves() {
-		c.Rules = append(c.Rules, Rule{Matches: []Match{Lookup{setGuests + h.end, Key(h.out)}}, Action: Goto{Chain: ChainEntering + h.end}, Comment: h.why("to guests")})
+		c.Rules = append(c.Rules, Rule{Matches: []Match{Lookup{setGuests + h.end, Key(h.out)}}, Action: Goto{Chain: ChainDestination + h.end}, Comment: h.why("to guests")})
 	}
 	return c
 }
@@ -127,9 +127,9 @@ func (h half) why(what string) string {
 	return what + ", by name, for a bridge made anew"
 }
 
-// leaving decides for the source's side. A source that is not the network's is dropped
+// source decides for the source's side. A source that is not the network's is dropped
 // without an answer, which would only go to the owner of the forged address.
-func (h half) leaving() Chain {
+func (h half) source() Chain {
 	refused := Lookup{setRefusedFrom + h.end, Key(h.in)}
 	rules := []Rule{
 		{Action: Dispatch{mapFrom + h.end, h.in}, Comment: "networks that have chains of their own"},
@@ -148,7 +148,7 @@ func (h half) leaving() Chain {
 		Rule{Matches: []Match{Lookup{setFamilies + h.end, Key(h.in, FamilyField)}, refused}, Action: Drop{}, Comment: "no guest here has this source address"},
 		Rule{Matches: []Match{refused}, Action: Goto{Chain: ChainRefuse}, Comment: "nothing else leaves"},
 	)
-	return Chain{Name: ChainLeaving + h.end, Rules: append(rules, h.byName(InName, ChainLeaving)...)}
+	return Chain{Name: ChainSource + h.end, Rules: append(rules, h.byName(InName, ChainSource)...)}
 }
 
 // untranslatable stops packets that conntrack does not track (a reset of a forgotten
@@ -169,8 +169,8 @@ func (h half) untranslatable() Chain {
 	return Chain{Name: chainUntranslatable + h.end, Rules: rules}
 }
 
-// entering decides for the destination's side.
-func (h half) entering() Chain {
+// destination decides for the destination's side.
+func (h half) destination() Chain {
 	rules := []Rule{{Action: Dispatch{mapTo + h.end, h.out}, Comment: "networks that have chains of their own"}}
 	for _, f := range families() {
 		rules = append(rules, Rule{
@@ -183,7 +183,7 @@ func (h half) entering() Chain {
 		})
 	}
 	rules = append(rules, Rule{Matches: []Match{Lookup{setRefusedTo + h.end, Key(h.out)}}, Action: Goto{Chain: ChainRefuse}, Comment: "nothing else gets in"})
-	return Chain{Name: ChainEntering + h.end, Rules: append(rules, h.byName(OutName, ChainEntering)...)}
+	return Chain{Name: ChainDestination + h.end, Rules: append(rules, h.byName(OutName, ChainDestination)...)}
 }
 
 // byName goes on by name where the elements of an index went while the packet was

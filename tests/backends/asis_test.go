@@ -40,7 +40,7 @@ func TestTheTableAsItIs(t *testing.T) {
 		"add chain " + table + " evil { type filter hook forward priority -5; policy drop; }",
 		"add chain " + table + " forward_guests { type filter hook forward priority filter - 1; policy drop; }",
 		"add element " + table + " to_id { * : accept }",
-		"insert rule " + table + " entering_id accept",
+		"insert rule " + table + " destination_id accept",
 		"add quota " + table + " q { 1 bytes; }; add rule " + table + " forward_guests quota name q drop",
 	} {
 		for _, down := range []bool{false, true} {

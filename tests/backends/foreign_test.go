@@ -107,7 +107,7 @@ func TestForeignChangesAreMended(t *testing.T) {
 		"flush set inet libvirt_network replies4_name":                                 {"a", "b", "c"},
 		"flush map inet libvirt_network to_name":                                       {"own"},
 		"flush chain inet libvirt_network forward_guests":                              {"a", "b", "c", "own"},
-		"flush chain inet libvirt_network leaving_id":                                  {"a", "b", "c", "own"},
+		"flush chain inet libvirt_network source_id":                                   {"a", "b", "c", "own"},
 		"flush chain inet libvirt_network refuse":                                      {"a", "b", "c", "own"},
 		"insert rule inet libvirt_network forward_guests accept":                       {"a", "b", "c", "own"},
 		"add element inet libvirt_network from_name { eth7 : goto net_own_from }":      nil,
