@@ -20,17 +20,22 @@ func (b *Backend) bystandersOf(parts []ruleset.Part) (out bystanders, err error)
 	if b.config.Host == nil {
 		return out, nil
 	}
-	names, indexes := map[string]bool{}, map[int]bool{}
+	host := b.config.Host()
+	governed := make(map[ruleset.Interface]bool)
+	names, indexes := make(map[string]ruleset.Interface), make(map[int]ruleset.Interface)
+	for _, i := range host.Bystanders {
+		names[i.Name], indexes[i.Index] = i, i
+	}
 	for _, p := range parts {
 		for _, e := range p.Elements {
-			names[e.Name] = true
-			indexes[e.Index] = true
+			if e.Governs() {
+				governed[names[e.Name]], governed[indexes[e.Index]] = true, true
+			}
 		}
 	}
-	host := b.config.Host()
 	var all ruleset.Part
 	for _, i := range host.Bystanders {
-		if names[i.Name] || indexes[i.Index] || len(all.Elements) == ruleset.MostBystanders {
+		if governed[i] || len(all.Elements) == ruleset.MostBystanders {
 			continue
 		}
 		all.Elements = append(all.Elements, ruleset.BystanderElement(i))

@@ -81,9 +81,12 @@ func (b *Backend) carry(ctx context.Context, t *transaction, set []installed) er
 	if len(t.delElements)+len(t.delCounters) == 0 {
 		return nil
 	}
-	gone := make(map[elementKey]bool, len(t.delElements))
+	goneElements, goneCounters := make(map[elementKey]bool, len(t.delElements)), make(map[string]bool, len(t.delCounters))
 	for _, e := range t.delElements {
-		gone[e.elementKey] = e.counts
+		goneElements[e.elementKey] = e.counts
+	}
+	for _, name := range t.delCounters {
+		goneCounters[name] = true
 	}
 	return b.reader.read(ctx, func(c *nfnl.Conn) error {
 		t.recounts = nil
@@ -92,7 +95,7 @@ func (b *Backend) carry(ctx context.Context, t *transaction, set []installed) er
 			if !known {
 				continue
 			}
-			lost, err := old.lost(c, gone, t.delCounters)
+			lost, err := old.lost(c, goneElements, goneCounters)
 			if err != nil {
 				return fmt.Errorf("reading counters of network %s: %w", in.part.Network, err)
 			}
@@ -115,10 +118,10 @@ func (b *Backend) carry(ctx context.Context, t *transaction, set []installed) er
 }
 
 // lost returns what is counted by those of the network's elements and counters that go.
-func (in installed) lost(c *nfnl.Conn, gone map[elementKey]bool, counters []string) (map[ruleset.Counts]ruleset.Total, error) {
+func (in installed) lost(c *nfnl.Conn, elements map[elementKey]bool, counters map[string]bool) (map[ruleset.Counts]ruleset.Total, error) {
 	out := map[ruleset.Counts]ruleset.Total{}
 	for _, e := range in.counting {
-		if !gone[e.elementKey] {
+		if !elements[e.elementKey] {
 			continue
 		}
 		err := getElement(c, e.elementKey, func(_ element, total ruleset.Total) { out[e.what] = sum(out[e.what], total) })
@@ -127,13 +130,12 @@ func (in installed) lost(c *nfnl.Conn, gone map[elementKey]bool, counters []stri
 		}
 	}
 	for _, what := range ruleset.AllCounts() {
-		for _, name := range counters {
-			if name != in.names.Counter(what) {
-				continue
-			}
-			if err := getCounter(c, name, func(t ruleset.Total) { out[what] = sum(out[what], t) }); err != nil {
-				return nil, err
-			}
+		name := in.names.Counter(what)
+		if !counters[name] {
+			continue
+		}
+		if err := getCounter(c, name, func(t ruleset.Total) { out[what] = sum(out[what], t) }); err != nil {
+			return nil, err
 		}
 	}
 	return out, nil

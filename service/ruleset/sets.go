@@ -94,6 +94,9 @@ func inSets(p netip.Prefix) bool {
 	return p.Bits() == bits6
 }
 
+// Governs reports whether an element makes a bridge a network's.
+func (e Element) Governs() bool { return strings.HasPrefix(e.Set, setGuests) }
+
 // Translates reports whether a set or map says what is translated: postrouting looks
 // at it, later than at all others.
 func Translates(set string) bool {
