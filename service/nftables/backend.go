@@ -1,9 +1,9 @@
 // Package nftables installs rules in the kernel through netlink, in the service's
 // own table, inet libvirt_network. To add or remove networks is one transaction; a
 // change of those in force is up to four, for what it adds comes before what it removes
-// (steps). Counters keep their values through it. The table is created with the first network and deleted
-// with the last; in between it is changed in place, because deleting and
-// recreating it loses packets and lets untranslated ones out.
+// (steps). Counters keep their values through it. The table is created with the first
+// network and deleted with the last; in between it is changed in place, because
+// deleting and recreating it loses packets and lets untranslated ones out.
 package nftables
 
 import (

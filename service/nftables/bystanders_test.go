@@ -110,6 +110,10 @@ func TestBystandersHaveALimit(t *testing.T) {
 	b.config.Host = interfaces(many...)
 	mustSync(t, b, parts(2)...)
 	expectBystanders(t, ns, 5000, many[:ruleset.MostBystanders]...)
+	// The set is full, and others take the places of those that go.
+	b.config.Host = interfaces(many[50:]...)
+	mustApply(t, b, ruleset.Change{Set: []ruleset.Part{part(2, true)}})
+	expectBystanders(t, ns, 5050, many[50:50+ruleset.MostBystanders]...)
 }
 
 // expectBystanders compares the kernel's set and its rules for the uplink; 0 is none.

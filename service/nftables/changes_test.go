@@ -6,7 +6,6 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service/network"
 	"github.com/virtfirewalld/virtfirewalld/service/ruleset"
-	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
 // changesOfAKind is how often a network becomes the other and back.
@@ -58,15 +57,8 @@ func TestNoInstantOfAChangeOpensAnything(t *testing.T) {
 // returns is called, which checks what arrived.
 func (r *router) flows(t *testing.T) func(t *testing.T, lossy bool) {
 	t.Helper()
-	start := func(from, to *host.Peer, address string) *host.Flows {
-		f, err := host.StartFlows(from, to, host.StreamConfig{To: netip.MustParseAddrPort(address), Rate: 2000})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
-	out := start(r.guest, r.internet, "203.0.113.1:7000")
-	in := start(r.internet, r.guest, "192.168.122.2:7002")
+	out := startFlows(t, r.guest, r.internet, "203.0.113.1:7000", 2000)
+	in := startFlows(t, r.internet, r.guest, "192.168.122.2:7002", 2000)
 	return func(t *testing.T, lossy bool) {
 		report := out.Stop()
 		translated := report.Addresses[netip.MustParseAddr("203.0.113.2")]

@@ -63,14 +63,19 @@ func highest(a, b ruleset.Total) ruleset.Total {
 	return ruleset.Total{Packets: max(a.Packets, b.Packets), Bytes: max(a.Bytes, b.Bytes)}
 }
 
+// startValues returns what a network's totals must not fall below.
+func (b *Backend) startValues(network string) ruleset.Counters {
+	if b.config.StartValues == nil {
+		return ruleset.Counters{}
+	}
+	return b.config.StartValues(network)
+}
+
 // starting returns the earlier counters of a network that is new in the table.
 func (b *Backend) starting(network string) ([]recount, earlier) {
-	values := map[ruleset.Counts]ruleset.Total{}
-	if b.config.StartValues != nil {
-		start := b.config.StartValues(network)
-		for _, what := range ruleset.AllCounts() {
-			values[what] = start.Of(what)
-		}
+	values, start := map[ruleset.Counts]ruleset.Total{}, b.startValues(network)
+	for _, what := range ruleset.AllCounts() {
+		values[what] = start.Of(what)
 	}
 	return earlier{}.recounts(network, values, nil)
 }

@@ -24,7 +24,7 @@ var (
 	mask6 = netmask(64, 16)
 )
 
-// keySizes are the sizes of the fields of keys, in words.
+// keyWords returns the size of a field of a key, in words.
 func keyWords(k ruleset.KeyType) (words int, ok bool) {
 	switch k {
 	case ruleset.KeyIfIndex, ruleset.KeyIPv4, ruleset.KeyFamily:
@@ -121,9 +121,6 @@ func keyOf(s ruleset.Set, e ruleset.Element) (string, error) {
 		default:
 			return "", fmt.Errorf("element %q (%d) does not fit field %s of set %s", e.Name, e.Index, k, s.Name)
 		}
-	}
-	if len(s.Key) == 1 && s.Key[0] == ruleset.KeyFamily {
-		return "", fmt.Errorf("set %s: a family alone is no key", s.Name)
 	}
 	return string(key), nil
 }

@@ -52,6 +52,16 @@ func (r *router) index(t *testing.T, name string) int {
 	return n
 }
 
+// startFlows opens so many flows a second to an address.
+func startFlows(t *testing.T, from, to *host.Peer, address string, rate int) *host.Flows {
+	t.Helper()
+	f, err := host.StartFlows(from, to, host.StreamConfig{To: netip.MustParseAddrPort(address), Rate: rate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 // bystanders returns the host's uplink.
 func (r *router) bystanders(t *testing.T) func() ruleset.Host {
 	wan := ruleset.Interface{Index: r.index(t, "wan0"), Name: "wan0"}

@@ -11,16 +11,15 @@ import (
 func (s *syncer) recount(had *observed, stays func(elementKey) bool) (out []recount) {
 	stale := s.stale(had)
 	for name, in := range s.next {
-		var start ruleset.Counters
-		if s.b.config.StartValues != nil {
-			start = s.b.config.StartValues(name)
-		}
+		start := s.b.startValues(name)
 		have, values, exist := map[ruleset.Counts]ruleset.Total{}, map[ruleset.Counts]ruleset.Total{}, earlier{}
 		for _, what := range ruleset.AllCounts() {
 			named := had.counters[in.names.Counter(what)]
 			rules := ruleset.Total{Packets: named.packets, Bytes: named.bytes}
-			if c, ok := had.counters[in.names.Earlier(what)]; ok {
-				have[what], exist[what] = ruleset.Total{Packets: c.packets, Bytes: c.bytes}, s.o.exists
+			c, there := had.counters[in.names.Earlier(what)]
+			have[what] = ruleset.Total{Packets: c.packets, Bytes: c.bytes}
+			if there {
+				exist[what] = true
 			}
 			total := sum(sum(have[what], rules), stale[in.comment(what)])
 			var left ruleset.Total
@@ -38,11 +37,11 @@ func (s *syncer) recount(had *observed, stays func(elementKey) bool) (out []reco
 			}
 			values[what] = without(highest(total, start.Of(what)), left)
 		}
+		if !s.o.exists { // the table is made anew
+			exist, have = nil, nil
+		}
 		var list []recount
 		list, in.earlier = exist.recounts(name, values, have)
-		if !s.o.exists {
-			list, in.earlier = earlier{}.recounts(name, values, nil)
-		}
 		s.next[name] = in
 		out = append(out, list...)
 	}

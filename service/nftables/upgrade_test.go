@@ -135,17 +135,10 @@ func TestUpgradeAndDowngrade(t *testing.T) {
 // function that it returns is called, which checks what arrived.
 func (r *router) send(t *testing.T) func(t *testing.T, moves int) {
 	t.Helper()
-	start := func(from, to *host.Peer, address string) *host.Flows {
-		f, err := host.StartFlows(from, to, host.StreamConfig{To: netip.MustParseAddrPort(address), Rate: 1000})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
-	out4 := start(r.guest, r.internet, "203.0.113.1:7000")
-	out6 := start(r.guest, r.internet, "[2001:db8:ffff::1]:7001")
-	in4 := start(r.internet, r.guest, "192.168.122.2:7002")
-	in6 := start(r.internet, r.guest, "[fd00:122::2]:7003")
+	out4 := startFlows(t, r.guest, r.internet, "203.0.113.1:7000", 1000)
+	out6 := startFlows(t, r.guest, r.internet, "[2001:db8:ffff::1]:7001", 1000)
+	in4 := startFlows(t, r.internet, r.guest, "192.168.122.2:7002", 1000)
+	in6 := startFlows(t, r.internet, r.guest, "[fd00:122::2]:7003", 1000)
 	return func(t *testing.T, moves int) {
 		for address, report := range map[string]host.FlowsReport{"203.0.113.2": out4.Stop(), "2001:db8:ffff::2": out6.Stop()} {
 			translated := report.Addresses[netip.MustParseAddr(address)]

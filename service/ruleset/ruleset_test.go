@@ -75,6 +75,7 @@ func scenarios() []scenario {
 			n.Addresses = prefixes("10.0.0.1/16", "10.0.5.1/24", "fd00:5::1/48", "fd00:5:0:1::1/64")
 			n.Routes = prefixes("10.0.128.0/17")
 		}), 7},
+		{"nat-three", "", "", with(func(n *network.Network) { n.Addresses = prefixes("10.0.1.1/24", "10.0.2.1/24", "10.0.3.1/24") }), 7},
 		{"isolated-bare", "", "", with(func(n *network.Network) { n.Mode, n.Addresses, n.IPv6Guests = network.ModeIsolated, nil, true }), 7},
 		{"long-name", "", "", with(func(n *network.Network) { n.Name = strings.Repeat("é", 64) }), 7},
 	}

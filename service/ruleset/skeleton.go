@@ -77,27 +77,25 @@ func fromBystander() Match { return Lookup{SetBystandersID, Key(InIndex)} }
 
 // toUplink lets the usual packet out of its network at the first look-up.
 func toUplink() Chain {
-	c := Chain{Name: ChainToUplink}
-	for _, f := range families() {
-		c.Rules = append(c.Rules, Rule{
-			Matches: []Match{Tracked{}, Lookup{setMayLeave + f.digit + "_id", Key(InIndex, f.source)}}, Action: Accept{},
-			Comment: "guests may go out",
-		})
-	}
-	c.Rules = append(c.Rules, Rule{Action: Goto{Chain: ChainSource}, Comment: "all else is looked at closely"})
-	return c
+	return usual(ChainToUplink, ChainSource, "guests may go out", func(f family) []Match {
+		return []Match{Tracked{}, Lookup{setMayLeave + f.digit + "_id", Key(InIndex, f.source)}}
+	})
 }
 
 // fromUplink lets the usual packet into its network at the first look-up.
 func fromUplink() Chain {
-	c := Chain{Name: ChainFromUplink}
+	return usual(ChainFromUplink, ChainDestination, "replies reach guests", func(f family) []Match {
+		return []Match{Replies{}, Lookup{setReplies + f.digit + "_id", Key(OutIndex, f.destination)}}
+	})
+}
+
+// usual accepts what matches in either family, and has all else looked at by next.
+func usual(name, next, why string, matches func(family) []Match) Chain {
+	c := Chain{Name: name}
 	for _, f := range families() {
-		c.Rules = append(c.Rules, Rule{
-			Matches: []Match{Replies{}, Lookup{setReplies + f.digit + "_id", Key(OutIndex, f.destination)}}, Action: Accept{},
-			Comment: "replies reach guests",
-		})
+		c.Rules = append(c.Rules, Rule{Matches: matches(f), Action: Accept{}, Comment: why})
 	}
-	c.Rules = append(c.Rules, Rule{Action: Goto{Chain: ChainDestination}, Comment: "all else is looked at closely"})
+	c.Rules = append(c.Rules, Rule{Action: Goto{Chain: next}, Comment: "all else is looked at closely"})
 	return c
 }
 
