@@ -20,7 +20,7 @@ func TestFightOverChains(t *testing.T) {
 		t.Run(variant, func(t *testing.T) {
 			t.Parallel()
 			r := newChainRig(t, variant)
-			fight(r.Rig, t, "iptables", "iptables -F FORWARD", 2)
+			fight(r.Rig, t, "iptables", "iptables -w -F FORWARD", 2)
 			r.works(t, "after the fight")
 			if diff := cmp.Diff(r.whole, rig.Chains(r.Host)); diff != "" {
 				t.Errorf("the chains are not as they were (-before +after):\n%s", diff)

@@ -47,11 +47,13 @@ func newChainRig(t *testing.T, variant string) *chainRig {
 	return r
 }
 
-// both runs a command of both families.
+// both runs a command of both families. It waits for the lock of
+// iptables-legacy (-w, as everything here that changes rules): the service may
+// be repairing what the command before has changed.
 func (r *chainRig) both(args ...string) {
 	r.T.Helper()
 	for _, program := range []string{"iptables", "ip6tables"} {
-		r.Must(append([]string{program}, args...)...)
+		r.Must(append([]string{program, "-w"}, args...)...)
 	}
 }
 
@@ -102,17 +104,17 @@ type damage struct {
 func damages(variant string) []damage {
 	all := []string{"default", "lone"}
 	out := []damage{
-		{"iptables -F", all, "iptables"},
-		{"ip6tables -F", all, "ip6tables"},
-		{"for p in iptables ip6tables; do for t in nat mangle filter; do $p -t $t -F; $p -t $t -X || true; done; done", all, "tables"},
-		{"iptables -D FORWARD -j LIBVIRT_FWO", all, "iptables"},
-		{"ip6tables -t nat -D POSTROUTING -j LIBVIRT_PRT", all, "ip6tables"},
-		{`printf '*filter\n-D FORWARD -j LIBVIRT_FWI\n-F LIBVIRT_FWI\n-X LIBVIRT_FWI\nCOMMIT\n' | iptables-restore --noflush`, all, "iptables"},
-		{"iptables -D LIBVIRT_FWX -i virbr9 -o virbr9 -j ACCEPT", []string{"lone"}, "iptables"},
-		{"ip6tables -t nat -F LIBVIRT_PRT", []string{"default"}, "ip6tables"},
-		{"iptables-restore </root/before.v4", all, "iptables"},
-		{"ip6tables-restore </root/before.v6", all, "ip6tables"},
-		{"iptables -I FORWARD -j ACCEPT; iptables -D FORWARD -j LIBVIRT_FWO; iptables -I FORWARD -j LIBVIRT_FWO; iptables -D FORWARD -j ACCEPT", all, "iptables"},
+		{"iptables -w -F", all, "iptables"},
+		{"ip6tables -w -F", all, "ip6tables"},
+		{"for p in iptables ip6tables; do for t in nat mangle filter; do $p -w -t $t -F; $p -w -t $t -X || true; done; done", all, "tables"},
+		{"iptables -w -D FORWARD -j LIBVIRT_FWO", all, "iptables"},
+		{"ip6tables -w -t nat -D POSTROUTING -j LIBVIRT_PRT", all, "ip6tables"},
+		{`printf '*filter\n-D FORWARD -j LIBVIRT_FWI\n-F LIBVIRT_FWI\n-X LIBVIRT_FWI\nCOMMIT\n' | iptables-restore -w --noflush`, all, "iptables"},
+		{"iptables -w -D LIBVIRT_FWX -i virbr9 -o virbr9 -j ACCEPT", []string{"lone"}, "iptables"},
+		{"ip6tables -w -t nat -F LIBVIRT_PRT", []string{"default"}, "ip6tables"},
+		{"iptables-restore -w </root/before.v4", all, "iptables"},
+		{"ip6tables-restore -w </root/before.v6", all, "ip6tables"},
+		{"iptables -w -I FORWARD -j ACCEPT; iptables -w -D FORWARD -j LIBVIRT_FWO; iptables -w -I FORWARD -j LIBVIRT_FWO; iptables -w -D FORWARD -j ACCEPT", all, "iptables"},
 	}
 	if variant == "nft" {
 		out = append(out,
@@ -172,7 +174,7 @@ func TestHostsOwnRulesAreLeft(t *testing.T) {
 			r := newChainRig(t, variant)
 			told := r.Repairs()
 			r.Must("sh", "-c", `for p in iptables ip6tables; do printf '*filter\n:INPUT ACCEPT\n:FORWARD DROP\n:OUTPUT ACCEPT\n:MINE -\n'`+
-				`'-A FORWARD -j MINE\n-A MINE -p tcp --dport 22 -j ACCEPT\nCOMMIT\n' | $p-restore; done`)
+				`'-A FORWARD -j MINE\n-A MINE -p tcp --dport 22 -j ACCEPT\nCOMMIT\n' | $p-restore -w; done`)
 			awaitTrue(t, "the rules are back", func() bool { return len(told()) == 2 && rig.Chains(r.Host) == r.whole })
 			for _, program := range []string{"iptables", "ip6tables"} {
 				forward := r.Must(program, "-S", "FORWARD")
@@ -200,7 +202,7 @@ func TestLoneGuestsAreOpenShortly(t *testing.T) {
 			flow, err := host.StartStream(r.lone, r.internet, host.StreamConfig{To: netip.MustParseAddrPort(rig.Internet4 + ":7777"), Rate: rate})
 			rig.Must(t, err)
 			told := r.Repairs()
-			r.Must("iptables", "-F")
+			r.Must("iptables", "-w", "-F")
 			r.awaitHealed("a flush", told, "default", "lone")
 			report := flow.Stop()
 			t.Logf("open for about %v: %v", time.Duration(report.Received)*time.Second/rate, report)
@@ -218,7 +220,7 @@ func TestChainsAreFollowedAfterASwitch(t *testing.T) {
 			t.Parallel()
 			r := newChainRig(t, variant)
 			r.SwitchTo("nftables")
-			r.Must("iptables", "-F")
+			r.Must("iptables", "-w", "-F")
 			r.SwitchTo("iptables")
 			r.awaitWatch(t)
 			told := r.Repairs()
@@ -234,7 +236,7 @@ func (r *chainRig) awaitWatch(t *testing.T) {
 	t.Helper()
 	awaitTrue(t, "the watch is there", func() bool {
 		told := r.Repairs()
-		r.Must("iptables", "-D", "LIBVIRT_FWX", "-i", "virbr9", "-o", "virbr9", "-j", "ACCEPT")
+		r.Must("iptables", "-w", "-D", "LIBVIRT_FWX", "-i", "virbr9", "-o", "virbr9", "-j", "ACCEPT")
 		for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 			if len(told()) > 0 {
 				return true
