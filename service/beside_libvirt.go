@@ -72,14 +72,18 @@ func (lv *libvirtFollower) round(ctx context.Context) (again time.Time) {
 // follow has libvirt looked at when it starts or stops a network or its
 // daemon starts, so that a host where nothing of that happens is left asleep.
 func (lv *libvirtFollower) follow(ctx context.Context) {
-	if err := lv.libvirtState.Follow(ctx, lv.workers.libvirt.trigger); err != nil {
+	changed := func() {
+		lv.workers.libvirt.trigger()
+		lv.workers.checksums.trigger()
+	}
+	if err := lv.libvirtState.Follow(ctx, changed); err != nil {
 		lv.log.complain(ctx, slog.LevelWarn, "looking at what libvirt has every ten seconds", err)
 	}
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-time.After(10 * time.Second):
-			lv.workers.libvirt.trigger()
+			changed()
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
+	"github.com/virtfirewalld/virtfirewalld/service/host"
 )
 
 const (
@@ -22,21 +23,26 @@ const (
 func (s *Service) fillChecksums(ctx context.Context) (never time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
-	if err := s.host.FillChecksums(ctx, s.rules.dhcpBridges()); err != nil {
+	bridges, state := s.rules.dhcpBridges(), s.libvirt.libvirtState.State()
+	for bridge, served := range bridges {
+		served.Starting = state.MayStart(bridge)
+		bridges[bridge] = served
+	}
+	if err := s.host.FillChecksums(ctx, bridges); err != nil {
 		s.log.complain(ctx, slog.LevelWarn, "DHCP replies may carry bad checksums", err)
 	}
 	return never
 }
 
 // dhcpBridges are the bridges that DHCP replies leave by, with their networks.
-func (rs *rules) dhcpBridges() map[string]string {
-	want := make(map[string]string)
+func (rs *rules) dhcpBridges() map[string]host.DHCP {
+	want := make(map[string]host.DHCP)
 	if rs.backend().Name() == choice.IPTables {
 		return want // libvirt's own rules fill them in
 	}
 	for _, m := range rs.networks.All() {
 		if m.present() && m.servesDHCPv4() {
-			want[m.iface()] = m.net.Name
+			want[m.iface()] = host.DHCP{Network: m.net.Name}
 		}
 	}
 	return want

@@ -98,7 +98,7 @@ func TestBesideTheRules(t *testing.T) {
 		if got := r.Needs.Retranslated(); len(got) == 0 || got[0] != "default" {
 			t.Errorf("connections of %q were looked at", got)
 		}
-		if got := r.Needs.Filled(); got["virbr0"] != "default" {
+		if got := r.Needs.Filled(); got["virbr0"].Network != "default" {
 			t.Errorf("checksums are filled in for %v", got)
 		}
 	})

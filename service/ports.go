@@ -90,9 +90,8 @@ type HostNeeds interface {
 	// Retranslate forgets connections of these networks that began
 	// untranslated.
 	Retranslate(ctx context.Context, nets []host.Guests) error
-	// FillChecksums keeps DHCP checksum help for exactly these bridges, each
-	// with its network's name.
-	FillChecksums(ctx context.Context, bridges map[string]string) error
+	// FillChecksums keeps DHCP checksum help for exactly these bridges.
+	FillChecksums(ctx context.Context, bridges map[string]host.DHCP) error
 }
 
 // Leftovers is libvirt's own rules.

@@ -22,13 +22,13 @@ type stubbornHost struct{}
 func (stubbornHost) Forward(context.Context, host.Demand) ([]string, string, error) {
 	return nil, "", errors.New("the sysctl is read-only")
 }
-func (stubbornHost) ForwardingOff(host.Demand) ([]string, error)            { return nil, nil }
-func (stubbornHost) ForwardingNeeded(host.Demand) []string                  { return nil }
-func (stubbornHost) Silence(int) (bool, error)                              { return false, nil }
-func (stubbornHost) Restore(int) error                                      { return nil }
-func (stubbornHost) Silenced() []int                                        { return nil }
-func (stubbornHost) Retranslate(context.Context, []host.Guests) error       { return nil }
-func (stubbornHost) FillChecksums(context.Context, map[string]string) error { return nil }
+func (stubbornHost) ForwardingOff(host.Demand) ([]string, error)               { return nil, nil }
+func (stubbornHost) ForwardingNeeded(host.Demand) []string                     { return nil }
+func (stubbornHost) Silence(int) (bool, error)                                 { return false, nil }
+func (stubbornHost) Restore(int) error                                         { return nil }
+func (stubbornHost) Silenced() []int                                           { return nil }
+func (stubbornHost) Retranslate(context.Context, []host.Guests) error          { return nil }
+func (stubbornHost) FillChecksums(context.Context, map[string]host.DHCP) error { return nil }
 
 // bareHost has no addresses.
 type bareHost struct{ monitor }

@@ -37,33 +37,36 @@ func (a action) encode(to *nl.RtAttr, index uint32) {
 	to.AddRtAttr(nl.TCA_ACT_OPTIONS, nil).AddRtAttr(a.parms, append(parms, a.own...))
 }
 
-// addFilter does tc filter add with one u32 match and one action.
-func addFilter(link, handle, priority int, key nl.TcU32Key, a action) error {
+// addFilter does tc filter add of u32 match ip dport 68 ffff with one action.
+func addFilter(link int, parent uint32, node int, a action) error {
+	const offsetOfPorts, bootpc = 20, 68 // of an IPv4 header without options
+	key := nl.TcU32Key{Off: offsetOfPorts, Mask: bigEndian32(0xffff), Val: bigEndian32(bootpc)}
 	sel := nl.TcU32Sel{Nkeys: 1, Flags: netlink.TC_U32_TERMINAL, Keys: []nl.TcU32Key{key}}
 	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
 	options.AddRtAttr(nl.TCA_U32_SEL, sel.Serialize())
 	a.encode(options.AddRtAttr(nl.TCA_U32_ACT, nil).AddRtAttr(1, nil), 0)
 	req := nl.NewNetlinkRequest(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-	req.AddData(filterHeader(link, uint32(handle), uint16(priority)))
+	req.AddData(filterHeader(link, parent, uint32(node)))
 	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("u32")))
 	req.AddData(options)
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
 }
 
-// deleteFilter does tc filter del of one listed filter.
-func deleteFilter(f netlink.Filter) error {
+// deleteFilter does tc filter del of our filter, by its handle, or with 0 of all that
+// have our priority.
+func deleteFilter(link int, parent, handle uint32) error {
 	req := nl.NewNetlinkRequest(unix.RTM_DELTFILTER, unix.NLM_F_ACK)
-	req.AddData(filterHeader(f.Attrs().LinkIndex, f.Attrs().Handle, f.Attrs().Priority))
-	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated(f.Type())))
+	req.AddData(filterHeader(link, parent, handle))
+	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("u32")))
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
 }
 
-func filterHeader(link int, handle uint32, priority uint16) *nl.TcMsg {
+func filterHeader(link int, parent, handle uint32) *nl.TcMsg {
 	return &nl.TcMsg{
-		Family: nl.FAMILY_ALL, Ifindex: int32(link), Handle: handle, Parent: rootHandle,
-		Info: netlink.MakeHandle(priority, nl.Swap16(unix.ETH_P_IP)),
+		Family: nl.FAMILY_ALL, Ifindex: int32(link), Handle: handle, Parent: parent,
+		Info: netlink.MakeHandle(filterPriority, nl.Swap16(unix.ETH_P_IP)),
 	}
 }
 

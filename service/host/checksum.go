@@ -35,10 +35,17 @@ func NewChecksums(log *slog.Logger) *Checksums {
 	return &Checksums{log: log, tc: newCsumFilters(), tables: &checksumRules{}}
 }
 
+// DHCP is what a bridge serves it for.
+type DHCP struct {
+	Network string
+	// Starting reports that libvirt may be about to set the bridge's bandwidth up.
+	Starting bool
+}
+
 // Fill makes sure that checksums are filled in on exactly these bridges, each for
 // its network's DHCP replies, and restores what another program removed. A host
 // that cannot do it is no error.
-func (c *Checksums) Fill(ctx context.Context, bridges map[string]string) error {
+func (c *Checksums) Fill(ctx context.Context, bridges map[string]DHCP) error {
 	left, err := c.tc.fill(ctx, bridges)
 	if err != nil {
 		return fmt.Errorf("filling in DHCP checksums with tc: %w", err)

@@ -140,9 +140,9 @@ func TestReplyArrivesWithItsChecksum(t *testing.T) {
 }
 
 func BenchmarkFill1000(b *testing.B) {
-	bridges := make(map[string]string)
+	bridges := make(map[string]DHCP)
 	for i := range 1000 {
-		bridges[fmt.Sprint("virbr", i)] = fmt.Sprint("network", i)
+		bridges[fmt.Sprint("virbr", i)] = DHCP{Network: fmt.Sprint("network", i)}
 	}
 	h := hosts.New(b)
 	c := NewChecksums(slog.New(slog.DiscardHandler))

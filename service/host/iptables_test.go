@@ -39,10 +39,14 @@ func saved(t *testing.T, h *hosts.Host) string {
 	return strings.Join(kept, "\n")
 }
 
-// fill runs Fill inside a host.
+// fill runs Fill inside a host, for bridges with their networks.
 func fill(t *testing.T, h *hosts.Host, c *Checksums, bridges map[string]string) {
 	t.Helper()
-	if err := h.Inside(func() error { return c.Fill(context.Background(), bridges) }); err != nil {
+	served := make(map[string]DHCP)
+	for bridge, network := range bridges {
+		served[bridge] = DHCP{Network: network}
+	}
+	if err := h.Inside(func() error { return c.Fill(context.Background(), served) }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -283,7 +287,7 @@ func TestHostWithoutHelp(t *testing.T) {
 			sums := withoutCsum(NewChecksums(slog.New(slog.NewTextHandler(&log, nil))))
 			sums.tc.probed = true
 			for range 2 {
-				err := h.Do(func() error { return sums.Fill(context.Background(), map[string]string{"virbr0": "default"}) })
+				err := h.Do(func() error { return sums.Fill(context.Background(), map[string]DHCP{"virbr0": {Network: "default"}}) })
 				if got := fmt.Sprint(err); c.want == "" && err != nil || !strings.Contains(got, c.want) {
 					t.Errorf("error is %v, want %q", err, c.want)
 				}

@@ -65,8 +65,8 @@ func (n *Needs) ownAddresses() []netip.Addr {
 	return own
 }
 
-// FillChecksums fills in DHCP checksums on exactly these bridges, each with its
-// network's name. It is not safe for concurrent use.
-func (n *Needs) FillChecksums(ctx context.Context, bridges map[string]string) error {
+// FillChecksums fills in DHCP checksums on exactly these bridges. It is not safe for
+// concurrent use.
+func (n *Needs) FillChecksums(ctx context.Context, bridges map[string]DHCP) error {
 	return n.checksums.Fill(ctx, bridges)
 }

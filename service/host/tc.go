@@ -24,29 +24,39 @@ const (
 	rootHandle = 1 << 16 // "1:"
 )
 
-// csumFilters fills in checksums with the tc action csum, as libvirt does: in a
-// filter of a root qdisc htb "1:", which libvirt's bandwidth settings use too.
+// csumFilters fills in checksums with the tc action csum, as libvirt does, in a
+// filter before the bridge's queue, see egress.go. Where that has no place it is where
+// libvirt has its own: in a root qdisc htb "1:", which libvirt's bandwidth settings
+// use too.
 type csumFilters struct {
 	action        action
 	probed, works bool
+	made          map[int]bool // interfaces whose clsact qdisc we made
 }
 
 func newCsumFilters() *csumFilters {
-	return &csumFilters{action: csum()}
+	return &csumFilters{action: csum(), made: make(map[int]bool)}
 }
 
 // fill ensures filters on exactly these bridges and returns those where it cannot.
-func (c *csumFilters) fill(ctx context.Context, bridges map[string]string) (left map[string]string, err error) {
-	if works, err := c.probe(); err != nil || !works {
-		return bridges, err
-	}
-	roots, err := rootQdiscs()
+func (c *csumFilters) fill(ctx context.Context, bridges map[string]DHCP) (left map[string]string, err error) {
+	left = make(map[string]string)
+	works, err := c.probe()
 	if err != nil {
 		return nil, err
 	}
-	left = make(map[string]string)
+	if !works {
+		for bridge, served := range bridges {
+			left[bridge] = served.Network
+		}
+		return left, nil
+	}
+	all, err := qdiscs()
+	if err != nil {
+		return nil, err
+	}
 	wanted := make(map[int]bool)
-	for bridge, network := range bridges {
+	for bridge, served := range bridges {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -58,15 +68,25 @@ func (c *csumFilters) fill(ctx context.Context, bridges map[string]string) (left
 			return nil, fmt.Errorf("looking for bridge %s: %w", bridge, err)
 		}
 		wanted[link.Attrs().Index] = true
-		helped, err := c.ensureFilter(link, roots[link.Attrs().Index])
+		helped, err := c.help(link, all[link.Attrs().Index], served)
 		if err != nil && !errors.Is(err, unix.ENODEV) {
 			return nil, fmt.Errorf("helping bridge %s: %w", bridge, err)
 		}
 		if !helped {
-			left[bridge] = network
+			left[bridge] = served.Network
 		}
 	}
-	return left, c.removeOthers(roots, wanted)
+	return left, c.removeOthers(all, wanted)
+}
+
+// help makes sure that a bridge has our filter in one of its places, and in one only.
+func (c *csumFilters) help(link netlink.Link, has disciplines, served DHCP) (helped bool, err error) {
+	if helped, err := c.ensureBeforeQueue(link, has.clsact, served.Starting); err != nil {
+		return false, err
+	} else if helped {
+		return true, c.removeFromQueue(link, has.root)
+	}
+	return c.ensureInQueue(link, has.root)
 }
 
 // probe tests whether the kernel has the csum action: it creates one without a
@@ -111,27 +131,36 @@ type tcaMsg struct{}
 func (tcaMsg) Len() int          { return 4 }
 func (tcaMsg) Serialize() []byte { return make([]byte, 4) }
 
-// rootQdiscs returns all interfaces' root qdiscs.
-func rootQdiscs() (map[int]netlink.Qdisc, error) {
-	all, err := netlink.QdiscList(nil)
+// disciplines are the places for filters that an interface has. Its clsact qdisc, or
+// the ingress qdisc that takes the same place, is nil without one.
+type disciplines struct{ root, clsact netlink.Qdisc }
+
+// qdiscs returns those of all interfaces.
+func qdiscs() (map[int]disciplines, error) {
+	list, err := netlink.QdiscList(nil)
 	if err != nil {
 		return nil, fmt.Errorf("listing queueing disciplines: %w", err)
 	}
-	roots := make(map[int]netlink.Qdisc)
-	for _, q := range all {
-		if q.Attrs().Parent == netlink.HANDLE_ROOT {
-			roots[q.Attrs().LinkIndex] = q
+	all := make(map[int]disciplines)
+	for _, q := range list {
+		has := all[q.Attrs().LinkIndex]
+		switch q.Attrs().Parent {
+		case netlink.HANDLE_ROOT:
+			has.root = q
+		case netlink.HANDLE_CLSACT:
+			has.clsact = q
 		}
+		all[q.Attrs().LinkIndex] = has
 	}
-	return roots, nil
+	return all, nil
 }
 
-// ensureFilter makes sure that a bridge has our filter. It does not replace a root
-// qdisc of the administrator's choice: helped is false then.
-func (c *csumFilters) ensureFilter(link netlink.Link, root netlink.Qdisc) (helped bool, err error) {
+// ensureInQueue makes sure that a bridge has our filter in its root qdisc. It does not
+// replace one of the administrator's choice: helped is false then.
+func (c *csumFilters) ensureInQueue(link netlink.Link, root netlink.Qdisc) (helped bool, err error) {
 	switch {
 	case isHTB(root):
-		if ours, err := c.ours(link); err != nil || ours != nil {
+		if ours, err := c.ours(link, rootHandle); err != nil || ours != nil {
 			return ours != nil, err
 		}
 	case root != nil && root.Attrs().Handle != 0: // 0 is the kernel's default
@@ -141,27 +170,21 @@ func (c *csumFilters) ensureFilter(link netlink.Link, root netlink.Qdisc) (helpe
 			return false, fmt.Errorf("adding the root qdisc: %w", err)
 		}
 	}
-	if err := c.add(link); err != nil {
+	if err := addFilter(link.Attrs().Index, rootHandle, filterNode, c.action); err != nil {
 		return false, errors.Join(fmt.Errorf("adding the filter: %w", err), dropUnused(link))
 	}
 	return true, nil
 }
 
 // removeOthers removes our filter from bridges that are not wanted.
-func (c *csumFilters) removeOthers(roots map[int]netlink.Qdisc, wanted map[int]bool) error {
+func (c *csumFilters) removeOthers(all map[int]disciplines, wanted map[int]bool) error {
 	var errs []error
-	for index, root := range roots {
-		if wanted[index] || !isHTB(root) {
+	for index, has := range all {
+		if wanted[index] {
 			continue
 		}
 		link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
-		ours, err := c.ours(link)
-		if err == nil && ours != nil {
-			err = deleteFilter(ours)
-		}
-		if err == nil && hasOurMark(root) {
-			err = dropUnused(link)
-		}
+		err := errors.Join(c.removeBeforeQueue(link, has.clsact), c.removeFromQueue(link, has.root))
 		if err != nil && !errors.Is(err, unix.ENODEV) {
 			errs = append(errs, fmt.Errorf("removing the filter of interface %d: %w", index, err))
 		}
@@ -169,10 +192,26 @@ func (c *csumFilters) removeOthers(roots map[int]netlink.Qdisc, wanted map[int]b
 	return errors.Join(errs...)
 }
 
+// removeFromQueue removes our filter from a root qdisc, and the qdisc if we made it
+// and nobody else uses it.
+func (c *csumFilters) removeFromQueue(link netlink.Link, root netlink.Qdisc) error {
+	if !isHTB(root) {
+		return nil
+	}
+	ours, err := c.ours(link, rootHandle)
+	if err == nil && ours != nil {
+		err = deleteFilter(link.Attrs().Index, rootHandle, ours.Attrs().Handle)
+	}
+	if err == nil && hasOurMark(root) {
+		err = dropUnused(link)
+	}
+	return err
+}
+
 // dropUnused removes a root qdisc that we made, unless it is in use.
 func dropUnused(link netlink.Link) error {
-	roots, err := rootQdiscs()
-	if err != nil || !hasOurMark(roots[link.Attrs().Index]) {
+	all, err := qdiscs()
+	if err != nil || !hasOurMark(all[link.Attrs().Index].root) {
 		return err
 	}
 	filters, err := netlink.FilterList(link, rootHandle)
@@ -189,15 +228,15 @@ func dropUnused(link netlink.Link) error {
 	return netlink.QdiscDel(htb(link))
 }
 
-// ours returns our filter on an interface with a root qdisc "1:", or nil.
-func (c *csumFilters) ours(link netlink.Link) (netlink.Filter, error) {
-	filters, err := netlink.FilterList(link, rootHandle)
+// ours returns our filter of an interface's qdisc, or nil.
+func (c *csumFilters) ours(link netlink.Link, parent uint32) (netlink.Filter, error) {
+	filters, err := netlink.FilterList(link, parent)
 	if err != nil {
 		return nil, fmt.Errorf("listing filters: %w", err)
 	}
 	for _, f := range filters {
 		u, ok := f.(*netlink.U32)
-		if ok && u.Priority == filterPriority && u.Handle&0xfff == filterNode &&
+		if ok && u.Priority == filterPriority && isOurNode(u.Handle&nodeMask) &&
 			len(u.Actions) == 1 && u.Actions[0].Type() == c.action.kind {
 			return f, nil
 		}
@@ -205,12 +244,7 @@ func (c *csumFilters) ours(link netlink.Link) (netlink.Filter, error) {
 	return nil, nil
 }
 
-// add adds u32 match ip dport 68 ffff action csum ip and udp.
-func (c *csumFilters) add(link netlink.Link) error {
-	const offsetOfPorts, bootpc = 20, 68 // of an IPv4 header without options
-	key := nl.TcU32Key{Off: offsetOfPorts, Mask: bigEndian32(0xffff), Val: bigEndian32(bootpc)}
-	return addFilter(link.Attrs().Index, filterNode, filterPriority, key, c.action)
-}
+func isOurNode(node uint32) bool { return node == filterNode || node == guestNode }
 
 // htb returns what libvirt makes, with a default class 2 that does not exist, and
 // our mark.

@@ -20,7 +20,9 @@ import (
 // mirrors are filters with another action in place of csum, one that more
 // kernels have: what is tested with it is how filters come and go.
 func mirrors() *csumFilters {
-	return &csumFilters{action: mirrored(netlink.TCA_EGRESS_MIRROR)}
+	c := newCsumFilters()
+	c.action = mirrored(netlink.TCA_EGRESS_MIRROR)
+	return c
 }
 
 // mirrored sends a copy to the loopback device (struct tc_mirred).
@@ -45,9 +47,22 @@ func bridged(t *testing.T) *hosts.Host {
 // help fills and returns the bridges that were left.
 func help(t *testing.T, h *hosts.Host, c *csumFilters, bridges ...string) (left map[string]string) {
 	t.Helper()
-	want := make(map[string]string)
+	return fillAll(t, h, c, false, bridges...)
+}
+
+// helpStarting is the same while libvirt may be starting the networks.
+func helpStarting(t *testing.T, h *hosts.Host, c *csumFilters, bridges ...string) {
+	t.Helper()
+	if left := fillAll(t, h, c, true, bridges...); len(left) != 0 {
+		t.Error("without help: ", left)
+	}
+}
+
+func fillAll(t *testing.T, h *hosts.Host, c *csumFilters, starting bool, bridges ...string) (left map[string]string) {
+	t.Helper()
+	want := make(map[string]DHCP)
 	for _, b := range bridges {
-		want[b] = "network of " + b
+		want[b] = DHCP{Network: "network of " + b, Starting: starting}
 	}
 	err := h.Do(func() (err error) {
 		left, err = c.fill(context.Background(), want)
@@ -66,8 +81,9 @@ var changing = regexp.MustCompile("(index|direct_packets_stat) [0-9]+")
 // control returns all that tc shows of a bridge, without that.
 func control(h *hosts.Host, bridge string) string {
 	var all strings.Builder
-	for _, what := range []string{"qdisc", "class", "filter"} {
-		all.WriteString(h.Must("tc", what, "show", "dev", bridge))
+	for _, what := range []string{"qdisc show", "class show", "filter show", "filter show egress", "filter show ingress"} {
+		kind, how, _ := strings.Cut(what, " show")
+		all.WriteString(h.Must("sh", "-c", "tc "+kind+" show dev "+bridge+how+" 2>&1"))
 	}
 	return changing.ReplaceAllString(all.String(), "$1 N")
 }
@@ -83,38 +99,117 @@ func same(t *testing.T, when, want, got string) {
 	}
 }
 
+// TestFiltersComeAndGo before the bridge's queue, and in it while libvirt may be
+// starting the network.
 func TestFiltersComeAndGo(t *testing.T) {
 	t.Parallel()
+	for name, place := range map[string]struct {
+		starting bool
+		parts    []string
+		damage   []string
+	}{
+		"before the queue": {false, []string{"qdisc clsact ffff: parent ffff:fff1", "filter protocol ip pref 2 u32"},
+			[]string{"qdisc del dev virbr0 clsact", "filter del dev virbr0 egress prio 2"}},
+		"in the queue": {true, []string{"qdisc htb 1: root", "default 0x2", "filter parent 1: protocol ip pref 2 u32"},
+			[]string{"qdisc del dev virbr0 root", "filter del dev virbr0 parent 1: prio 2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := bridged(t)
+			before := control(h, "virbr0")
+			c := mirrors()
+			if left := fillAll(t, h, c, place.starting, "virbr0", "virbr1", "gone0"); len(left) != 0 {
+				t.Error("without help: ", left)
+			}
+			with := control(h, "virbr0")
+			for _, part := range append(place.parts, "fh 800::7dc", "match 00000044/0000ffff at 20") {
+				if !strings.Contains(with, part) {
+					t.Errorf("tc does not show %q:\n%s", part, with)
+				}
+			}
+			fillAll(t, h, c, place.starting, "virbr0", "virbr1")
+			same(t, "nothing to do", with, control(h, "virbr0"))
+			for _, damage := range place.damage {
+				tc(h, "%s", damage)
+				fillAll(t, h, c, place.starting, "virbr0", "virbr1")
+				same(t, damage, with, control(h, "virbr0"))
+			}
+			fillAll(t, h, mirrors(), place.starting, "virbr1") // as after a restart of the service
+			same(t, "the first bridge is not wanted", before, control(h, "virbr0"))
+			if got := control(h, "virbr1"); !strings.Contains(got, "fh 800::7dc") {
+				t.Error("the second bridge lost its filter:\n", got)
+			}
+			help(t, h, mirrors())
+			same(t, "no bridge is wanted", before, strings.ReplaceAll(control(h, "virbr1"), "virbr1", "virbr0"))
+		})
+	}
+}
+
+// TestFilterMovesBeforeTheQueue when libvirt has started the network, and when an
+// earlier version of the service had put it into the queue. It then stays there.
+func TestFilterMovesBeforeTheQueue(t *testing.T) {
+	t.Parallel()
 	h := bridged(t)
+	helpStarting(t, h, mirrors(), "virbr0")
+	help(t, h, mirrors(), "virbr0")
+	got := control(h, "virbr0")
+	if strings.Contains(got, "htb") || !strings.Contains(got, "clsact") || strings.Count(got, "800::7dc") != 1 {
+		t.Error("want one filter, before the queue:\n", got)
+	}
+	helpStarting(t, h, mirrors(), "virbr0")
+	same(t, "libvirt starts again", got, control(h, "virbr0"))
+}
+
+// TestLibvirtHasPlaceForBandwidth while it starts a network, whose start it gives
+// up otherwise, and what it sets up there stays.
+func TestLibvirtHasPlaceForBandwidth(t *testing.T) {
+	t.Parallel()
+	h := bridged(t)
+	helpStarting(t, h, mirrors(), "virbr0")
+	tc(h, "qdisc del dev virbr0 root") // as libvirt does first
+	tc(h, "qdisc add dev virbr0 ingress")
+	bandwidth(h)
 	before := control(h, "virbr0")
-	c := mirrors()
-	if left := help(t, h, c, "virbr0", "virbr1", "gone0"); len(left) != 0 {
-		t.Error("without help: ", left)
-	}
-	with := control(h, "virbr0")
-	for _, part := range []string{"qdisc htb 1: root", "default 0x2", "filter parent 1: protocol ip pref 2 u32",
-		"fh 800::7dc", "match 00000044/0000ffff at 20"} {
-		if !strings.Contains(with, part) {
-			t.Errorf("tc does not show %q:\n%s", part, with)
-		}
-	}
-	help(t, h, c, "virbr0", "virbr1")
-	same(t, "nothing to do", with, control(h, "virbr0"))
-
-	tc(h, "qdisc del dev virbr0 root")
-	help(t, h, c, "virbr0", "virbr1")
-	same(t, "somebody removed the qdisc", with, control(h, "virbr0"))
-	tc(h, "filter del dev virbr0 parent 1: prio 2")
-	help(t, h, c, "virbr0", "virbr1")
-	same(t, "somebody removed the filter", with, control(h, "virbr0"))
-
-	help(t, h, mirrors(), "virbr1") // as after a restart of the service
-	same(t, "the first bridge is not wanted", before, control(h, "virbr0"))
-	if got := control(h, "virbr1"); !strings.Contains(got, "fh 800::7dc") {
-		t.Error("the second bridge lost its filter:\n", got)
+	help(t, h, mirrors(), "virbr0")
+	if got := control(h, "virbr0"); strings.Count(got, "800::7dc") != 1 || strings.Contains(got, "clsact") {
+		t.Error("want one filter, in the queue:\n", got)
 	}
 	help(t, h, mirrors())
-	same(t, "no bridge is wanted", before, strings.ReplaceAll(control(h, "virbr1"), "virbr1", "virbr0"))
+	same(t, "ours is gone again", before, control(h, "virbr0"))
+}
+
+// TestClsactOfSomebodyElseStays, with its filters, or with none.
+func TestClsactOfSomebodyElseStays(t *testing.T) {
+	t.Parallel()
+	for name, theirs := range map[string]string{
+		"empty": "qdisc show dev virbr0",
+		"used":  "filter add dev virbr0 egress protocol ip prio 1 u32 match ip dport 9 ffff action mirred egress mirror dev lo",
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := bridged(t)
+			tc(h, "qdisc add dev virbr0 clsact")
+			tc(h, "%s", theirs)
+			before := control(h, "virbr0")
+			help(t, h, mirrors(), "virbr0")
+			if got := control(h, "virbr0"); !strings.Contains(got, "::7dd") {
+				t.Error("no filter of ours:\n", got)
+			}
+			help(t, h, mirrors())
+			same(t, "after help came and went", before, control(h, "virbr0"))
+		})
+	}
+}
+
+// TestClsactStaysWhileSomebodyUsesIt after us.
+func TestClsactStaysWhileSomebodyUsesIt(t *testing.T) {
+	t.Parallel()
+	h := bridged(t)
+	help(t, h, mirrors(), "virbr0")
+	tc(h, "filter add dev virbr0 ingress protocol ip prio 1 u32 match ip dport 9 ffff action mirred egress mirror dev lo")
+	help(t, h, mirrors())
+	if got := control(h, "virbr0"); !strings.Contains(got, "clsact") || strings.Contains(got, "800::7dc") {
+		t.Error("want the qdisc without our filter:\n", got)
+	}
 }
 
 // bandwidth is what libvirt sets up for <bandwidth> with a floor, and a filter
@@ -133,9 +228,7 @@ func TestBandwidthSettingsStay(t *testing.T) {
 	h := bridged(t)
 	bandwidth(h)
 	before := control(h, "virbr0")
-	if left := help(t, h, mirrors(), "virbr0"); len(left) != 0 {
-		t.Error("without help: ", left)
-	}
+	helpStarting(t, h, mirrors(), "virbr0")
 	with := control(h, "virbr0")
 	if n := strings.Count(with, "800::7dc"); n != 1 {
 		t.Errorf("our filter is there %d times:\n%s", n, with)
@@ -157,7 +250,7 @@ func TestQdiscStaysWhileSomebodyUsesIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := bridged(t)
-			help(t, h, mirrors(), "virbr0")
+			helpStarting(t, h, mirrors(), "virbr0")
 			tc(h, "%s", use)
 			help(t, h, mirrors())
 			got := control(h, "virbr0")
@@ -178,7 +271,7 @@ func TestEmptyQdiscOfSomebodyElseStays(t *testing.T) {
 	h := bridged(t)
 	tc(h, "qdisc add dev virbr0 root handle 1: htb default 2")
 	before := control(h, "virbr0")
-	help(t, h, mirrors(), "virbr0")
+	helpStarting(t, h, mirrors(), "virbr0")
 	help(t, h, mirrors())
 	same(t, "after help came and went", before, control(h, "virbr0"))
 }
@@ -190,7 +283,7 @@ func TestOtherRootQdiscIsNotReplaced(t *testing.T) {
 			h := bridged(t)
 			tc(h, "qdisc add dev virbr0 root %s", qdisc)
 			before := control(h, "virbr0")
-			left := help(t, h, mirrors(), "virbr0", "virbr1")
+			left := fillAll(t, h, mirrors(), true, "virbr0", "virbr1")
 			if diff := cmp.Diff(map[string]string{"virbr0": "network of virbr0"}, left); diff != "" {
 				t.Error("without help (-want +got):\n", diff)
 			}
@@ -201,19 +294,23 @@ func TestOtherRootQdiscIsNotReplaced(t *testing.T) {
 
 func TestFilterThatCannotBeMadeLeavesNoQdisc(t *testing.T) {
 	t.Parallel()
-	h := bridged(t)
-	before := control(h, "virbr0")
-	c := mirrors()
-	c.probed, c.works = true, true
-	c.action = mirrored(99) // no such direction
-	err := h.Do(func() error {
-		_, err := c.fill(context.Background(), map[string]string{"virbr0": "default"})
-		return err
-	})
-	if err == nil {
-		t.Error("no error")
+	for name, starting := range map[string]bool{"before the queue": false, "in the queue": true} {
+		t.Run(name, func(t *testing.T) {
+			h := bridged(t)
+			before := control(h, "virbr0")
+			c := mirrors()
+			c.probed, c.works = true, true
+			c.action = mirrored(99) // no such direction
+			err := h.Do(func() error {
+				_, err := c.fill(context.Background(), map[string]DHCP{"virbr0": {Network: "default", Starting: starting}})
+				return err
+			})
+			if err == nil {
+				t.Error("no error")
+			}
+			same(t, "after the failure", before, control(h, "virbr0"))
+		})
 	}
-	same(t, "after the failure", before, control(h, "virbr0"))
 }
 
 // Whether this kernel has the action is not tested; that probing leaves nothing

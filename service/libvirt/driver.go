@@ -113,6 +113,13 @@ func (s State) Of(bridge string) (Network, bool) {
 	return n, ok
 }
 
+// MayStart reports whether libvirt may be starting a network on a bridge: it writes
+// the status document when all else is done.
+func (s State) MayStart(bridge string) bool {
+	_, has := s.byBridge[bridge]
+	return !has && (s.Running || s.Err != nil)
+}
+
 // Networks returns all networks that libvirt has, in the order of their bridges.
 func (s State) Networks() []Network {
 	var out []Network

@@ -54,8 +54,8 @@ func ForwardChain(uplink Interface) Chain {
 	var rules []Rule
 	if uplink != (Interface{}) {
 		rules = []Rule{
-			{Matches: []Match{Uplink{uplink, true}}, Action: Goto{Chain: ChainToUplink}, Comment: "to the uplink: the source decides"},
 			{Matches: []Match{Uplink{uplink, false}}, Action: Goto{Chain: ChainFromUplink}, Comment: "from the uplink: the destination decides"},
+			{Matches: []Match{Uplink{uplink, true}}, Action: Goto{Chain: ChainToUplink}, Comment: "to the uplink: the source decides"},
 		}
 	}
 	rules = append(rules,

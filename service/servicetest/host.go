@@ -30,7 +30,7 @@ type Needs struct {
 	silenced  map[int]bool    // links whose advertisements are ignored
 	heard     map[int]bool    // links whose advertisements Hear switched on
 	forgotten []string        // networks that Retranslate was called for
-	filled    map[string]string
+	filled    map[string]host.DHCP
 }
 
 // NewNeeds returns a host that forwards nothing.
@@ -73,8 +73,8 @@ func (n *Needs) Retranslated() []string {
 	return slices.Clone(n.forgotten)
 }
 
-// Filled returns the bridges that have checksum help, with their networks.
-func (n *Needs) Filled() map[string]string {
+// Filled returns the bridges that have checksum help.
+func (n *Needs) Filled() map[string]host.DHCP {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return maps.Clone(n.filled)
@@ -150,7 +150,7 @@ func (n *Needs) Retranslate(_ context.Context, nets []host.Guests) error {
 }
 
 // FillChecksums records the bridges.
-func (n *Needs) FillChecksums(_ context.Context, bridges map[string]string) error {
+func (n *Needs) FillChecksums(_ context.Context, bridges map[string]host.DHCP) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.filled = maps.Clone(bridges)

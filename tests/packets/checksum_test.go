@@ -32,7 +32,7 @@ func TestLeaseHasItsChecksum(t *testing.T) {
 	}
 	r.OK(r.AddXML(withDHCP(rig.NetXML("default", "virbr0", "nat", rig.NatNet))))
 	help := func() (tc, tables bool) {
-		filters := r.Must("tc", "filter", "show", "dev", "virbr0")
+		filters := r.Must("tc", "filter", "show", "dev", "virbr0", "egress")
 		return strings.Contains(filters, "csum (iph, udp)"), strings.Contains(r.Must("iptables-save"), "--checksum-fill")
 	}
 	var tc, tables bool
