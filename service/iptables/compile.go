@@ -180,7 +180,7 @@ func (c compiler) nat() []Rule {
 		if network.OfOneLink(p) {
 			continue
 		}
-		rules = append(rules, c.behindGuests(p)...)
+		rules = append(rules, c.untranslated(p)...)
 		for _, dev := range c.devices() {
 			rules = append(rules, c.translate(p, dev)...)
 		}
@@ -188,16 +188,14 @@ func (c compiler) nat() []Rule {
 	return rules
 }
 
-// behindGuests leaves packets from a subnet to one behind a guest untranslated
-// (D3): both are of the same network.
-func (c compiler) behindGuests(p netip.Prefix) []Rule {
+// untranslated leaves packets from a subnet to one behind a guest untranslated, and
+// those back (D3): both are of the same network.
+func (c compiler) untranslated(p netip.Prefix) []Rule {
 	var rules []Rule
-	for _, route := range c.net.Routes {
-		if route = route.Masked(); route != p && route.Addr().Is6() == c.ipv6 {
-			r := c.chain(tableNAT, ChainPostrouting)
-			r.Source, r.Dest, r.Target = p, route, targetReturn
-			rules = append(rules, r)
-		}
+	for _, to := range c.net.UntranslatedTo(p) {
+		r := c.chain(tableNAT, ChainPostrouting)
+		r.Source, r.Dest, r.Target = p, to, targetReturn
+		rules = append(rules, r)
 	}
 	return rules
 }

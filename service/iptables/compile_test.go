@@ -76,6 +76,7 @@ func TestRulesAreReadBack(t *testing.T) {
 func TestSubnetOfOneLinkIsNotTranslated(t *testing.T) {
 	n := corpus(t)["nat-ipv6-masquerade"]
 	n.Addresses = append(n.Addresses, netip.MustParsePrefix("fe80::1/64"))
+	n.Routes = append(n.Routes, netip.MustParsePrefix("fd00:9::/64"))
 	for _, r := range Compile(n) {
 		if r.Chain.Table == tableNAT && (network.OfOneLink(r.Source) || network.OfOneLink(r.Dest)) {
 			t.Errorf("translated: %s", r.spec())

@@ -81,6 +81,25 @@ type PortRange struct{ First, Last uint16 }
 // IsZero reports whether no range was given.
 func (r PortRange) IsZero() bool { return r == PortRange{} }
 
+// UntranslatedTo returns the other subnets of the network that see the real source
+// addresses of a subnet's guests: those behind a guest, or all if it is behind one
+// itself. Replies find their way back within the network. Link-local subnets are not
+// among them, since nothing is forwarded to them.
+func (n Network) UntranslatedTo(from netip.Prefix) []netip.Prefix {
+	behind := make(map[netip.Prefix]bool, len(n.Routes))
+	for _, r := range n.Routes {
+		behind[r.Masked()] = true
+	}
+	var out []netip.Prefix
+	for _, p := range n.Subnets() {
+		sameFamily := p.Addr().Is4() == from.Addr().Is4()
+		if p != from && sameFamily && !OfOneLink(p) && (behind[p] || behind[from]) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // Subnets returns the prefixes that guests of the network may have addresses in:
 // those of Addresses, masked, then Routes, without repetition.
 func (n Network) Subnets() []netip.Prefix {

@@ -166,26 +166,25 @@ func (c compiler) to() []Rule {
 }
 
 // nat translates what leaves each subnet for somewhere else. Subnets behind a
-// guest (routes) belong to the network: between them and it nothing changes.
+// guest (routes) belong to the network: between them and it nothing changes. That
+// comes before all translations, since a subnet may lie in another one.
 func (c compiler) nat() []Rule {
-	var rules []Rule
+	var untranslated, translated []Rule
 	for _, p := range c.subnets {
 		if !c.translates(p) {
 			continue
 		}
-		for _, r := range c.net.Routes {
-			if r.Masked() != p && r.Addr().Is4() == p.Addr().Is4() {
-				rules = append(rules, Rule{
-					Matches: []Match{Source{Prefix: p}, Destination{Prefix: r.Masked()}}, Action: Accept{},
-					Comment: c.comment("%s is behind a guest and sees real addresses", r.Masked()),
-				})
-			}
+		for _, to := range c.net.UntranslatedTo(p) {
+			untranslated = append(untranslated, Rule{
+				Matches: []Match{Source{Prefix: p}, Destination{Prefix: to}}, Action: Accept{},
+				Comment: c.comment("%s sees the real addresses of %s", to, p),
+			})
 		}
 		for _, dev := range c.devices() {
-			rules = append(rules, c.translate(p, dev)...)
+			translated = append(translated, c.translate(p, dev)...)
 		}
 	}
-	return rules
+	return append(untranslated, translated...)
 }
 
 // translate returns the translation of one subnet out of one device, as libvirt

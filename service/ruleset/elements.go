@@ -89,8 +89,8 @@ func (e *elements) sides() {
 }
 
 // masqueraded adds the subnets that go out under the host's address, and the pairs of
-// them between which nothing is translated: each with itself, and with those that are
-// behind a guest.
+// them between which nothing is translated: each with itself, and in both directions
+// with those that are behind a guest.
 func (e *elements) masqueraded() {
 	for _, p := range e.subnets {
 		if !e.translates(p) {
@@ -101,10 +101,8 @@ func (e *elements) masqueraded() {
 			e.add(setUntranslated+familyOf(p).digit, Element{Addresses: [2]netip.Addr{p.Addr(), to.Addr()}})
 		}
 		pair(p)
-		for _, r := range e.net.Routes {
-			if r.Masked() != p && r.Addr().Is4() == p.Addr().Is4() {
-				pair(r.Masked())
-			}
+		for _, to := range e.net.UntranslatedTo(p) {
+			pair(to)
 		}
 	}
 }

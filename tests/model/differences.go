@@ -27,7 +27,6 @@ var differences = []difference{
 // unsettled are differences that are not in the table. Each is a fault of the
 // service, or should have a number there.
 var unsettled = []difference{
-	{"unsettled: from behind a guest to the network's own subnet the source is translated", false, behindToOwn},
 	{"unsettled: what stays on its bridge keeps its source", true, bridged},
 }
 
@@ -38,7 +37,7 @@ func anyDevice(h *Host, p Packet, _ Verdict) Verdict {
 
 // subnetsBehind is D3: libvirt's rules, had they those of the subnets behind
 // guests too. Between such a subnet and the network's own, packets keep their
-// source, as they do with libvirt where the guest in between forwards them.
+// source in both directions. libvirt translates only from the network's own.
 func subnetsBehind(h *Host, p Packet, _ Verdict) Verdict {
 	v := h.withRoutes.verdict(p)
 	if n := h.owner(p.From); n != nil && n == h.owner(p.To) {
@@ -111,17 +110,6 @@ func unmanagedSource(h *Host, p Packet, v Verdict) Verdict {
 func resetTCP(_ *Host, p Packet, v Verdict) Verdict {
 	if v.Fate == Refused && p.Proto == TCP {
 		v.How = TCPReset
-	}
-	return v
-}
-
-// behindToOwn: libvirt knows nothing of the subnet behind a guest, and leaves what
-// comes from there as it is. The service translates it even to other guests of the
-// network, if it passes the host on its way.
-func behindToOwn(h *Host, p Packet, v Verdict) Verdict {
-	n := h.owner(p.From)
-	if n != nil && n == h.at(p.In) && anyContains(n.behind(p.ipv6()), p.From) && anyContains(n.own(p.ipv6()), p.To) {
-		v.Translation = h.withRoutes.verdict(p).Translation
 	}
 	return v
 }

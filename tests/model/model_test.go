@@ -92,6 +92,7 @@ func TestLibvirtsVerdicts(t *testing.T) {
 		{"UDP 10.3.0.2 -> 10.5.0.2", "refused, port unreachable", "", ""},
 		{"UDP 10.6.0.2 -> 203.0.113.1", "passes", "", ""},
 		{"UDP 10.1.0.2 -> 10.1.0.3", "passes", "", ""},
+		{"UDP 10.91.0.2 -> 10.1.0.3", "passes", "", ""},
 
 		{"UDP 10.5.0.2 -> 10.3.0.2", "passes", "D1", "refused, port unreachable"},
 		{"UDP 10.4.0.2 -> 10.3.0.2", "passes", "D1", "refused, port unreachable"},

@@ -170,13 +170,23 @@ func TestForgedSourcesAreDropped(t *testing.T) {
 }
 
 // TestSubnetBehindAGuest is D3: what a <route> names passes like the network's
-// own subnet, and keeps its addresses towards it.
+// own subnet, and the two see each other's real addresses. A /24 is an element of
+// sets; for another length the network has chains of its own.
 func TestSubnetBehindAGuest(t *testing.T) {
-	t.Parallel()
-	xml := strings.Replace(rig.NatXML(""), "</network>", "<route address='10.9.0.0' prefix='16' gateway='192.168.122.10'/></network>", 1)
-	r, router, internet := natHost(t, xml)
-	r.Must("ip", "route", "add", "10.9.0.0/16", "via", "192.168.122.10")
-	router.Must("ip", "addr", "add", "10.9.0.1/16", "dev", "lo")
+	for _, bits := range []string{"16", "24"} {
+		t.Run(bits, func(t *testing.T) {
+			t.Parallel()
+			wantBehindAGuest(t, bits)
+		})
+	}
+}
+
+func wantBehindAGuest(t *testing.T, bits string) {
+	t.Helper()
+	route := fmt.Sprintf("<route address='10.9.0.0' prefix='%s' gateway='192.168.122.10'/>", bits)
+	r, router, internet := natHost(t, strings.Replace(rig.NatXML(""), "</network>", route+"</network>", 1))
+	r.Must("ip", "route", "add", "10.9.0.0/"+bits, "via", "192.168.122.10")
+	router.Must("ip", "addr", "add", "10.9.0.1/"+bits, "dev", "lo")
 	p := host.Probe{Proto: host.TCP, To: netip.MustParseAddrPort("203.0.113.1:0"), From: netip.MustParseAddrPort("10.9.0.1:0")}
 	if got := host.Try(router, internet, p); !got.Reached || got.Seen.Addr() != netip.MustParseAddr("203.0.113.2") {
 		t.Errorf("from behind the guest: %v", got)
@@ -184,7 +194,12 @@ func TestSubnetBehindAGuest(t *testing.T) {
 	other := r.Guest("virbr0", "other", "192.168.122.20/24")
 	p = host.Probe{Proto: host.TCP, To: netip.MustParseAddrPort("10.9.0.1:0")}
 	if got := host.Try(other, router, p); !got.Reached || got.Seen.Addr() != netip.MustParseAddr("192.168.122.20") {
-		t.Errorf("between guests through the host: %v", got)
+		t.Errorf("to behind the guest, through the host: %v", got)
+	}
+	router.Must("ip", "route", "add", "192.168.122.20", "via", "192.168.122.1")
+	p = host.Probe{Proto: host.TCP, To: netip.MustParseAddrPort("192.168.122.20:0"), From: netip.MustParseAddrPort("10.9.0.1:0")}
+	if got := host.Try(router, other, p); !got.Reached || got.Seen.Addr() != netip.MustParseAddr("10.9.0.1") {
+		t.Errorf("from behind the guest to another one, through the host: %v", got)
 	}
 }
 
