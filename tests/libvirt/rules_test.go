@@ -36,6 +36,8 @@ type peerCase struct {
 	// edit is pairs of texts that are replaced in the document for libvirt: what
 	// this libvirt does not know and what has nothing to do with rules.
 	edit []string
+	// refusedUnedited is part of the error for the document before the edit.
+	refusedUnedited string
 	// refused is part of the error where libvirt does not start it, or did not
 	// before a version.
 	refused, before string
@@ -59,7 +61,7 @@ var peerCases = map[string]peerCase{
 	"route-nested":           {differs: without("10.0.128.0/17"), why: "D3"},
 	"nat-interface-list": {
 		edit:    []string{"<interface dev='wlp2s0'/>", "", "<interface dev='wg0'/>", ""},
-		differs: without("wlp2s0", "wg0"), why: "D10",
+		differs: without("wlp2s0", "wg0"), why: "D10", refusedUnedited: "only one is supported",
 	},
 	"own-ipv6-pool": {differs: masquerade6, why: "libvirt has no pool for IPv6"},
 	"own-open-as-nat": {
@@ -126,6 +128,11 @@ func compareWithLibvirt(t *testing.T, peer *rig.Libvirt, ours *host.Host, name s
 	edited := strings.NewReplacer(c.edit...).Replace(doc)
 	if len(c.edit) > 0 && edited == doc {
 		t.Error("the edit for libvirt found nothing to replace")
+	}
+	if c.refusedUnedited != "" {
+		if err := peer.CreateNetwork(doc); err == nil || !strings.Contains(err.Error(), c.refusedUnedited) {
+			t.Errorf("libvirt, unedited: %v, want %q (%s)", err, c.refusedUnedited, c.why)
+		}
 	}
 	got := rulesWith(t, ours, n)
 	err = peer.CreateNetwork(edited)
