@@ -10,27 +10,24 @@ type difference struct {
 	apply        func(h *Host, p Packet, v Verdict) Verdict
 }
 
-// differences are those that decide on packets, in the order in which they build
-// on each other. The others are about which networks are accepted (D5: a range
-// of one port, which Generate makes; D12), about the host (D6, D7).
+// differences are those of docs/differences.md that decide on packets, in the order
+// in which they build on each other. The others are about which networks are
+// accepted (D5: a range of one port, which Generate makes; D12), about the host (D6,
+// D7).
 var differences = []difference{
-	{"D10: any of several devices, not the first alone", false, anyDevice},
+	{"D10: any of several devices, where libvirt accepts one", false, anyDevice},
 	{"D3: the subnet of a <route> is as good as the network's own", false, subnetsBehind},
 	{"D9: a network without IPv6 forwards none", true, noIPv6},
 	{"D1: both ends decide", true, bothEnds},
 	{"D4: a forged source is dropped", true, forgedSource},
 	{"D11: what cannot be translated does not leave for the outside", true, untranslatable},
 	{"D8: unmanaged traffic with a source of the network keeps it", true, unmanagedSource},
+	{"D13: a frame that stays on its bridge keeps its source", true, bridged},
 	{"D4: refused TCP is reset", true, resetTCP},
 }
 
-// unsettled are differences that are not in the table. Each is a fault of the
-// service, or should have a number there.
-var unsettled = []difference{
-	{"unsettled: what stays on its bridge keeps its source", true, bridged},
-}
-
-// anyDevice is D10: libvirt's rules, had they one for each device.
+// anyDevice is D10: libvirt's rules, had they one for each device. libvirt accepts
+// one at most; the model gives it the first.
 func anyDevice(h *Host, p Packet, _ Verdict) Verdict {
 	return h.allDevices.verdict(p)
 }
@@ -114,9 +111,10 @@ func resetTCP(_ *Host, p Packet, v Verdict) Verdict {
 	return v
 }
 
-// bridged: br_netfilter's postrouting has no input interface, by which alone the
-// service translates. A guest's frame to another is left as it is, whatever its
-// destination; libvirt translates it unless that is in the sender's subnet.
+// bridged is D13: libvirt's NAT rules also match frames that br_netfilter shows them,
+// and translate those that are addressed to another subnet than the sender's. The
+// service translates by the interface that a packet arrived on, which such a frame
+// no longer has in postrouting.
 func bridged(_ *Host, p Packet, v Verdict) Verdict {
 	if p.Bridged {
 		v.Translation = Translation{}
@@ -124,8 +122,7 @@ func bridged(_ *Host, p Packet, v Verdict) Verdict {
 	return v
 }
 
-// asLibvirtHas returns networks as libvirt has them: one device, no subnets behind
-// guests.
+// asLibvirtHas returns networks as libvirt can have them: with one device.
 func asLibvirtHas(networks []Network) []Network {
 	networks = slices.Clone(networks)
 	for i := range networks {

@@ -46,7 +46,7 @@ func (h *Host) Verdict(p Packet) (v Verdict, why []string) {
 	}
 	v = h.libvirt.verdict(p)
 	why = []string{fmt.Sprintf("libvirt: %s", v)}
-	for _, d := range h.applicable(slices.Concat(differences, unsettled)) {
+	for _, d := range h.applicable() {
 		after := d.apply(h, p, v)
 		if after != v {
 			why = append(why, fmt.Sprintf("%s: %s", d.name, after))
@@ -57,8 +57,8 @@ func (h *Host) Verdict(p Packet) (v Verdict, why []string) {
 }
 
 // applicable returns which of the differences the host's rules have.
-func (h *Host) applicable(all []difference) []difference {
-	return slices.DeleteFunc(slices.Clone(all), func(d difference) bool {
+func (h *Host) applicable() []difference {
+	return slices.DeleteFunc(slices.Clone(differences), func(d difference) bool {
 		return h.Rules == Libvirt || d.nftablesOnly && h.Rules != NFTables
 	})
 }
@@ -66,7 +66,7 @@ func (h *Host) applicable(all []difference) []difference {
 // Differences returns the names of the differences in the table that may change a
 // verdict. The step of each in what Verdict returns begins with its name.
 func (h *Host) Differences() (names []string) {
-	for _, d := range h.applicable(differences) {
+	for _, d := range h.applicable() {
 		names = append(names, d.name)
 	}
 	return names

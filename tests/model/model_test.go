@@ -1,7 +1,9 @@
 package model
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +20,7 @@ func town() *Host {
 		}
 		return n
 	}
-	return NewHost([]Network{
+	h := NewHost([]Network{
 		network("nat", NAT, "1", func(n *Network) {
 			n.Routes = []Behind{{netip.MustParsePrefix("10.91.0.0/16"), netip.MustParseAddr("10.1.0.2")}}
 		}),
@@ -33,6 +35,8 @@ func town() *Host {
 			n.Ports = [2]uint16{5000, 5000}
 		}),
 	}, NFTables)
+	h.BridgeNetfilter = true
+	return h
 }
 
 // homes are the devices behind which addresses of the tests are.
@@ -52,7 +56,7 @@ func home(address string) string {
 }
 
 // packet reads one: "TCP 10.1.0.2 -> 203.0.113.1 reply"; "10.1.0.2 on wan0" comes
-// from another device than its source is at home.
+// from another device than its source is at home; ", bridged" stays on its bridge.
 func packet(text string) Packet {
 	way, state, _ := strings.Cut(text, ", ")
 	proto, way, _ := strings.Cut(way, " ")
@@ -61,11 +65,15 @@ func packet(text string) Packet {
 	if !forged {
 		in = home(from)
 	}
-	if state == "" {
+	out, bridged := home(to), state == "bridged"
+	if bridged {
+		out = in
+	}
+	if state == "" || bridged {
 		state = string(New)
 	}
 	return Packet{
-		In: in, Out: home(to), From: netip.MustParseAddr(from), To: netip.MustParseAddr(to),
+		In: in, Out: out, Bridged: bridged, From: netip.MustParseAddr(from), To: netip.MustParseAddr(to),
 		Proto: Proto(proto), State: State(state),
 	}
 }
@@ -93,6 +101,7 @@ func TestLibvirtsVerdicts(t *testing.T) {
 		{"UDP 10.6.0.2 -> 203.0.113.1", "passes", "", ""},
 		{"UDP 10.1.0.2 -> 10.1.0.3", "passes", "", ""},
 		{"UDP 10.91.0.2 -> 10.1.0.3", "passes", "", ""},
+		{"UDP 10.1.0.2 -> 10.1.0.3, bridged", "passes", "", ""},
 
 		{"UDP 10.5.0.2 -> 10.3.0.2", "passes", "D1", "refused, port unreachable"},
 		{"UDP 10.4.0.2 -> 10.3.0.2", "passes", "D1", "refused, port unreachable"},
@@ -107,6 +116,7 @@ func TestLibvirtsVerdicts(t *testing.T) {
 		{"UDP 10.2.0.2 -> 198.51.100.1", "refused, port unreachable", "D10", "passes, translated by nat-wan to an address of lan0 ports 1024-65535"},
 		{"TCP 10.1.0.2 -> 203.0.113.1, invalid", "passes", "D11", "dropped"},
 		{"TCP 10.1.0.2 -> 10.3.0.2, invalid", "passes", "", ""},
+		{"UDP 10.1.0.2 -> 203.0.113.1, bridged", "passes, translated by nat to an address of br-nat ports 1024-65535", "D13", "passes"},
 	} {
 		v, why := town().Verdict(packet(c.packet))
 		if c.ours == "" {
@@ -115,6 +125,25 @@ func TestLibvirtsVerdicts(t *testing.T) {
 		differs := slices.ContainsFunc(why[1:], func(step string) bool { return strings.HasPrefix(step, c.differs+":") })
 		if why[0] != "libvirt: "+c.libvirt || v.String() != c.ours || (c.differs != "" && !differs) || (c.differs == "" && len(why) > 1) {
 			t.Errorf("%s: got %q, want %q with libvirt, then %q by %q", c.packet, why, c.libvirt, c.ours, c.differs)
+		}
+	}
+}
+
+// TestDifferencesAreDocumented: each difference has its row in the documentation,
+// for the backends that have it.
+func TestDifferencesAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/differences.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range differences {
+		number, _, _ := strings.Cut(d.name, ":")
+		backend := "both"
+		if d.nftablesOnly {
+			backend = "nft"
+		}
+		if row := fmt.Sprintf("\n| %s | %s |", number, backend); !strings.Contains(string(page), row) {
+			t.Errorf("docs/differences.md has no row%s for %q", row, d.name)
 		}
 	}
 }

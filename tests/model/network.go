@@ -1,6 +1,6 @@
 // Package model predicts what becomes of a packet on a host with virtual
 // networks: first what libvirt 11.3's own rules do with it, then each deliberate
-// difference (D1 to D12) that changes that. It knows nothing of the rules of the
+// difference (docs/differences.md) that changes that. It knows nothing of the rules of the
 // service, which tests compare with it.
 package model
 

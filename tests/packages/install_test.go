@@ -136,6 +136,7 @@ func checkFiles(t *testing.T, files map[string]fs.FileMode) {
 		"/opt/vf/share/doc/virtfirewalld/benchmarks.md":                         0o644,
 		"/opt/vf/share/doc/virtfirewalld/decisions.md":                          0o644,
 		"/opt/vf/share/doc/virtfirewalld/documents.md":                          0o644,
+		"/opt/vf/share/doc/virtfirewalld/differences.md":                        0o644,
 		"/opt/vf/share/doc/virtfirewalld/findings.md":                           0o644,
 		"/opt/vf/share/doc/virtfirewalld/reliability.md":                        0o644,
 		"/opt/vf/share/doc/virtfirewalld/examples/client.py":                    0o644,
