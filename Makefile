@@ -62,7 +62,7 @@ say = @printf '==> %s\n'
 # What meets programs of a release: the rest of the tests is the same everywhere.
 # They run without the race detector, which has seen this code in "make test", so
 # that the daemon meets them at the speed that it has in the field.
-RELEASE_TESTS := $(addprefix ./tests/,backends bus firewalld libvirt lifecycle packages packets polkit) ./zones \
+RELEASE_TESTS := $(addprefix ./tests/,backends bus firewalld libvirt lifecycle neighbours packages packets polkit) ./zones \
 	./service/host ./service/iptables ./service/neighbour ./service/nftables
 
 .PHONY: all build demo test test-trixie test-kernel lint \

@@ -26,6 +26,7 @@ const (
 	fromFight           source = "fight"
 	fromHost            source = "host"
 	fromTable           source = "table"
+	fromForeign         source = "foreign"
 )
 
 // noting returns a copy of the network with a source's findings replaced.

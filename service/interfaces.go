@@ -40,6 +40,7 @@ func (lf *linkFollower) followHost(ctx context.Context) {
 	}
 	lf.known = now
 	lf.changes.refresh(ctx)
+	lf.workers.foreign.trigger()
 }
 
 // refresh has the rules look at the host's interfaces again. Where they cannot be

@@ -88,6 +88,7 @@ func (rs *rules) afterRepair(ctx context.Context, mended map[string]string) {
 	rs.connections.retranslate(nets)
 	rs.workers.checksums.trigger()
 	rs.workers.libvirt.trigger()
+	rs.workers.foreign.trigger()
 	rs.workers.forwarding.trigger()
 	for name, cause := range mended {
 		rs.networks.repaired(name, cause)

@@ -31,6 +31,7 @@ type Deps struct {
 	Leaving   LeavingRecords
 	Host      HostNeeds
 	Leftovers Leftovers
+	Foreign   Foreign
 	Libvirt   Libvirt
 	Settings  Settings
 	Totals    *Totals
@@ -66,6 +67,7 @@ type Service struct {
 	changes        *transactions
 	links          *linkFollower
 	libvirt        *libvirtFollower
+	foreign        *foreignFollower
 	chooser        *backendChooser
 	loader         *loader
 
@@ -83,6 +85,7 @@ type workers struct {
 	counters    *worker // counters were read
 	forwarding  *worker // forwarding is off
 	libvirt     *worker // libvirt has another network, or has left something for one
+	foreign     *worker // what others' rules stop may be something else
 	states      *worker // changes of State have no line in the log
 }
 
@@ -131,6 +134,7 @@ func New(version string, d Deps) *Service {
 		libvirtState: d.Libvirt, leftovers: d.Leftovers, backends: d.Backends, networks: s.networks,
 		rules: s.rules, lock: s.lock, log: s.log, workers: w,
 	}
+	s.foreign = &foreignFollower{rules: d.Foreign, links: d.Links, networks: s.networks, lock: s.lock, log: s.log, workers: w}
 	s.chooser = &backendChooser{settings: d.Settings, backends: d.Backends, networks: s.networks, log: s.log}
 	s.loader = &loader{
 		files: d.Files, records: d.Records, leavingRecords: d.Leaving, totals: d.Totals, binder: s.binder,
@@ -149,6 +153,7 @@ func (s *Service) newWorkers() workers {
 		counters:   &worker{signal: newSignal(), pause: counterSavePause, work: func(ctx context.Context) time.Time { return s.counters.round(ctx) }},
 		forwarding: &worker{signal: newSignal(), work: func(ctx context.Context) time.Time { return s.forwarding.round(ctx) }},
 		libvirt:    &worker{signal: newSignal(), pause: leftoverPause, work: func(ctx context.Context) time.Time { return s.libvirt.round(ctx) }},
+		foreign:    &worker{signal: newSignal(), pause: foreignPause, share: foreignShare, work: func(ctx context.Context) time.Time { return s.foreign.round(ctx) }},
 		connections: &worker{
 			signal: newSignal(), rest: translationRest,
 			work: func(context.Context) (never time.Time) { s.connections.forget(); return never },
@@ -195,8 +200,9 @@ func (s *Service) Start(ctx context.Context) error {
 	})
 	s.loops.Go(func() { s.rules.followChains(loop) })
 	s.loops.Go(func() { s.libvirt.follow(loop) })
+	s.loops.Go(func() { s.foreign.follow(loop) })
 	t := s.workers
-	for _, w := range []*worker{t.comparison, t.checksums, t.connections, t.counters, t.forwarding, t.libvirt, t.states, s.rules.tableWorker()} {
+	for _, w := range []*worker{t.comparison, t.checksums, t.connections, t.counters, t.forwarding, t.libvirt, t.foreign, t.states, s.rules.tableWorker()} {
 		s.loops.Go(func() { w.run(loop) })
 	}
 	return nil

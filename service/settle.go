@@ -104,6 +104,7 @@ func (tx *transactions) finish(ctx context.Context, ts []transition, cause strin
 	tx.leaveOldNames(ts)
 	tx.workers.checksums.trigger()
 	tx.workers.libvirt.trigger()
+	tx.workers.foreign.trigger()
 	tx.lookAgain(ctx, ts)
 }
 

@@ -137,6 +137,7 @@ func (ld *loader) followTakeOver(ctx context.Context) {
 	ld.connections.retranslate(nets)
 	ld.workers.checksums.trigger()
 	ld.workers.libvirt.trigger()
+	ld.workers.foreign.trigger()
 }
 
 // restored is a stored network as it will be. What the host has under its

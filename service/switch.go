@@ -178,6 +178,7 @@ func (rs *rules) moved(old backend.Backend) {
 	rs.noteFindings()
 	rs.workers.checksums.trigger()
 	rs.workers.libvirt.trigger()
+	rs.workers.foreign.trigger()
 	details := []any{"from", old.Name(), "backend", name, "networks", len(rs.networks.All())}
 	if name == choice.IPTables {
 		details = append(details, "variant", rs.backends.Variants().String())

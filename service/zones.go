@@ -81,6 +81,7 @@ func (s *Service) compareZones(ctx context.Context, c *binding.Session, which bi
 	c.Rebind(ctx, which)
 	s.workers.checksums.trigger()
 	s.workers.libvirt.trigger()
+	s.workers.foreign.trigger()
 }
 
 // refreshFirewalld reads the properties of the service that are firewalld's. Of one

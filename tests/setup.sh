@@ -18,6 +18,7 @@ packages=(
 	libvirt-daemon-system libvirt-clients # the real one, for comparison
 	busybox udhcpc curl socat tcpdump libxml2-utils
 	dbus-broker # the other system bus, in hosts that boot
+	docker.io ufw # other tools that filter
 )
 if [[ ${1:-} == --hosts ]]; then
 	printf '%s\n' "${packages[@]}"
@@ -88,5 +89,13 @@ if [[ " ${missing[*]} " == *" libvirt-daemon-system "* ]] && command -v systemct
 		fi
 	done
 	echo "setup: libvirtd is left disabled; the tests run their own"
+fi
+if [[ " ${missing[*]} " =~ " "(docker.io|ufw)" " ]] && command -v systemctl >/dev/null; then
+	for unit in docker.service docker.socket containerd.service ufw.service; do
+		if [[ -e /lib/systemd/system/$unit ]]; then
+			quietly systemctl disable "$unit"
+		fi
+	done
+	echo "setup: docker, containerd and ufw are left disabled; the tests run their own"
 fi
 echo "setup: done"

@@ -132,7 +132,8 @@ func (d *daemon) assemble(ctx context.Context, o options) (err error) {
 		Backends:       &backend.Host{NFTables: d.rules, IPTables: chains},
 		Chains:         service.HostChains{Tables: d.tables, Started: started, Log: d.log},
 		Links:          d.links, Table: own, Zones: firewalld, Firewalld: firewalld, Files: files, Records: files, Leaving: files,
-		Host: host.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(driver), Libvirt: driver, Settings: config, Totals: totals, Log: d.log,
+		Host: host.NewNeeds(d.links, d.log), Leftovers: neighbour.NewLeftovers(driver), Libvirt: driver,
+		Foreign: neighbour.NewForeign(d.tables, d.log), Settings: config, Totals: totals, Log: d.log,
 		Notify: func(e service.Event) { // from Start on, when there is a server
 			d.server.Notify(e)
 			d.triggerStatus()

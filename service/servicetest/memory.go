@@ -19,6 +19,7 @@ type Memory struct {
 	LibvirtDir string
 	Table      *Touches // other programs' changes of the nft table
 	Calls      *Touches // other programs' calls of iptables
+	Foreign    *Foreign
 }
 
 // NewMemory returns a host with a firewalld that has the service's zones.
@@ -26,7 +27,7 @@ func NewMemory(t testing.TB) *Memory {
 	dir := t.TempDir()
 	return &Memory{
 		Kernel: &Kernel{}, Firewalld: NewFirewalld(), Links: NewLinks(), Needs: NewNeeds(), Libvirt: NewLibvirt(dir), LibvirtDir: dir,
-		Table: NewTouches(), Calls: NewTouches(),
+		Table: NewTouches(), Calls: NewTouches(), Foreign: NewForeign(),
 	}
 }
 
@@ -34,7 +35,7 @@ func NewMemory(t testing.TB) *Memory {
 func (m *Memory) Deps(_ testing.TB, start func(string) ruleset.Counters) (service.Deps, backend.Backend, func() error) {
 	return service.Deps{
 		Links: m.Links, Table: m.Table, Chains: m.Calls, Zones: m.Firewalld, Firewalld: m.Firewalld,
-		Host: m.Needs, Advertisements: m.Needs, Leftovers: m.Libvirt, Libvirt: m.Libvirt,
+		Host: m.Needs, Advertisements: m.Needs, Leftovers: m.Libvirt, Libvirt: m.Libvirt, Foreign: m.Foreign,
 	}, m.Kernel.Open(start), func() error { return nil }
 }
 

@@ -9,9 +9,10 @@ import (
 
 // Table is one table as iptables-save prints it.
 type Table struct {
-	Name   string
-	Chains []string
-	Rules  []Rule
+	Name     string
+	Chains   []string
+	Policies map[string]string // of built-in chains: ACCEPT or DROP
+	Rules    []Rule
 	// Unreadable reports that the table has rules made with nft that iptables
 	// cannot read; then it looks empty.
 	Unreadable bool
@@ -63,9 +64,9 @@ func unreadable(line string) (table string, ok bool) {
 func (t *Table) read(line string) error {
 	switch {
 	case strings.HasPrefix(line, ":"):
-		t.Chains = append(t.Chains, firstWord(line[1:]))
+		t.chain(line[1:])
 	case strings.HasPrefix(line, "-N "), strings.HasPrefix(line, "-P "):
-		t.Chains = append(t.Chains, firstWord(line[3:]))
+		t.chain(line[3:])
 	case strings.HasPrefix(line, "-A "):
 		t.Rules = append(t.Rules, Rule{Chain: firstWord(line[3:]), Text: line})
 	case strings.HasPrefix(line, "["):
@@ -76,6 +77,18 @@ func (t *Table) read(line string) error {
 		t.Rules = append(t.Rules, r)
 	}
 	return nil
+}
+
+// chain adds a chain from its name and its policy, "-" or nothing for none.
+func (t *Table) chain(line string) {
+	name, rest, _ := strings.Cut(line, " ")
+	t.Chains = append(t.Chains, name)
+	if policy := firstWord(rest); policy != "" && policy != "-" {
+		if t.Policies == nil {
+			t.Policies = make(map[string]string)
+		}
+		t.Policies[name] = policy
+	}
 }
 
 // parseCounted parses "[packets:bytes] -A CHAIN ...".

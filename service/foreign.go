@@ -1,0 +1,120 @@
+package service
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
+	"github.com/virtfirewalld/virtfirewalld/service/neighbour/analysis"
+	"github.com/virtfirewalld/virtfirewalld/service/watch"
+)
+
+const (
+	// foreignPause is how long changes of other programs' rules gather before they
+	// are looked at: dockerd and ufw make dozens in a second.
+	foreignPause = 200 * time.Millisecond
+	// foreignShare keeps looking at them to one part in so many of the time.
+	foreignShare = 20
+	// foreignRetry is how long a look that failed waits for the next one.
+	foreignRetry = 10 * time.Second
+)
+
+// Foreign is the rules of other programs, and our own beside them where the iptables
+// backend has them.
+type Foreign interface {
+	// Tables reads what filters.
+	Tables(ctx context.Context) ([]analysis.Table, error)
+	// Follow calls changed whenever that may be other than before, until the context
+	// ends.
+	Follow(ctx context.Context, changed func()) error
+}
+
+// foreignFollower finds out which networks' traffic others stop.
+type foreignFollower struct {
+	rules    Foreign
+	links    Links
+	networks *networks
+	lock     *changeLock
+	log      logger
+	workers  *workers
+	last     failure // the worker's own
+}
+
+// follow has the rules looked at when they change.
+func (f *foreignFollower) follow(ctx context.Context) {
+	if err := f.rules.Follow(ctx, f.workers.foreign.trigger); err != nil {
+		f.log.complain(ctx, slog.LevelWarn, "changes of other programs' rules are seen at the next change of a network only", err)
+	}
+}
+
+// round looks at the rules once.
+func (f *foreignFollower) round(ctx context.Context) (again time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	concerned := func(m *managed) bool { return m.hasRules && m.present() }
+	if !slices.ContainsFunc(f.networks.All(), concerned) {
+		return again
+	}
+	tables, err := f.rules.Tables(ctx)
+	if err != nil {
+		if !f.last.failed || f.last.logged != err.Error() {
+			f.log.complain(ctx, slog.LevelWarn, "it is not known whether other programs' rules stop guests", err)
+		}
+		f.last = failure{true, err.Error()}
+		return time.Now().Add(foreignRetry)
+	}
+	f.last = failure{}
+	uplinks := f.uplinks()
+	f.lock.during(ctx, func(context.Context) {
+		for _, m := range f.networks.All() {
+			if concerned(m) {
+				f.networks.note(m.net.Name, fromForeign, cut(tables, m, uplinks)...)
+			} else {
+				f.networks.note(m.net.Name, fromForeign)
+			}
+		}
+	})
+	return again
+}
+
+// cut returns what stops a network's traffic.
+func cut(tables []analysis.Table, m *managed, uplinks analysis.Uplinks) []finding.Finding {
+	if len(m.devices) > 0 {
+		uplinks = analysis.Uplinks{IPv4: m.devices, IPv6: m.devices}
+	}
+	cuts := analysis.Cuts(tables, analysis.Entitled(m.net, m.iface(), uplinks))
+	if len(cuts) == 0 {
+		return nil
+	}
+	e := analysis.Explain(tables, cuts)
+	return []finding.Finding{{ID: finding.ForeignDrop, Summary: e.Summary, Evidence: e.Evidence, Remedy: e.Remedy}}
+}
+
+// uplinks are the interfaces of the default routes, without networks' own bridges.
+func (f *foreignFollower) uplinks() (out analysis.Uplinks) {
+	ours := make(map[int]bool)
+	for _, m := range f.networks.All() {
+		ours[m.bridge.index] = true
+	}
+	for _, r := range f.links.DefaultRoutes() {
+		link, ok := f.links.LinkByIndex(r.Index)
+		if !ok || ours[r.Index] {
+			continue
+		}
+		out = withUplink(out, r, link)
+	}
+	return out
+}
+
+func withUplink(u analysis.Uplinks, r watch.Route, link watch.Link) analysis.Uplinks {
+	list := &u.IPv4
+	if r.IPv6 {
+		list = &u.IPv6
+	}
+	if !slices.Contains(*list, link.Name) {
+		*list = append(*list, link.Name)
+	}
+	return u
+}
