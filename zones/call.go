@@ -35,11 +35,14 @@ func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, 
 	return c.callFor(ctx, c.timeout, path, method, args, out...)
 }
 
+// callFor is call for a firewalld that may be silent for so long. The time that it
+// takes to answer others does not count: it answers one after another, and one
+// answer may take it seconds.
 func (c *Client) callFor(ctx context.Context, limit time.Duration, path dbus.ObjectPath, method string, args []any, out ...any) error {
-	inner, cancel := context.WithTimeoutCause(ctx, limit, ErrSilent{Limit: limit})
+	inner, cancel := context.WithTimeoutCause(ctx, limit+turnLimit, ErrSilent{Limit: limit + turnLimit})
 	defer cancel()
 	done := c.responses.callStarted()
-	inner, stop := c.responses.limitSilence(inner)
+	inner, stop := c.responses.limitSilence(inner, limit)
 	call := c.conn.Object(busName, path).CallWithContext(inner, method, dbus.FlagNoAutoStart, args...)
 	stop()
 	done(inner.Err() == nil)

@@ -19,9 +19,12 @@ const (
 	reloadTimeout = 60 * time.Second
 	// forever is for a call that lasts as long as its context.
 	forever = 24 * time.Hour
+	// turnLimit is how long a call waits for its turn, while firewalld answers
+	// others.
+	turnLimit = 60 * time.Second
 	// inFlight limits concurrent calls: so many keep firewalld busy, which
-	// answers one after another, and keep the last of them far from its time-out.
-	inFlight = 8
+	// answers one after another, and other programs do not wait behind more.
+	inFlight = 2
 )
 
 // Client calls firewalld. Its methods may be called at any time from any

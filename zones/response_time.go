@@ -11,7 +11,7 @@ const (
 	// caller that gives up sooner has learnt nothing about firewalld. It leaves a
 	// call that takes one second at most some time for its other steps.
 	impatientLimit = 900 * time.Millisecond
-	// silencePoll is how often an impatient call checks for answers.
+	// silencePoll is how often a call that waits checks for answers to others.
 	silencePoll = 20 * time.Millisecond
 )
 
@@ -24,11 +24,15 @@ func Impatient(ctx context.Context) context.Context {
 	return context.WithValue(ctx, impatience{}, true)
 }
 
-// limitSilence returns a context that ends an impatient call with ErrSilent.
-// stop ends the watching, and waits for that.
-func (t *responseTimes) limitSilence(ctx context.Context) (limited context.Context, stop func()) {
-	if impatient, _ := ctx.Value(impatience{}).(bool); !impatient {
-		return ctx, func() {}
+// limitSilence returns a context that ends with ErrSilent once firewalld has
+// answered nothing for so long since now, or an impatient call once it has answered
+// nothing for impatientLimit, since whenever. stop ends the watching, and waits for
+// that.
+func (t *responseTimes) limitSilence(ctx context.Context, limit time.Duration) (limited context.Context, stop func()) {
+	begin := time.Now()
+	silence := func() time.Duration { return t.sinceAnswer(begin) }
+	if impatient, _ := ctx.Value(impatience{}).(bool); impatient && limit > impatientLimit {
+		limit, silence = impatientLimit, t.unanswered
 	}
 	limited, cancel := context.WithCancelCause(ctx)
 	var done sync.WaitGroup
@@ -43,8 +47,8 @@ func (t *responseTimes) limitSilence(ctx context.Context) (limited context.Conte
 			case <-limited.Done():
 				return
 			case <-tick.C:
-				if t.unanswered() >= impatientLimit {
-					cancel(ErrSilent{Limit: impatientLimit})
+				if silence() >= limit {
+					cancel(ErrSilent{Limit: limit})
 				}
 			}
 		}
@@ -100,6 +104,17 @@ func (t *responseTimes) reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.abandoned = time.Time{}
+}
+
+// sinceAnswer returns how long ago the last answer came, or a call began if that was
+// later.
+func (t *responseTimes) sinceAnswer(begin time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if begin.Before(t.lastAnswer) {
+		begin = t.lastAnswer
+	}
+	return time.Since(begin)
 }
 
 func (t *responseTimes) unanswered() time.Duration {

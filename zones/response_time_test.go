@@ -2,6 +2,7 @@ package zones_test
 
 import (
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,6 +38,30 @@ func TestManyBindingsEndWithTheFirstSilence(t *testing.T) {
 	if n := asked.Load(); n > 16 {
 		t.Errorf("a silent firewalld was asked %d times", n)
 	}
+}
+
+// TestSlowAnswersAreNoSilence: firewalld 2.3 takes more than a second for each of a
+// hundred interfaces. A call that waits while others are answered is not given up.
+func TestSlowAnswersAreNoSilence(t *testing.T) {
+	t.Parallel()
+	f, c := newFake(t)
+	c.SetTimeouts(time.Second, time.Second)
+	var one sync.Mutex // as firewalld, which does one thing at a time
+	f.export(root, name+".zone", methods{"changeZoneOfInterface": func(zone, iface string) (string, *dbus.Error) {
+		one.Lock()
+		defer one.Unlock()
+		time.Sleep(100 * time.Millisecond)
+		return zone, nil
+	}})
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if _, err := c.Bind(t.Context(), "virbr0", "libvirt"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // TestUnanswered: a call that waits, or has timed out, determines for how long
