@@ -54,6 +54,7 @@ func (s *Session) Rebind(ctx context.Context, which Scope) (mended []string) {
 		}
 	}
 	s.b.finish(ctx, right)
+	s.b.queue(ctx, wrong)
 	for part := range slices.Chunk(wrong, atOnce) {
 		part = s.b.unchanged(part)
 		s.mend(ctx, part)
@@ -87,6 +88,27 @@ func begin(b Bridge, have zones.Installed, bound map[string]string, err error, w
 		a.want = a.seen
 	}
 	return a
+}
+
+// queue publishes where the bridges are whose turn comes later: until then they are
+// not where the last comparison left them. The first ones move at once, so that on
+// a host with few networks no state changes for the blink of an eye.
+func (b *Binder) queue(ctx context.Context, attempts []*attempt) {
+	byNetwork := map[string]*attempt{}
+	for _, a := range attempts[min(atOnce, len(attempts)):] {
+		byNetwork[a.bridge.Network] = a
+	}
+	if len(byNetwork) == 0 {
+		return
+	}
+	b.cfg.Networks.Update(ctx, slices.Collect(maps.Keys(byNetwork)), func(now Bridge) (State, bool) {
+		a := byNetwork[now.Network]
+		if !a.holds(now) || (now.State.Bound == a.seen && now.State.Problem.ID != "") {
+			return now.State, false // or it is known to be outside its zone
+		}
+		a.from = a.bridge.kept(a.seen, errQueued{zone: a.want})
+		return a.from, true
+	})
 }
 
 // unchanged leaves out the bridges that a call has changed since they were looked
