@@ -34,6 +34,7 @@ Networks are libvirt <network> documents, as virsh net-dumpxml prints them.
 Every command takes --json; its keys do not change. Tables fit the terminal, or
 80 columns. The bus is $DBUS_SYSTEM_BUS_ADDRESS where that is set, else the
 system bus. A command that only reads does not start a service that was stopped.
+On a terminal, a command that lasts longer than two seconds says what it waits for.
 
 Exit codes:
 
@@ -58,6 +59,7 @@ type app struct {
 	ran     bool // the command line was parsed, and a command began
 	stdin   io.Reader
 	prompt  func(context.Context) (stop func()) // nil without a terminal
+	slow    func(why string)                    // nil without a terminal
 	out     *output
 }
 
@@ -68,6 +70,9 @@ func Main(version string, args []string, stdin io.Reader, stdout, stderr io.Writ
 	a := &app{version: version, stdin: stdin, out: newOutput(stdout)}
 	if onTerminal(stdin) || onTerminal(stderr) {
 		a.prompt = startAgent
+	}
+	if onTerminal(stderr) {
+		a.slow = func(why string) { fmt.Fprintf(stderr, "virtfirewallctl: waiting for %s…\n", printable(why)) }
 	}
 	root := a.root()
 	root.SetArgs(args)
@@ -190,6 +195,9 @@ func (a *app) read(act action) func(*cobra.Command, []string) error {
 func (a *app) run(o client.Options, act action) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		o.Timeout = a.timeout // set when the command line has been parsed
+		if o.Prompt == nil || os.Geteuid() == 0 {
+			o.Slow = a.slow // else polkit's question may be on the terminal
+		}
 		c, err := client.Dial(cmd.Context(), o)
 		if err != nil {
 			return err

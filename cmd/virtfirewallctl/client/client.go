@@ -42,6 +42,9 @@ type Options struct {
 	// Prompt prepares to ask the user to authenticate, until stop is called. nil
 	// means that there is no user to ask.
 	Prompt func(ctx context.Context) (stop func())
+	// Slow is told what a call waits for that lasts longer than two seconds. nil
+	// means that nobody wants to know.
+	Slow func(why string)
 }
 
 // Client is a connection to the bus on which the service lives.
@@ -97,6 +100,7 @@ func (o Options) limit(usual time.Duration) time.Duration {
 
 // read calls a method that changes nothing and stores what it returns.
 func (c *Client) read(ctx context.Context, path dbus.ObjectPath, method string, args []any, out ...any) error {
+	defer c.watchSlow(ctx, method, false)()
 	return c.call(ctx, path, method, 0, c.options.limit(ReadTimeout), args, out)
 }
 
@@ -109,6 +113,7 @@ func (c *Client) change(ctx context.Context, path dbus.ObjectPath, method string
 		flags = dbus.FlagAllowInteractiveAuthorization
 		defer c.options.Prompt(ctx)()
 	}
+	defer c.watchSlow(ctx, method, true)()
 	return c.call(ctx, path, method, flags, c.options.limit(ChangeTimeout), args, out)
 }
 
