@@ -80,10 +80,21 @@ func (f Finding) kind() Kind {
 }
 
 // Sort orders findings by how much they do to a State, then by severity, then
-// by network and ID.
+// by network and ID. With hundreds of networks there may be hundreds of findings of
+// one kind, so each kind is looked up once.
 func Sort(fs []Finding) {
+	kinds := map[ID]Kind{}
+	for _, f := range fs {
+		if _, known := kinds[f.ID]; !known {
+			kinds[f.ID] = f.kind()
+		}
+	}
 	slices.SortStableFunc(fs, func(a, b Finding) int {
-		return cmp.Or(rank(effects, b.Effect())-rank(effects, a.Effect()), rank(severities, b.Severity())-rank(severities, a.Severity()),
+		if a.ID == b.ID {
+			return cmp.Compare(a.Network, b.Network)
+		}
+		x, y := kinds[a.ID], kinds[b.ID]
+		return cmp.Or(rank(effects, y.Effect)-rank(effects, x.Effect), rank(severities, y.Severity)-rank(severities, x.Severity),
 			cmp.Compare(a.Network, b.Network), cmp.Compare(a.ID, b.ID))
 	})
 }
