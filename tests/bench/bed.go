@@ -80,8 +80,13 @@ func (b *bed) Close() error {
 }
 
 // withBed runs a measurement on a host of its own.
-func withBed(bin string, measure func(*bed) error) (err error) {
-	b, err := newBed(bin, host.Config{})
+func withBed(bin string, measure func(*bed) error) error {
+	return withBedOf(bin, host.Config{}, measure)
+}
+
+// withBedOf is withBed for a host that is configured.
+func withBedOf(bin string, cfg host.Config, measure func(*bed) error) (err error) {
+	b, err := newBed(bin, cfg)
 	if err != nil {
 		return err
 	}

@@ -14,44 +14,58 @@ const (
 )
 
 // measureFirewalldScale has firewalld bind many bridges, and tells its share of
-// the time from the service's by what passes the bus.
+// the time from the service's, and from libvirt's, by what passes the bus.
 func measureFirewalldScale(bin string, s *section) error {
 	s.title = fmt.Sprintf("%d bridges beside firewalld", walled)
 	s.how = "Bridges bound one after another with their networks, by AddNetwork, and all again after `firewall-cmd --reload`. " +
 		"What passes the bus says how long the service waited for firewalld's answers; the rest is its own, rules and all."
 	for _, backend := range []string{"nftables", "iptables"} {
-		err := withBed(bin, func(b *bed) error { return b.bindMany(backend, s) })
-		if err != nil {
-			return fmt.Errorf("firewalld with %s: %w", backend, err)
+		w := walls{backend: backend, count: walled, section: s, what: "firewalld with " + backend}
+		if err := withBed(bin, w.ours); err != nil {
+			return fmt.Errorf("%s: %w", w.what, err)
 		}
 	}
 	return nil
 }
 
-func (b *bed) bindMany(backend string, s *section) error {
-	b.Firewalld(backend)
+// walls is firewalld with many bridges.
+type walls struct {
+	backend string
+	count   int
+	section *section
+	what    string // it is called
+}
+
+func (w walls) ours(b *bed) error {
+	b.Firewalld(w.backend)
 	if _, err := b.start(); err != nil {
 		return err
 	}
 	if err := b.call("InstallZones", options{}); err != nil {
 		return err
 	}
-	if err := b.addBridges(0, walled); err != nil {
+	if err := b.addBridges(0, w.count); err != nil {
 		return err
 	}
-	t, err := b.listen()
+	t, err := b.listen(managerName)
 	if err != nil {
 		return err
 	}
 	defer t.Close()
-	if err := b.oneByOne(backend, s, t); err != nil {
+	if err := w.oneByOne(b, t); err != nil {
 		return err
 	}
-	return b.allAgain(backend, s, t)
+	total, theirs, err := w.allAgain(b, t)
+	if err != nil {
+		return err
+	}
+	own := (total - theirs) / time.Duration(w.count)
+	w.section.limit(w.what+", after a reload: the service's share for each", milliseconds(own), milliseconds(mostOwn), own <= mostOwn)
+	return nil
 }
 
-func (b *bed) oneByOne(backend string, s *section, t *tap) error {
-	if err := b.addRange(0, walled); err != nil {
+func (w walls) oneByOne(b *bed, t *tap) error {
+	if err := b.addRange(0, w.count); err != nil {
 		return err
 	}
 	time.Sleep(100 * time.Millisecond) // until the last answer is heard
@@ -63,35 +77,38 @@ func (b *bed) oneByOne(backend string, s *section, t *tap) error {
 			own, firewalld = append(own, x.ended.Sub(x.called)-theirs), append(firewalld, theirs)
 		}
 	}
-	if len(own) != walled {
-		return fmt.Errorf("%d of %d calls were heard", len(own), walled)
+	if len(own) != w.count {
+		return fmt.Errorf("%d of %d calls were heard", len(own), w.count)
 	}
-	s.add("firewalld with "+backend+", a bridge: firewalld's share", firewalld.String())
-	s.add("firewalld with "+backend+", a bridge: the service's, rules included", own.String())
+	w.section.add(w.what+", a bridge: firewalld's share", firewalld.String())
+	w.section.add(w.what+", a bridge: the service's, rules included", own.String())
 	return nil
 }
 
-func (b *bed) allAgain(backend string, s *section, t *tap) error {
+// allAgain has firewalld reload, and returns how long it took until all bridges
+// were bound again, and how much of that was firewalld's.
+func (w walls) allAgain(b *bed, t *tap) (total, theirs time.Duration, err error) {
 	before := t.lastReload()
+	t.take()
 	if out, err := b.Run("firewall-cmd", "--reload"); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
+		return 0, 0, fmt.Errorf("%w: %s", err, out)
 	}
-	for deadline := time.Now().Add(callTimeout); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(libvirtTimeout); ; time.Sleep(20 * time.Millisecond) {
 		n, err := b.countBound()
 		if err != nil {
-			return err
+			return 0, 0, err
 		}
-		if n == walled {
+		if n == w.count {
 			break
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%d of %d bridges are bound again", n, walled)
+			return 0, 0, fmt.Errorf("%d of %d bridges are bound again", n, w.count)
 		}
 	}
 	time.Sleep(100 * time.Millisecond)
 	begin, end := t.lastReload(), time.Time{}
 	if !begin.After(before) {
-		return fmt.Errorf("firewalld did not tell of its reload")
+		return 0, 0, fmt.Errorf("firewalld did not tell of its reload")
 	}
 	passed := t.take()
 	bound := 0
@@ -103,15 +120,13 @@ func (b *bed) allAgain(backend string, s *section, t *tap) error {
 			}
 		}
 	}
-	if bound != walled {
-		return fmt.Errorf("%d of %d bridges were bound again by a call", bound, walled)
+	if bound != w.count {
+		return 0, 0, fmt.Errorf("%d of %d bridges were bound again by a call", bound, w.count)
 	}
-	total, theirs := end.Sub(begin), waited(passed, begin, end)
-	s.add("firewalld with "+backend+", all after a reload", milliseconds(total))
-	s.add("firewalld with "+backend+", all after a reload: waiting for firewalld", milliseconds(theirs))
-	own := (total - theirs) / walled
-	s.limit("firewalld with "+backend+", after a reload: the service's share for each", milliseconds(own), milliseconds(mostOwn), own <= mostOwn)
-	return nil
+	total, theirs = end.Sub(begin), waited(passed, begin, end)
+	w.section.add(w.what+", all after a reload", milliseconds(total))
+	w.section.add(w.what+", all after a reload: waiting for firewalld", milliseconds(theirs))
+	return total, theirs, nil
 }
 
 // countBound asks firewalld itself.

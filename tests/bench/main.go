@@ -26,6 +26,7 @@ var measurements = []measurement{
 	{name: "add-persistent", measure: measureAddPersistent},
 	{name: "add-firewalld", measure: measureAddFirewalld},
 	{name: "firewalld-scale", measure: measureFirewalldScale},
+	{name: "libvirt-firewalld", measure: measureFirewalldReleases, apart: true},
 	{name: "iptables", measure: measureAddIptables},
 	{name: "switch", measure: measureSwitch},
 	{name: "path", measure: measurePath, apart: true},

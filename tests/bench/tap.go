@@ -16,13 +16,14 @@ const firewalldName = "org.fedoraproject.FirewallD1"
 type exchange struct {
 	member        string
 	called, ended time.Time
-	ofFirewalld   bool // it asked firewalld, and the service asked
+	ofFirewalld   bool // it asked firewalld, and the one who is listened to asked
 }
 
 // tap hears all that passes the bus: who waited for whom, and for how long.
 type tap struct {
-	conn    *godbus.Conn
-	service string // the unique name of the service
+	conn  *godbus.Conn
+	asker string // the unique name of the program that asks firewalld; "" for any
+	bed   string // that of the measurement itself, which does not count
 
 	mu       sync.Mutex
 	open     map[string]*exchange
@@ -31,18 +32,22 @@ type tap struct {
 	owner    chan struct{} // closed when the listener has ended
 }
 
-// listen begins to hear; Close ends it.
-func (b *bed) listen() (*tap, error) {
+// listen begins to hear what the program of a name on the bus asks firewalld, ""
+// for any program; Close ends it.
+func (b *bed) listen(program string) (*tap, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	conn, err := b.DialBus(context.Background())
 	if err != nil {
 		return nil, err
 	}
-	t := &tap{conn: conn, open: map[string]*exchange{}, owner: make(chan struct{})}
-	if err := b.bus.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.GetNameOwner", 0, managerName).Store(&t.service); err != nil {
+	t := &tap{conn: conn, bed: b.bus.Names()[0], open: map[string]*exchange{}, owner: make(chan struct{})}
+	if program != "" {
+		err = b.bus.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.GetNameOwner", 0, program).Store(&t.asker)
+	}
+	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("finding the service: %w", err)
+		return nil, fmt.Errorf("finding %s: %w", program, err)
 	}
 	err = conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.Monitoring.BecomeMonitor", 0, []string{}, uint32(0)).Err
 	if err != nil {
@@ -83,9 +88,10 @@ func (t *tap) hear(m *godbus.Message, now time.Time) {
 	switch m.Type {
 	case godbus.TypeMethodCall:
 		to, from := text(godbus.FieldDestination), text(godbus.FieldSender)
-		if to == managerName || (to == firewalldName && from == t.service) {
+		asks := to == firewalldName && (from == t.asker || (t.asker == "" && from != t.bed))
+		if to == managerName || asks {
 			t.open[fmt.Sprint(from, m.Serial())] = &exchange{
-				member: text(godbus.FieldMember), called: now, ofFirewalld: to == firewalldName,
+				member: text(godbus.FieldMember), called: now, ofFirewalld: asks,
 			}
 		}
 	case godbus.TypeMethodReply, godbus.TypeError:
@@ -119,7 +125,7 @@ func (t *tap) lastReload() time.Time {
 	return t.reloaded
 }
 
-// waited returns how much of the time between from and to the service waited for
+// waited returns how much of the time between from and to the asker waited for
 // firewalld: calls that overlap count once.
 func waited(all []*exchange, from, to time.Time) time.Duration {
 	var calls []*exchange
