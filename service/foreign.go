@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour/analysis"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
@@ -17,6 +18,8 @@ const (
 	foreignPause = 200 * time.Millisecond
 	// foreignShare keeps looking at them to one part in so many of the time.
 	foreignShare = 20
+	// foreignPatience is how long a look waits for firewalld to end a reload.
+	foreignPatience = 10 * time.Second
 	// foreignRetry is how long a look that failed waits for the next one.
 	foreignRetry = 10 * time.Second
 )
@@ -33,8 +36,10 @@ type Foreign interface {
 
 // foreignFollower finds out which networks' traffic others stop.
 type foreignFollower struct {
-	rules    Foreign
+	foreign  Foreign
+	ours     *rules
 	links    Links
+	binder   *binding.Binder
 	networks *networks
 	lock     *changeLock
 	log      logger
@@ -44,7 +49,7 @@ type foreignFollower struct {
 
 // follow has the rules looked at when they change.
 func (f *foreignFollower) follow(ctx context.Context) {
-	if err := f.rules.Follow(ctx, f.workers.foreign.trigger); err != nil {
+	if err := f.foreign.Follow(ctx, f.workers.foreign.trigger); err != nil {
 		f.log.complain(ctx, slog.LevelWarn, "changes of other programs' rules are seen at the next change of a network only", err)
 	}
 }
@@ -57,7 +62,15 @@ func (f *foreignFollower) round(ctx context.Context) (again time.Time) {
 	if !slices.ContainsFunc(f.networks.All(), concerned) {
 		return again
 	}
-	tables, err := f.rules.Tables(ctx)
+	if f.fighting(ctx) {
+		return time.Now().Add(foreignRetry)
+	}
+	tables, err := f.read(ctx)
+	uplinks := f.uplinks()
+	stops := func(m *managed) bool { return concerned(m) && len(cut(tables, m, uplinks)) > 0 }
+	if err == nil && slices.ContainsFunc(f.networks.All(), stops) {
+		tables, err = f.read(ctx) // it may have been in the middle of something
+	}
 	if err != nil {
 		if !f.last.failed || f.last.logged != err.Error() {
 			f.log.complain(ctx, slog.LevelWarn, "it is not known whether other programs' rules stop guests", err)
@@ -66,7 +79,6 @@ func (f *foreignFollower) round(ctx context.Context) (again time.Time) {
 		return time.Now().Add(foreignRetry)
 	}
 	f.last = failure{}
-	uplinks := f.uplinks()
 	f.lock.during(ctx, func(context.Context) {
 		for _, m := range f.networks.All() {
 			if concerned(m) {
@@ -79,12 +91,29 @@ func (f *foreignFollower) round(ctx context.Context) (again time.Time) {
 	return again
 }
 
-// cut returns what stops a network's traffic.
+// fighting reports whether another program undoes our own rules each time they are put
+// back: then the networks have a State already, and each look would be one too many.
+func (f *foreignFollower) fighting(ctx context.Context) (fight bool) {
+	f.lock.during(ctx, func(context.Context) { _, fight = f.ours.repairs.fights.next() })
+	return fight
+}
+
+// read reads the rules, not while firewalld reloads: then it stops what is forwarded.
+func (f *foreignFollower) read(ctx context.Context) ([]analysis.Table, error) {
+	patient, cancel := context.WithTimeout(ctx, foreignPatience)
+	defer cancel()
+	f.binder.AwaitAnswer(patient)
+	return f.foreign.Tables(ctx)
+}
+
+// cut returns what stops a network's traffic. What firewalld does follows from its
+// zones, which have findings of their own.
 func cut(tables []analysis.Table, m *managed, uplinks analysis.Uplinks) []finding.Finding {
 	if len(m.devices) > 0 {
 		uplinks = analysis.Uplinks{IPv4: m.devices, IPv6: m.devices}
 	}
 	cuts := analysis.Cuts(tables, analysis.Entitled(m.net, m.iface(), uplinks))
+	cuts = slices.DeleteFunc(cuts, func(c analysis.Cut) bool { return analysis.Culprit(tables, c.At) == "firewalld" })
 	if len(cuts) == 0 {
 		return nil
 	}

@@ -134,7 +134,7 @@ func New(version string, d Deps) *Service {
 		libvirtState: d.Libvirt, leftovers: d.Leftovers, backends: d.Backends, networks: s.networks,
 		rules: s.rules, lock: s.lock, log: s.log, workers: w,
 	}
-	s.foreign = &foreignFollower{rules: d.Foreign, links: d.Links, networks: s.networks, lock: s.lock, log: s.log, workers: w}
+	s.foreign = &foreignFollower{foreign: d.Foreign, ours: s.rules, links: d.Links, binder: s.binder, networks: s.networks, lock: s.lock, log: s.log, workers: w}
 	s.chooser = &backendChooser{settings: d.Settings, backends: d.Backends, networks: s.networks, log: s.log}
 	s.loader = &loader{
 		files: d.Files, records: d.Records, leavingRecords: d.Leaving, totals: d.Totals, binder: s.binder,

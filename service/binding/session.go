@@ -110,6 +110,10 @@ func (b *Binder) AwaitIdle(ctx context.Context) {
 	_ = b.cfg.Zones.Answer(ctx) // whatever it is, no reason to wait is left
 }
 
+// AwaitAnswer waits until firewalld answers anything, so is done with a reload, as long
+// as the context lasts. Without a firewalld it returns at once.
+func (b *Binder) AwaitAnswer(ctx context.Context) { _ = b.cfg.Zones.Answer(ctx) }
+
 // End lets the next session begin.
 func (s *Session) End() {
 	if s.held {

@@ -15,7 +15,8 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
-// Foreign is what iptables of both variants and families filters, whoever made it.
+// Foreign is what filters beside the service's own table: the tables of nf_tables, and
+// of iptables of both variants.
 type Foreign struct {
 	tables *watch.Tables
 	log    *slog.Logger
@@ -28,15 +29,9 @@ func NewForeign(tables *watch.Tables, log *slog.Logger) *Foreign { return &Forei
 func filtering() []string { return []string{"raw", "mangle", "filter", "security"} }
 
 // Follow calls changed whenever the rules may be others than before, until the context
-// ends. iptables-nft announces its changes, and iptables-legacy takes a lock for them.
+// ends. The kernel announces changes of nf_tables, and iptables-legacy takes a lock.
 func (f *Foreign) Follow(ctx context.Context, changed func()) error {
-	var ids []watch.TableID
-	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
-		for _, name := range filtering() {
-			ids = append(ids, watch.TableID{Family: family, Name: name})
-		}
-	}
-	touches := f.tables.Subscribe(ids...)
+	touches := f.tables.Subscribe()
 	defer touches.Close()
 	lock, err := watch.WatchLock(xtables.LockFile, f.log)
 	if err != nil {
@@ -59,9 +54,10 @@ func (f *Foreign) Follow(ctx context.Context, changed func()) error {
 	}
 }
 
-// Tables reads the rules. It runs no program where there are none.
+// Tables reads the rules. It runs no program where iptables has none.
 func (f *Foreign) Tables(ctx context.Context) (tables []analysis.Table, err error) {
 	var errs []error
+	known := make(map[tableID]bool)
 	for _, ipv6 := range []bool{false, true} {
 		for _, variant := range []xtables.Variant{xtables.VariantNFT, xtables.VariantLegacy} {
 			some, err := filters(ctx, ipv6, variant)
@@ -70,9 +66,15 @@ func (f *Foreign) Tables(ctx context.Context) (tables []analysis.Table, err erro
 				continue
 			}
 			tables = append(tables, some...)
+			for _, t := range some {
+				if variant == xtables.VariantNFT {
+					known[tableID{familyOf(ipv6), t.Name}] = true
+				}
+			}
 		}
 	}
-	return tables, errors.Join(errs...)
+	native, err := nativeTables(ctx, known)
+	return append(tables, native...), errors.Join(append(errs, err)...)
 }
 
 // filters returns the rules of one variant and family.

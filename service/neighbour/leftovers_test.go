@@ -200,7 +200,7 @@ func TestNothingThere(t *testing.T) {
 	if found := present(t, h, allNetworks()...); len(found) != 0 {
 		t.Errorf("found: %v", found)
 	}
-	if text := ruleset(h) + h.Must("cat", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"); text != "" {
+	if text := listing(h) + h.Must("cat", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"); text != "" {
 		t.Errorf("made by looking:\n%s", text)
 	}
 }

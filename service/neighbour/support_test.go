@@ -153,7 +153,7 @@ func saves(h *host.Host) string {
 }
 
 // ruleset returns what nft lists, without counters.
-func ruleset(h *host.Host) string {
+func listing(h *host.Host) string {
 	return counts.ReplaceAllString(remarks.ReplaceAllString(h.Must("nft", "-a", "list", "ruleset"), ""), "")
 }
 

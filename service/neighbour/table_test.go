@@ -152,11 +152,11 @@ func TestRemoveFromTables(t *testing.T) {
 	if found := present(t, h, allNetworks()...); len(found) != len(village) {
 		t.Errorf("found at first: %v", found)
 	}
-	before := ruleset(h)
+	before := listing(h)
 	report := remove(t, h, xtables.Variants{}, one)
 	own, others := cut(before, "table ip other")
 	want := without(own, `"virbr1"`, " 10.2.0.0/24 ", " 10.12.0.0/16 ", " 2001:db8:2::/64 ") + others
-	if diff := cmp.Diff(want, ruleset(h)); diff != "" {
+	if diff := cmp.Diff(want, listing(h)); diff != "" {
 		t.Error(diff)
 	}
 	if report.Rules["table ip libvirt_network"] != 4+2*2+2*5 || report.Rules["table ip6 libvirt_network"] != 3+2+4 ||
@@ -171,7 +171,7 @@ func TestRemoveFromTables(t *testing.T) {
 	if diff := cmp.Diff([]string{"table ip6 libvirt_network: the table"}, report.Chains); diff != "" {
 		t.Error(diff)
 	}
-	if text := ruleset(h); strings.Count(text, `comment "hook`) != len(hookRules) {
+	if text := listing(h); strings.Count(text, `comment "hook`) != len(hookRules) {
 		t.Errorf("hooks' rules are missing:\n%s", text)
 	}
 }
@@ -187,9 +187,9 @@ func cut(text, at string) (before, after string) {
 func TestRemoveTables(t *testing.T) {
 	t.Parallel()
 	h := tablesHost(t)
-	_, others := cut(ruleset(h), "table ip other")
+	_, others := cut(listing(h), "table ip other")
 	report := remove(t, h, xtables.Variants{}, allNetworks()...)
-	if diff := cmp.Diff(others, ruleset(h)); diff != "" {
+	if diff := cmp.Diff(others, listing(h)); diff != "" {
 		t.Error(diff)
 	}
 	if len(report.Chains) != 2 || len(report.Kept) != 0 {
@@ -221,7 +221,7 @@ func TestTablesWithMoreStay(t *testing.T) {
 			t.Fatal(out, err)
 		}
 		report := remove(t, h, xtables.Variants{}, allNetworks()...)
-		text := ruleset(h)
+		text := listing(h)
 		if !strings.Contains(text, "table ip libvirt_network") || strings.Contains(text, "table ip6") || strings.Contains(text, "virbr") {
 			t.Errorf("%s: left\n%s", more, text)
 		}
@@ -250,11 +250,11 @@ func TestOwnedTableStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := ruleset(h)
+	before := listing(h)
 	if report := remove(t, h, xtables.Variants{}, allNetworks()...); !report.Empty() {
 		t.Errorf("report: %+v", report)
 	}
-	if diff := cmp.Diff(before, ruleset(h)); diff != "" || !strings.Contains(before, "guest_cross") {
+	if diff := cmp.Diff(before, listing(h)); diff != "" || !strings.Contains(before, "guest_cross") {
 		t.Error(before, diff)
 	}
 }
@@ -281,9 +281,9 @@ func TestRemoveDuringChanges(t *testing.T) {
 	}
 	cancel()
 	others.Wait()
-	text := ruleset(h)
+	text := listing(h)
 	// An empty table may stay while others never rest.
-	if remove(t, h, xtables.Variants{}, allNetworks()...); strings.Contains(ruleset(h), "table ip6 libvirt_network") || strings.Count(text, `iif "virbr1"`) != 1+2 {
+	if remove(t, h, xtables.Variants{}, allNetworks()...); strings.Contains(listing(h), "table ip6 libvirt_network") || strings.Count(text, `iif "virbr1"`) != 1+2 {
 		t.Errorf("left:\n%s", text)
 	}
 	if n := strings.Count(text, "accept # handle"); made == 0 || n != made+1 {

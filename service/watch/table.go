@@ -62,8 +62,8 @@ func WatchTables(cfg TablesConfig) (*Tables, error) {
 	return t, nil
 }
 
-// Subscribe subscribes to changes of these tables, from now on. The tables need not
-// exist.
+// Subscribe subscribes to changes of these tables, or without any of all, from now on.
+// The tables need not exist.
 func (t *Tables) Subscribe(tables ...TableID) *Touches {
 	out := &Touches{of: t, tables: make(map[TableID]bool, len(tables)), touched: make(chan struct{}, 1), gathered: map[Touch]bool{}}
 	for _, id := range tables {
@@ -149,7 +149,7 @@ func (t *Tables) notify(touches []Touch) {
 	defer t.mu.Unlock()
 	for s := range t.subscribers {
 		for _, touch := range touches {
-			if s.tables[touch.Table] {
+			if len(s.tables) == 0 || s.tables[touch.Table] {
 				s.add(touch)
 			}
 		}
@@ -164,6 +164,9 @@ func (t *Tables) lost() {
 	for s := range t.subscribers {
 		for id := range s.tables {
 			s.add(Touch{Table: id})
+		}
+		if len(s.tables) == 0 {
+			s.add(Touch{})
 		}
 	}
 }

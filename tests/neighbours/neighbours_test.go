@@ -140,6 +140,44 @@ func TestStateKnowsWhatOthersStop(t *testing.T) {
 	}
 }
 
+// TestStateKnowsWhatOtherTablesStop, which are read and never written.
+func TestStateKnowsWhatOtherTablesStop(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		script string
+		works  []string
+	}{
+		"strict": {`table inet filter {
+			chain input { type filter hook input priority filter; policy drop; ct state vmap { established : accept, related : accept, invalid : drop }
+				iif lo accept; tcp dport { 22, 80-90 } accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; }
+			chain forward { type filter hook forward priority filter; policy drop; ct state established,related accept; ct status dnat accept; iifname "wg0" accept; }
+		}`, nil},
+		"one bridge": {`table inet guard {
+			map ways { type ifname . ifname : verdict; elements = { "virbr0" . "eth7" : accept, "virbr0" . "wan0" : goto shut } }
+			chain shut { meta l4proto { tcp, udp } reject; }
+			chain forward { type filter hook forward priority 10; iifname . oifname vmap @ways; }
+		}`, []string{"DHCP", "DNS", "DNS, v6"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBeside(t, "nft")
+			b.start()
+			b.AwaitState("default", "active")
+			_, err := b.RunInput(c.script, "nft", "-f", "-")
+			rig.Must(t, err)
+			b.AwaitState("default", "degraded")
+			rig.Same(t, "beside the table", c.works, b.reaches())
+			_, commands := b.remedy()
+			for _, command := range commands {
+				b.Must("sh", "-c", command)
+			}
+			b.AwaitState("default", "active")
+			rig.Same(t, "with what helps", everything(), b.reaches())
+			rig.Guarded(t, b.guest, b.internet, "with what helps")
+		})
+	}
+}
+
 // TestWhatLibvirtsChainsLetPass: with the iptables backend in the same variant no
 // policy stops guests, and the state says so.
 func TestWhatLibvirtsChainsLetPass(t *testing.T) {

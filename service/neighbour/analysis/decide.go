@@ -26,6 +26,7 @@ type Answer struct {
 // the policy.
 type At struct {
 	Command, Table, Base, Chain, Rule string
+	Hook                              Hook
 }
 
 // limits of what one decision follows; a ruleset that needs more is left undecided.
@@ -93,7 +94,7 @@ type outcome struct {
 }
 
 func (w *walk) at(chain, rule string) At {
-	return At{Command: w.table.Command, Table: w.table.Name, Base: w.base.Chain, Chain: chain, Rule: rule}
+	return At{Command: w.table.Command, Table: w.table.Name, Base: w.base.Chain, Chain: chain, Rule: rule, Hook: w.base.Hook}
 }
 
 func (w *walk) enter() Answer {

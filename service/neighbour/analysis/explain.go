@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
@@ -37,7 +39,7 @@ type Explanation struct{ Summary, Evidence, Remedy string }
 func Explain(tables []Table, cuts []Cut) Explanation {
 	var who, flows, evidence, remedies []string
 	for _, c := range cuts {
-		name := culprit(tables, c.At)
+		name := Culprit(tables, c.At)
 		who = appendNew(who, name)
 		flows = appendNew(flows, c.Flow)
 		evidence = appendNew(evidence, fmt.Sprintf("%s: %s", c.Flow, c.At))
@@ -72,19 +74,28 @@ func and(list []string) string {
 
 // String names the rule or policy.
 func (a At) String() string {
+	if a.Command == nft && a.Rule == "" {
+		return fmt.Sprintf("nft table %s, chain %s, its policy", a.Table, a.Chain)
+	}
+	if a.Command == nft {
+		return fmt.Sprintf("nft table %s, chain %s, rule with %s", a.Table, a.Chain, a.Rule)
+	}
 	if a.Rule == "" {
 		return fmt.Sprintf("%s, table %s, policy of chain %s", a.Command, a.Table, a.Chain)
 	}
 	return fmt.Sprintf("%s, table %s: %s", a.Command, a.Table, a.Rule)
 }
 
-// culprit names the program whose rule or policy it is, as far as its chains tell.
-func culprit(tables []Table, at At) string {
+// Culprit names the program whose rule or policy it is, as far as its chains tell.
+func Culprit(tables []Table, at At) string {
 	if name := toolOf(at.Chain); name != "" {
 		return name
 	}
 	if name := toolOf(tableOf(tables, at).names()...); name != "" {
 		return name
+	}
+	if at.Command == nft {
+		return "nft table " + at.Table
 	}
 	if at.Rule == "" {
 		return "a policy of " + at.Command
@@ -108,8 +119,14 @@ func (t Table) names() (out []string) {
 	return out
 }
 
+// nft is the command of tables that are not iptables'.
+const nft = "nft"
+
 // remedy returns the commands that let a flow pass.
 func remedy(tables []Table, c Cut) []string {
+	if c.Command == nft {
+		return nftRemedy(c)
+	}
 	p, t := c.Packet, tableOf(tables, c.At)
 	ufw := toolOf(t.names()...) == "ufw" && c.Table == "filter"
 	if p.Way == Forward {
@@ -139,10 +156,10 @@ func forwardRemedy(t Table, at At, ufw bool, bridge, uplink string) []string {
 	}
 	insert := fmt.Sprintf("%s -t %s -I %s", at.Command, at.Table, chain)
 	const replies = " -m conntrack --ctstate RELATED,ESTABLISHED"
-	switch at.Base {
-	case "PREROUTING": // which knows no output interface
+	switch at.Hook {
+	case Prerouting: // which knows no output interface
 		return []string{insert + " -i " + bridge + " -j ACCEPT", insert + " -i " + uplink + replies + " -j ACCEPT"}
-	case "POSTROUTING": // nor the other one
+	case Postrouting: // nor the other one
 		return []string{insert + " -o " + uplink + " -j ACCEPT", insert + " -o " + bridge + replies + " -j ACCEPT"}
 	}
 	return []string{
@@ -157,4 +174,46 @@ func quote(name string) string {
 		return name
 	}
 	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+}
+
+// nftRemedy returns the same for a table of nft.
+func nftRemedy(c Cut) []string {
+	p := c.Packet
+	var words []string
+	for _, name := range append(strings.Fields(c.Table), c.Base) {
+		words = append(words, quote(name))
+	}
+	insert := "nft insert rule " + strings.Join(words, " ")
+	if p.Way == Forward {
+		if p.Reply {
+			p.In, p.Out = p.Out, p.In
+		}
+		return []string{
+			insert + nftInterfaces(c.Hook, p.In, p.Out) + " accept",
+			insert + nftInterfaces(c.Hook, p.Out, p.In) + " ct state established,related accept",
+		}
+	}
+	on := insert + " iifname " + nftName(p.In)
+	switch p.Proto {
+	case unix.IPPROTO_TCP:
+		return []string{fmt.Sprintf("%s tcp dport %d accept", on, p.DstPort)}
+	case unix.IPPROTO_UDP:
+		return []string{fmt.Sprintf("%s udp dport %d accept", on, p.DstPort)}
+	}
+	return []string{on + " meta l4proto ipv6-icmp accept"}
+}
+
+func nftInterfaces(at Hook, in, out string) string {
+	if at == Prerouting { // which knows no output interface
+		return " iifname " + nftName(in)
+	}
+	return " iifname " + nftName(in) + " oifname " + nftName(out)
+}
+
+// nftName returns an interface's name as one of nft's words, for a shell.
+func nftName(name string) string {
+	if xtables.IsPlain(name) {
+		return name
+	}
+	return quote(`"` + name + `"`)
 }

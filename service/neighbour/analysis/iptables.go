@@ -253,7 +253,7 @@ func (p *ruleParser) states(text string) {
 			t.Established = true
 		case "UNTRACKED":
 			t.Untracked = true
-		case "DNAT", "SNAT":
+		case "SNAT":
 			p.unknown("--ctstate " + text)
 			return
 		}

@@ -187,7 +187,64 @@ func (t MarkIs) holds(p Packet) truth {
 	return truthOf(p.mark&t.Mask == t.Value)
 }
 
-// Never is a test for what packets of these kinds never are: fragments, bridged frames.
+// Never is a test for what packets of these kinds never are: fragments, bridged frames,
+// or translated to another destination.
 type Never struct{}
 
 func (Never) holds(Packet) truth { return no }
+
+// Fixed is a test whose result is known.
+type Fixed struct{ Is bool }
+
+func (t Fixed) holds(Packet) truth { return truthOf(t.Is) }
+
+// Perhaps is a test that is not understood.
+type Perhaps struct{}
+
+func (Perhaps) holds(Packet) truth { return maybe }
+
+// AnyOf tests for one of several things, each of which is several tests.
+type AnyOf struct{ Of [][]Test }
+
+func (t AnyOf) holds(p Packet) truth {
+	most := no
+	for _, all := range t.Of {
+		least := yes
+		for _, test := range all {
+			least = min(least, test.holds(p))
+		}
+		most = max(most, least)
+	}
+	return most
+}
+
+// AddressRange tests for an address from one to another.
+type AddressRange struct {
+	Destination bool
+	First, Last netip.Addr
+}
+
+func (t AddressRange) holds(p Packet) truth {
+	pl := p.end(t.Destination)
+	if pl.Kind == Outside {
+		// All but a small part of the addresses are outside.
+		var lowest = t.First.As16()
+		var highest = t.Last.As16()
+		if t.First.Is4() {
+			return truthOf(int(highest[12])-int(lowest[12]) >= 0x80)
+		}
+		return truthOf(lowest[0] <= 0x20 && highest[0] >= 0x3f)
+	}
+	in := func(a netip.Addr) bool { return a.Compare(t.First) >= 0 && a.Compare(t.Last) <= 0 }
+	return truthOf(pl.Net.IsValid() && in(pl.Net.Addr()) && in(lastOf(pl.Net)))
+}
+
+// lastOf returns the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < 8*len(b); i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
