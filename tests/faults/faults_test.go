@@ -55,7 +55,7 @@ func (h *realHost) Deps(t testing.TB, start func(string) ruleset.Counters) (serv
 	needs, libvirt, touches := servicetest.NewNeeds(), servicetest.NewLibvirt(t.TempDir()), servicetest.NewTouches()
 	return service.Deps{
 		Links: links, Zones: h.client, Firewalld: h.client, Table: touches, Chains: touches,
-		Host: needs, Advertisements: needs, Leftovers: libvirt, Libvirt: libvirt,
+		Host: needs, Advertisements: needs, Leftovers: libvirt, Libvirt: libvirt, Foreign: servicetest.NewForeign(),
 	}, rules, func() error { return errors.Join(links.Close(), rules.Close()) }
 }
 
