@@ -17,7 +17,10 @@ const (
 	// are looked at: dockerd and ufw make dozens in a second.
 	foreignPause = 200 * time.Millisecond
 	// foreignShare keeps looking at them to one part in so many of the time.
-	foreignShare = 20
+	foreignShare = 10
+	// foreignDoubt is how long it takes at least until what stops guests is looked at
+	// again, before it is said: programs write rules in steps.
+	foreignDoubt = 200 * time.Millisecond
 	// foreignPatience is how long a look waits for firewalld to end a reload.
 	foreignPatience = 10 * time.Second
 	// foreignRetry is how long a look that failed waits for the next one.
@@ -44,7 +47,10 @@ type foreignFollower struct {
 	lock     *changeLock
 	log      logger
 	workers  *workers
-	last     failure // the worker's own
+	// last is how the last look ended, and suspects are the networks that something
+	// stopped then for the first time; the worker's own.
+	last     failure
+	suspects map[string]bool
 }
 
 // follow has the rules looked at when they change.
@@ -66,11 +72,6 @@ func (f *foreignFollower) round(ctx context.Context) (again time.Time) {
 		return time.Now().Add(foreignRetry)
 	}
 	tables, err := f.read(ctx)
-	uplinks := f.uplinks()
-	stops := func(m *managed) bool { return concerned(m) && len(cut(tables, m, uplinks)) > 0 }
-	if err == nil && slices.ContainsFunc(f.networks.All(), stops) {
-		tables, err = f.read(ctx) // it may have been in the middle of something
-	}
 	if err != nil {
 		if !f.last.failed || f.last.logged != err.Error() {
 			f.log.complain(ctx, slog.LevelWarn, "it is not known whether other programs' rules stop guests", err)
@@ -79,14 +80,23 @@ func (f *foreignFollower) round(ctx context.Context) (again time.Time) {
 		return time.Now().Add(foreignRetry)
 	}
 	f.last = failure{}
+	uplinks := f.uplinks()
 	f.lock.during(ctx, func(context.Context) {
+		suspects := make(map[string]bool)
 		for _, m := range f.networks.All() {
+			var fs []finding.Finding
 			if concerned(m) {
-				f.networks.note(m.net.Name, fromForeign, cut(tables, m, uplinks)...)
-			} else {
-				f.networks.note(m.net.Name, fromForeign)
+				fs = cut(tables, m, uplinks)
 			}
+			name := m.net.Name
+			if len(fs) > 0 && len(m.noted[fromForeign]) == 0 && !f.suspects[name] {
+				suspects[name] = true
+				again = time.Now().Add(foreignDoubt)
+				continue
+			}
+			f.networks.note(name, fromForeign, fs...)
 		}
+		f.suspects = suspects
 	})
 	return again
 }
@@ -107,13 +117,16 @@ func (f *foreignFollower) read(ctx context.Context) ([]analysis.Table, error) {
 }
 
 // cut returns what stops a network's traffic. What firewalld does follows from its
-// zones, which have findings of their own.
+// zones, and chains like libvirt's are libvirt's or the iptables backend's: both have
+// findings of their own.
 func cut(tables []analysis.Table, m *managed, uplinks analysis.Uplinks) []finding.Finding {
 	if len(m.devices) > 0 {
 		uplinks = analysis.Uplinks{IPv4: m.devices, IPv6: m.devices}
 	}
 	cuts := analysis.Cuts(tables, analysis.Entitled(m.net, m.iface(), uplinks))
-	cuts = slices.DeleteFunc(cuts, func(c analysis.Cut) bool { return analysis.Culprit(tables, c.At) == "firewalld" })
+	cuts = slices.DeleteFunc(cuts, func(c analysis.Cut) bool {
+		return slices.Contains([]string{"firewalld", "libvirt"}, analysis.Culprit(tables, c.At))
+	})
 	if len(cuts) == 0 {
 		return nil
 	}

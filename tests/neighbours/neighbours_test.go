@@ -4,6 +4,7 @@ package neighbours
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,7 +29,6 @@ func newBeside(t *testing.T, variant string) *beside {
 	t.Helper()
 	r := rig.New(t)
 	rig.SetIptables(r.Host, variant)
-	r.Announce("state_code=foreign-drop")
 	r.Bridge("virbr0", rig.NatNet, rig.NatNet6)
 	return &beside{r, r.Guest("virbr0", "guest", "192.168.122.10/24", "2001:db8:122::10/64"), r.Internet()}
 }
@@ -78,6 +78,16 @@ func (b *beside) remedy() (summary string, commands []string) {
 	return "", nil
 }
 
+// found waits until Diagnose says that something stops guests, or no longer.
+func (b *beside) found(want bool) {
+	b.T.Helper()
+	b.Until("what Diagnose finds changes", func() bool {
+		var all []map[string]godbus.Variant
+		b.OK(b.Manager("Diagnose"), &all)
+		return want == slices.ContainsFunc(all, func(f map[string]godbus.Variant) bool { return f["Id"].Value() == "foreign-drop" })
+	})
+}
+
 // dockerd starts Docker, which drops what is forwarded where it has to switch
 // forwarding on itself: before the service, that is.
 func dockerd(b *beside) {
@@ -93,9 +103,9 @@ func rules(script string) func(b *beside) {
 	return func(b *beside) { b.Must("sh", "-c", script) }
 }
 
-// TestStateKnowsWhatOthersStop, and what is said to help does: the commands are taken
+// TestDiagnoseKnowsWhatOthersStop, and what is said to help does: the commands are taken
 // as they stand.
-func TestStateKnowsWhatOthersStop(t *testing.T) {
+func TestDiagnoseKnowsWhatOthersStop(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		first, later func(b *beside) // before the service, or beside it
@@ -105,7 +115,7 @@ func TestStateKnowsWhatOthersStop(t *testing.T) {
 		"Docker": {dockerd, nil, []string{"DHCP", "DNS", "DNS, v6", "outside, v6"}, "Docker stops"},
 		"ufw":    {nil, ufw, nil, "ufw stops"},
 		"policies": {
-			nil, rules("for p in iptables ip6tables; do $p -w -P FORWARD DROP; $p -w -P INPUT DROP; done"), nil, "a policy of iptables",
+			nil, rules("for p in iptables ip6tables; do $p -w -P FORWARD DROP; $p -w -P INPUT DROP; done; ip6tables -w -A INPUT -i wan0 -p ipv6-icmp -j ACCEPT"), nil, "a policy of iptables",
 		},
 		"a last rule": {
 			nil, rules("iptables -w -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; iptables -w -N LAST; iptables -w -A FORWARD -j LAST; iptables -w -A LAST -j REJECT"),
@@ -121,18 +131,18 @@ func TestStateKnowsWhatOthersStop(t *testing.T) {
 				}
 				b.start()
 				if c.later != nil {
-					b.AwaitState("default", "active")
+					b.found(false)
 					rig.Same(t, "before", everything(), b.reaches())
 					c.later(b)
 				}
-				b.AwaitState("default", "degraded")
+				b.found(true)
 				rig.Same(t, "beside the tool", c.works, b.reaches())
 				summary, commands := b.remedy()
 				rig.WantText(t, "the summary", summary, c.names)
 				for _, command := range commands {
 					b.Must("sh", "-c", command)
 				}
-				b.AwaitState("default", "active")
+				b.found(false)
 				rig.Same(t, "with what helps", everything(), b.reaches())
 				rig.Guarded(t, b.guest, b.internet, "with what helps")
 			})
@@ -140,8 +150,8 @@ func TestStateKnowsWhatOthersStop(t *testing.T) {
 	}
 }
 
-// TestStateKnowsWhatOtherTablesStop, which are read and never written.
-func TestStateKnowsWhatOtherTablesStop(t *testing.T) {
+// TestDiagnoseKnowsWhatOtherTablesStop, which are read and never written.
+func TestDiagnoseKnowsWhatOtherTablesStop(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		script string
@@ -162,16 +172,16 @@ func TestStateKnowsWhatOtherTablesStop(t *testing.T) {
 			t.Parallel()
 			b := newBeside(t, "nft")
 			b.start()
-			b.AwaitState("default", "active")
+			b.found(false)
 			_, err := b.RunInput(c.script, "nft", "-f", "-")
 			rig.Must(t, err)
-			b.AwaitState("default", "degraded")
+			b.found(true)
 			rig.Same(t, "beside the table", c.works, b.reaches())
 			_, commands := b.remedy()
 			for _, command := range commands {
 				b.Must("sh", "-c", command)
 			}
-			b.AwaitState("default", "active")
+			b.found(false)
 			rig.Same(t, "with what helps", everything(), b.reaches())
 			rig.Guarded(t, b.guest, b.internet, "with what helps")
 		})
@@ -179,7 +189,7 @@ func TestStateKnowsWhatOtherTablesStop(t *testing.T) {
 }
 
 // TestWhatLibvirtsChainsLetPass: with the iptables backend in the same variant no
-// policy stops guests, and the state says so.
+// policy stops guests, and Diagnose says so.
 func TestWhatLibvirtsChainsLetPass(t *testing.T) {
 	t.Parallel()
 	for _, variant := range rig.IptablesVariants {
@@ -189,14 +199,14 @@ func TestWhatLibvirtsChainsLetPass(t *testing.T) {
 			b.start()
 			b.Announce(rig.Uncovered)
 			rules("iptables -w -P FORWARD DROP; iptables -w -P INPUT DROP")(b)
-			b.AwaitState("default", "degraded")
+			b.found(true)
 			b.SwitchTo("iptables")
-			b.AwaitState("default", "active")
+			b.found(false)
 			rig.Same(t, "with libvirt's chains", everything(), b.reaches())
 			b.SwitchTo("nftables")
-			b.AwaitState("default", "degraded")
+			b.found(true)
 			rules("iptables -w -P FORWARD ACCEPT; iptables -w -P INPUT ACCEPT")(b)
-			b.AwaitState("default", "active")
+			b.found(false)
 		})
 	}
 }
