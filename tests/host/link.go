@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -100,6 +101,9 @@ func (h *Host) addresses(device string) ([]netip.Prefix, error) {
 			return err
 		}
 		addrs, err := nl.AddrList(link, netlink.FAMILY_ALL)
+		for errors.Is(err, netlink.ErrDumpInterrupted) { // by a change meanwhile
+			addrs, err = nl.AddrList(link, netlink.FAMILY_ALL)
+		}
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -47,6 +48,9 @@ func (s *space) await(what string, waits func(*netlink.Handle) (string, error)) 
 		deadline := time.Now().Add(patience())
 		for {
 			waiting, err := waits(nl)
+			if errors.Is(err, netlink.ErrDumpInterrupted) {
+				waiting, err = "a listing that nothing interrupts", nil
+			}
 			if err != nil || waiting == "" {
 				return err
 			}

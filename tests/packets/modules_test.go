@@ -64,7 +64,7 @@ func fromNothing(t *testing.T, backend string, prepare func(r *rig.Rig), modules
 // what is needed. A host without iptables' rules is not given its tables.
 func TestNothingLoadedThenNFTables(t *testing.T) {
 	r := fromNothing(t, "nftables", nil,
-		[]string{"nf_tables", "nf_conntrack", "nf_nat", "nft_masq", "nft_chain_nat", "nft_ct", "nft_reject_inet", "act_csum", "cls_u32", "sch_htb"},
+		[]string{"nf_tables", "nf_conntrack", "nf_nat", "nft_masq", "nft_chain_nat", "nft_ct", "nft_reject_inet", "act_csum", "cls_u32", "sch_ingress"},
 		[]string{"ip_tables", "ip6_tables", "nft_compat", "iptable_filter", "iptable_nat", "iptable_mangle"})
 	// This kernel is here for what it lacks, too.
 	if !strings.Contains(r.Daemon.Log(), "cannot protect the table") || strings.Contains(r.Table(), "flags") {
