@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/virtfirewalld/virtfirewalld/service/backend/choice"
@@ -249,7 +248,7 @@ func rulesMissing(n network.Network, has libvirt.Network, state libvirt.State, c
 		Summary:  fmt.Sprintf("libvirt's own rules for bridge %s are not all there, so that its guests would miss them without this service", n.Bridge),
 		Evidence: evidence,
 	}
-	name := quoted(has.Name)
+	name := finding.Quoted(has.Name)
 	switch {
 	case chains && state.Running:
 		f.Remedy = fmt.Sprintf("`systemctl reload %s` has libvirt write them again, and so does the network's next start: "+
@@ -258,12 +257,4 @@ func rulesMissing(n network.Network, has libvirt.Network, state libvirt.State, c
 		f.Remedy = fmt.Sprintf("`systemctl restart %s` has libvirt write them again", state.Unit)
 	}
 	return f
-}
-
-// quoted is a name as one word of a shell.
-func quoted(name string) string {
-	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") == "" {
-		return name
-	}
-	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }

@@ -42,7 +42,7 @@ func (rs *rules) dhcpBridges() map[string]host.DHCP {
 	}
 	for _, m := range rs.networks.All() {
 		if m.present() && m.servesDHCPv4() {
-			want[m.iface()] = host.DHCP{Network: m.net.Name}
+			want[m.iface()] = host.DHCP{Network: m.net.Name, Index: m.bridge.index}
 		}
 	}
 	return want

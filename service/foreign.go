@@ -23,8 +23,10 @@ const (
 	foreignDoubt = 200 * time.Millisecond
 	// foreignPatience is how long a look waits for firewalld to end a reload.
 	foreignPatience = 10 * time.Second
-	// foreignRetry is how long a look that failed waits for the next one.
-	foreignRetry = 10 * time.Second
+	// foreignRetry is how long a look that failed waits for the next one, and
+	// maxForeignRetry how far that grows.
+	foreignRetry    = 10 * time.Second
+	maxForeignRetry = 5 * time.Minute
 )
 
 // Foreign is the rules of other programs, and our own beside them where the iptables
@@ -47,9 +49,10 @@ type foreignFollower struct {
 	lock     *changeLock
 	log      logger
 	workers  *workers
-	// last is how the last look ended, and suspects are the networks that something
-	// stopped then for the first time; the worker's own.
+	// What is left of the last look, the worker's own: how it ended, how long to wait
+	// after a failure, and the networks that something stopped for the first time.
 	last     failure
+	retry    time.Duration
 	suspects map[string]bool
 }
 
@@ -64,41 +67,52 @@ func (f *foreignFollower) follow(ctx context.Context) {
 func (f *foreignFollower) round(ctx context.Context) (again time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
-	concerned := func(m *managed) bool { return m.hasRules && m.present() }
-	if !slices.ContainsFunc(f.networks.All(), concerned) {
-		return again
-	}
 	if f.fighting(ctx) {
 		return time.Now().Add(foreignRetry)
 	}
-	tables, err := f.read(ctx)
+	found, err := f.look(ctx)
 	if err != nil {
 		if !f.last.failed || f.last.logged != err.Error() {
 			f.log.complain(ctx, slog.LevelWarn, "it is not known whether other programs' rules stop guests", err)
 		}
 		f.last = failure{true, err.Error()}
-		return time.Now().Add(foreignRetry)
+		f.retry = min(max(2*f.retry, foreignRetry), maxForeignRetry)
+		return time.Now().Add(f.retry)
 	}
-	f.last = failure{}
-	uplinks := f.uplinks()
+	f.last, f.retry = failure{}, 0
+	suspects := make(map[string]bool)
 	f.lock.during(ctx, func(context.Context) {
-		suspects := make(map[string]bool)
 		for _, m := range f.networks.All() {
-			var fs []finding.Finding
-			if concerned(m) {
-				fs = cut(tables, m, uplinks)
-			}
 			name := m.net.Name
-			if len(fs) > 0 && len(m.noted[fromForeign]) == 0 && !f.suspects[name] {
+			if fs := found[name]; len(fs) > 0 && len(m.noted[fromForeign]) == 0 && !f.suspects[name] {
 				suspects[name] = true
 				again = time.Now().Add(foreignDoubt)
-				continue
+			} else {
+				f.networks.note(name, fromForeign, fs...)
 			}
-			f.networks.note(name, fromForeign, fs...)
 		}
-		f.suspects = suspects
 	})
+	f.suspects = suspects
 	return again
+}
+
+// look returns what others stop, by network. It reads nothing where no network could
+// have any.
+func (f *foreignFollower) look(ctx context.Context) (map[string][]finding.Finding, error) {
+	concerned := slices.DeleteFunc(f.networks.All(), func(m *managed) bool { return !m.hasRules || !m.present() })
+	if len(concerned) == 0 {
+		return nil, nil
+	}
+	tables, err := f.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	uplinks := f.uplinks()
+	found := make(map[string][]finding.Finding)
+	for _, m := range concerned {
+		found[m.net.Name] = cut(tables, m, uplinks)
+	}
+	return found, nil
 }
 
 // fighting reports whether another program undoes our own rules each time they are put

@@ -63,15 +63,52 @@ func TestOthersRulesThatCannotBeRead(t *testing.T) {
 		pass(time.Second)
 		r.wantFinding("stopped", finding.ForeignDrop, true)
 		r.Foreign.Change("", servicetest.ErrInjected)
-		pass(time.Minute)
-		r.wantFinding("nothing is known", finding.ForeignDrop, true)
 		before := r.Foreign.Read()
 		pass(time.Minute)
-		if n := r.Foreign.Read() - before; n < 2 || n > 6 {
-			t.Errorf("they were read %d times in a minute", n)
+		r.wantFinding("nothing is known", finding.ForeignDrop, true)
+		if n := r.Foreign.Read() - before; n < 2 || n > 4 {
+			t.Errorf("they were read %d times in the first minute", n)
+		}
+		before = r.Foreign.Read()
+		pass(time.Hour)
+		if n := r.Foreign.Read() - before; n < 10 || n > 16 {
+			t.Errorf("they were read %d times in the hour after that", n)
 		}
 		r.Foreign.Change("", nil)
 		pass(time.Second)
 		r.wantFinding("they can be read", finding.ForeignDrop, false)
 	})
 }
+
+// TestOthersAndABridgeThatGoes: what is said of a network ends with its bridge.
+func TestOthersAndABridgeThatGoes(t *testing.T) {
+	virtual(t, func(r *rig) {
+		r.Start()
+		r.add("nat")
+		r.Foreign.Change(dropsForwarded, nil)
+		pass(time.Second)
+		r.wantFinding("stopped", finding.ForeignDrop, true)
+		r.Links.Delete(r.index("virbr0"))
+		pass(time.Second)
+		r.wantFinding("without a bridge", finding.ForeignDrop, false)
+	})
+}
+
+// TestOthersWriteInSteps: what stops guests for a moment is not said.
+func TestOthersWriteInSteps(t *testing.T) {
+	virtual(t, func(r *rig) {
+		r.Start()
+		r.add("nat")
+		for range 3 {
+			r.Foreign.Change(dropsForwarded, nil)
+			pass(foreignStep)
+			r.wantFinding("in the middle of a change", finding.ForeignDrop, false)
+			r.Foreign.Change("", nil)
+			pass(time.Second)
+			r.wantFinding("after it", finding.ForeignDrop, false)
+		}
+	})
+}
+
+// foreignStep is long enough for one look, and too short for two.
+const foreignStep = 300 * time.Millisecond

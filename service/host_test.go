@@ -9,6 +9,7 @@ import (
 
 	"github.com/virtfirewalld/virtfirewalld/service"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
+	"github.com/virtfirewalld/virtfirewalld/service/host"
 	"github.com/virtfirewalld/virtfirewalld/service/servicetest"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
@@ -98,8 +99,21 @@ func TestBesideTheRules(t *testing.T) {
 		if got := r.Needs.Retranslated(); len(got) == 0 || got[0] != "default" {
 			t.Errorf("connections of %q were looked at", got)
 		}
-		if got := r.Needs.Filled(); got["virbr0"].Network != "default" {
+		if got := r.Needs.Filled()["virbr0"]; got != (host.DHCP{Network: "default", Index: r.index("virbr0")}) {
 			t.Errorf("checksums are filled in for %v", got)
+		}
+		// libvirt may be starting what it has no readable document of, until it has.
+		r.Must(os.WriteFile(r.LibvirtDir+"/default.xml", []byte("<networkstatus>"), 0o600))
+		r.Libvirt.Changed()
+		pass(time.Second)
+		if got := r.Needs.Filled()["virbr0"]; !got.Starting {
+			t.Errorf("while libvirt may start it: %v", got)
+		}
+		r.Must(os.WriteFile(r.LibvirtDir+"/default.xml", []byte(libvirtsDoc), 0o600))
+		r.Libvirt.Changed()
+		pass(time.Second)
+		if got := r.Needs.Filled()["virbr0"]; got.Starting {
+			t.Errorf("once libvirt has started it: %v", got)
 		}
 	})
 }

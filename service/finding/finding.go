@@ -6,6 +6,7 @@ package finding
 import (
 	"cmp"
 	"slices"
+	"strings"
 )
 
 // ID identifies a kind of finding. It is StateCode on the bus, so programs depend on
@@ -52,6 +53,14 @@ type Finding struct {
 	Evidence string
 	// Remedy is what to do, with a command if there is one.
 	Remedy string
+}
+
+// Quoted returns a name for a Remedy, as one word of a shell.
+func Quoted(name string) string {
+	if name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") == "" {
+		return name
+	}
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }
 
 // Severity returns how much the finding matters.

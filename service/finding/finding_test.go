@@ -85,3 +85,14 @@ func TestDocumentation(t *testing.T) {
 		t.Errorf("%s is stale; run this test with -update (-want +have):\n%s", document, diff)
 	}
 }
+
+// TestQuoted: what a Remedy names is one word of a shell, whatever it is.
+func TestQuoted(t *testing.T) {
+	for name, want := range map[string]string{
+		"virbr0": "virbr0", "eth0.7": "eth0.7", "": "''", "a b": "'a b'", "$(id)": "'$(id)'", "it's": `'it'\''s'`, "a;b": "'a;b'",
+	} {
+		if got := Quoted(name); got != want {
+			t.Errorf("%q is quoted as %s, want %s", name, got, want)
+		}
+	}
+}

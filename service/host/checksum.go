@@ -38,6 +38,8 @@ func NewChecksums(log *slog.Logger) *Checksums {
 // DHCP is what a bridge serves it for.
 type DHCP struct {
 	Network string
+	// Index is the bridge's, 0 for any: one that was made anew since is another.
+	Index int
 	// Starting reports that libvirt may be about to set the bridge's bandwidth up.
 	Starting bool
 }

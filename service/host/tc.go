@@ -67,6 +67,9 @@ func (c *csumFilters) fill(ctx context.Context, bridges map[string]DHCP) (left m
 		if err != nil {
 			return nil, fmt.Errorf("looking for bridge %s: %w", bridge, err)
 		}
+		if served.Index != 0 && served.Index != link.Attrs().Index {
+			continue // made anew, and libvirt may be starting it
+		}
 		wanted[link.Attrs().Index] = true
 		helped, err := c.help(link, all[link.Attrs().Index], served)
 		if err != nil && !errors.Is(err, unix.ENODEV) {

@@ -358,3 +358,19 @@ func TestActionsHaveTheKernelsSize(t *testing.T) {
 		}
 	}
 }
+
+// TestBridgeMadeAnewIsLeftAlone until it was looked at: libvirt may be starting a
+// network on it.
+func TestBridgeMadeAnewIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	h := bridged(t)
+	before := control(h, "virbr0")
+	err := h.Do(func() error {
+		_, err := mirrors().fill(context.Background(), map[string]DHCP{"virbr0": {Network: "default", Index: 1 << 20}})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "another bridge of the name", before, control(h, "virbr0"))
+}

@@ -177,6 +177,28 @@ func TestDnsmasqWithoutADocument(t *testing.T) {
 	}
 }
 
+// TestMayStart: libvirt writes the document of a network when all else is done.
+func TestMayStart(t *testing.T) {
+	b := newBench(t)
+	b.write("default.xml", status(definition))
+	has := b.State()
+	for name, c := range map[string]struct {
+		state  State
+		bridge string
+		want   bool
+	}{
+		"no daemon":                     {State{}, "virbr1", false},
+		"a daemon":                      {State{Running: true}, "virbr1", true},
+		"a network that it has started": {State{Running: true, byBridge: has.byBridge}, "virbr0", false},
+		"another bridge":                {State{Running: true, byBridge: has.byBridge}, "virbr1", true},
+		"nobody knows":                  {State{Err: os.ErrPermission}, "virbr1", true},
+	} {
+		if got := c.state.MayStart(c.bridge); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 // TestStartingAndStopping: while the daemon runs and the bridge is there, rules
 // without a document may be those of a start or a stop.
 func TestStartingAndStopping(t *testing.T) {

@@ -80,11 +80,14 @@ func (f *Foreign) Tables(ctx context.Context) (tables []analysis.Table, err erro
 // filters returns the rules of one variant and family.
 func filters(ctx context.Context, ipv6 bool, variant xtables.Variant) ([]analysis.Table, error) {
 	name := xtables.Name(ipv6, variant)
-	any, err := hasFilters(ctx, ipv6, variant)
-	if err != nil || !any {
+	has, err := hasFilters(ctx, ipv6, variant)
+	if err != nil || !has {
 		return nil, err
 	}
 	programs, err := xtables.FindVariant(ctx, ipv6, variant)
+	if err != nil && variant == xtables.VariantNFT {
+		return nil, nil // its tables are read as nft's then, as far as those tell
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the rules of %s: %w: install iptables", name, err)
 	}

@@ -25,9 +25,9 @@ type tableID struct {
 	name   string
 }
 
-// ours reports whether a table is the service's own, or firewalld's, whose zones say
+// leftOut reports whether a table is the service's own, or firewalld's, whose zones say
 // what becomes of guests' packets.
-func (id tableID) ours() bool {
+func (id tableID) leftOut() bool {
 	return id == tableID{unix.NFPROTO_INET, ruleset.TableName} || id.name == "firewalld"
 }
 
@@ -78,10 +78,19 @@ func (t *nativeTable) value() analysis.NFT {
 }
 
 func (r *nativeReader) read(known map[tableID]bool) error {
+	dormant := make(map[tableID]bool) // the kernel enters none of their chains
 	for _, family := range []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, unix.NFPROTO_INET} {
-		err := r.conn.Dump(unix.NFT_MSG_GETCHAIN, family, nil, func(a nfnl.Attributes) {
+		err := r.conn.Dump(unix.NFT_MSG_GETTABLE, family, nil, func(a nfnl.Attributes) {
+			if a.Uint32(unix.NFTA_TABLE_FLAGS)&unix.NFT_TABLE_F_DORMANT != 0 {
+				dormant[tableID{family, a.Text(unix.NFTA_TABLE_NAME)}] = true
+			}
+		})
+		if err != nil {
+			return err
+		}
+		err = r.conn.Dump(unix.NFT_MSG_GETCHAIN, family, nil, func(a nfnl.Attributes) {
 			id := tableID{family, a.Text(unix.NFTA_CHAIN_TABLE)}
-			if !known[id] && !id.ours() {
+			if !known[id] && !id.leftOut() && !dormant[id] {
 				r.chain(id, a)
 			}
 		})

@@ -9,10 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour/analysis"
-	"github.com/virtfirewalld/virtfirewalld/service/network"
+	"github.com/virtfirewalld/virtfirewalld/service/neighbour/analysis/analysistest"
 	"github.com/virtfirewalld/virtfirewalld/tests/host"
 )
 
@@ -25,13 +23,6 @@ func TestNativeTables(t *testing.T) {
 	if err != nil || len(files) < 5 {
 		t.Fatal(files, err)
 	}
-	n, err := network.FromXML([]byte(`<network><name>default</name><forward mode='nat'><nat ipv6='yes'/></forward><bridge name='virbr0'/>
-		<ip address='192.168.122.1' prefix='24'><dhcp><range start='192.168.122.2' end='192.168.122.254'/></dhcp></ip>
-		<ip family='ipv6' address='2001:db8:122::1' prefix='64'/></network>`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	flows := analysis.Entitled(n, "virbr0", analysis.Uplinks{IPv4: []string{"eth0"}, IPv6: []string{"eth0"}})
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			t.Parallel()
@@ -51,43 +42,54 @@ func TestNativeTables(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := describe(tables, flows)
-			golden := strings.TrimSuffix(file, ".nft") + ".golden"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
+			analysistest.Golden(t, strings.TrimSuffix(file, ".nft")+".golden", tables, *update)
 		})
 	}
 }
 
-func describe(tables []analysis.Table, flows []analysis.Flow) string {
-	var b strings.Builder
-	for _, f := range flows {
-		for _, p := range f.Packets {
-			family := "IPv4"
-			if p.IPv6 {
-				family = "IPv6"
-			}
-			a := analysis.Decide(tables, p)
-			fmt.Fprintf(&b, "%s, %s, protocol %d: %s", f.Name, family, p.Proto, [...]string{"passes", "unsure", "rejected", "dropped"}[a.Verdict])
-			if a.Verdict != analysis.Passes {
-				fmt.Fprintf(&b, " by %s", a.At)
-			}
-			b.WriteByte('\n')
+// TestLargeSetsAreNotRead: a list of thousands of addresses may match or not.
+func TestLargeSetsAreNotRead(t *testing.T) {
+	t.Parallel()
+	for count, want := range map[int]analysis.Verdict{1000: analysis.Passes, maxElements + 1: analysis.Unsure} {
+		h := host.New(t)
+		var script strings.Builder
+		script.WriteString("table ip big {\nset blocked { type ipv4_addr; elements = { ")
+		for i := range count {
+			fmt.Fprintf(&script, "10.%d.%d.1, ", i/256, i%256)
+		}
+		script.WriteString(" }\n}\nchain forward { type filter hook forward priority 0; ip saddr @blocked drop; }\n}\n")
+		if _, err := h.RunInput(script.String(), "nft", "-f", "-"); err != nil {
+			t.Fatal(err)
+		}
+		var tables []analysis.Table
+		err := h.Do(func() (err error) {
+			tables, err = NewForeign(nil, nil).Tables(context.Background())
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := analysis.Decide(tables, analysistest.Flows(t)[0].Packets[0]); got.Verdict != want {
+			t.Errorf("with %d addresses: %d, want %d", count, got.Verdict, want)
 		}
 	}
-	if cuts := analysis.Cuts(tables, flows); len(cuts) > 0 {
-		e := analysis.Explain(tables, cuts)
-		fmt.Fprintf(&b, "\n%s\n%s\n", e.Summary, strings.ReplaceAll(e.Remedy, "; ", "\n"))
+}
+
+// TestTablesOfIptablesWithoutItsPrograms are read as nft's, as far as those tell.
+func TestTablesOfIptablesWithoutItsPrograms(t *testing.T) {
+	t.Parallel()
+	h := host.New(t)
+	h.Must("iptables-nft", "-P", "FORWARD", "DROP")
+	h.Must("sh", "-c", "rm -f /usr/sbin/ip*tables* /usr/sbin/xtables-*")
+	var tables []analysis.Table
+	err := h.Inside(func() (err error) {
+		tables, err = NewForeign(nil, nil).Tables(context.Background())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return b.String()
+	if got := analysis.Decide(tables, analysistest.Flows(t)[0].Packets[0]); got.Verdict != analysis.Dropped || got.Command != "nft" {
+		t.Errorf("%d by %s", got.Verdict, got.At)
+	}
 }

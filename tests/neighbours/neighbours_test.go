@@ -88,6 +88,22 @@ func (b *beside) found(want bool) {
 	})
 }
 
+// stopped checks that only some traffic works, that Diagnose names who stops the
+// rest, and that what it says to help does: the commands are taken as they stand.
+func (b *beside) stopped(t *testing.T, works []string, by string) {
+	t.Helper()
+	b.found(true)
+	rig.Same(t, "beside the others", works, b.reaches())
+	summary, commands := b.remedy()
+	rig.WantText(t, "the summary", summary, by)
+	for _, command := range commands {
+		b.Must("sh", "-c", command)
+	}
+	b.found(false)
+	rig.Same(t, "with what helps", everything(), b.reaches())
+	rig.Guarded(t, b.guest, b.internet, "with what helps")
+}
+
 // dockerd starts Docker, which drops what is forwarded where it has to switch
 // forwarding on itself: before the service, that is.
 func dockerd(b *beside) {
@@ -135,16 +151,7 @@ func TestDiagnoseKnowsWhatOthersStop(t *testing.T) {
 					rig.Same(t, "before", everything(), b.reaches())
 					c.later(b)
 				}
-				b.found(true)
-				rig.Same(t, "beside the tool", c.works, b.reaches())
-				summary, commands := b.remedy()
-				rig.WantText(t, "the summary", summary, c.names)
-				for _, command := range commands {
-					b.Must("sh", "-c", command)
-				}
-				b.found(false)
-				rig.Same(t, "with what helps", everything(), b.reaches())
-				rig.Guarded(t, b.guest, b.internet, "with what helps")
+				b.stopped(t, c.works, c.names)
 			})
 		}
 	}
@@ -175,15 +182,7 @@ func TestDiagnoseKnowsWhatOtherTablesStop(t *testing.T) {
 			b.found(false)
 			_, err := b.RunInput(c.script, "nft", "-f", "-")
 			rig.Must(t, err)
-			b.found(true)
-			rig.Same(t, "beside the table", c.works, b.reaches())
-			_, commands := b.remedy()
-			for _, command := range commands {
-				b.Must("sh", "-c", command)
-			}
-			b.found(false)
-			rig.Same(t, "with what helps", everything(), b.reaches())
-			rig.Guarded(t, b.guest, b.internet, "with what helps")
+			b.stopped(t, c.works, "nft table inet")
 		})
 	}
 }

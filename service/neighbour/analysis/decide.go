@@ -98,7 +98,7 @@ func (w *walk) at(chain, rule string) At {
 }
 
 func (w *walk) enter() Answer {
-	end := w.chain(w.base.Chain, 0)
+	end := w.chain(w.base.Chain, 0, true)
 	if !end.ended {
 		end.Answer = Answer{At: w.at(w.base.Chain, "")}
 		if w.base.Drops {
@@ -117,10 +117,9 @@ func (w *walk) enter() Answer {
 	return end.Answer
 }
 
-// chain follows the rules of a chain. Once a rule may have returned from it, all that
-// follows may not happen.
-func (w *walk) chain(name string, depth int) outcome {
-	sure := true
+// chain follows the rules of a chain; sure is whether the packet certainly is in it.
+// Once a rule may have returned from it, all that follows may not happen.
+func (w *walk) chain(name string, depth int, sure bool) outcome {
 	for _, r := range w.table.Chains[name] {
 		if w.steps++; w.steps > maxSteps || depth > maxDepth {
 			return outcome{true, Answer{Unsure, w.at(name, r.Text)}}
@@ -182,7 +181,7 @@ func (w *walk) rule(r Rule, chain string, depth int, sure bool) outcome {
 	case Mark:
 		w.setMark(r.SetMark, sure)
 	case Jump, Goto:
-		return w.chain(r.Chain, depth+1)
+		return w.chain(r.Chain, depth+1, sure)
 	}
 	return outcome{}
 }

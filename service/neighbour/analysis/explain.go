@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/virtfirewalld/virtfirewalld/service/xtables"
+	"github.com/virtfirewalld/virtfirewalld/service/finding"
 )
 
 // tool is a program that is known by its chains.
@@ -133,9 +133,9 @@ func remedy(tables []Table, c Cut) []string {
 		if p.Reply {
 			p.In, p.Out = p.Out, p.In
 		}
-		return forwardRemedy(t, c.At, ufw, quote(p.In), quote(p.Out))
+		return forwardRemedy(t, c.At, ufw, finding.Quoted(p.In), finding.Quoted(p.Out))
 	}
-	bridge := quote(p.In)
+	bridge := finding.Quoted(p.In)
 	proto := map[uint8]string{6: "tcp", 17: "udp"}[p.Proto]
 	switch {
 	case ufw && proto != "":
@@ -168,20 +168,12 @@ func forwardRemedy(t Table, at At, ufw bool, bridge, uplink string) []string {
 	}
 }
 
-// quote returns an interface's name as a shell takes it for itself.
-func quote(name string) string {
-	if xtables.IsPlain(name) {
-		return name
-	}
-	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
-}
-
 // nftRemedy returns the same for a table of nft.
 func nftRemedy(c Cut) []string {
 	p := c.Packet
 	var words []string
 	for _, name := range append(strings.Fields(c.Table), c.Base) {
-		words = append(words, quote(name))
+		words = append(words, finding.Quoted(name))
 	}
 	insert := "nft insert rule " + strings.Join(words, " ")
 	if p.Way == Forward {
@@ -212,8 +204,8 @@ func nftInterfaces(at Hook, in, out string) string {
 
 // nftName returns an interface's name as one of nft's words, for a shell.
 func nftName(name string) string {
-	if xtables.IsPlain(name) {
+	if finding.Quoted(name) == name {
 		return name
 	}
-	return quote(`"` + name + `"`)
+	return finding.Quoted(`"` + name + `"`)
 }

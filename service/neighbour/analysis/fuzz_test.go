@@ -1,10 +1,12 @@
-package analysis
+package analysis_test
 
 import (
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/virtfirewalld/virtfirewalld/service/neighbour/analysis"
+	"github.com/virtfirewalld/virtfirewalld/service/neighbour/analysis/analysistest"
 	"github.com/virtfirewalld/virtfirewalld/service/xtables"
 )
 
@@ -23,21 +25,21 @@ func FuzzDecide(f *testing.F) {
 		f.Add(string(text))
 	}
 	f.Add("*filter\n:FORWARD DROP [0:0]\n:A - [0:0]\n-A FORWARD -j A\n-A A -j A\n-A A -g A\nCOMMIT\n")
-	flows := Entitled(guests(f), "virbr0", Uplinks{[]string{"eth0"}, []string{"eth0"}})
+	flows := analysistest.Flows(f)
 	f.Fuzz(func(t *testing.T, text string) {
 		listing, err := xtables.Parse(text)
 		if err != nil {
 			return
 		}
 		for _, ipv6 := range []bool{false, true} {
-			tables := FromIptables(listing, ipv6, "iptables")
-			cuts := Cuts(tables, flows)
+			tables := analysis.FromIptables(listing, ipv6, "iptables")
+			cuts := analysis.Cuts(tables, flows)
 			for _, c := range cuts {
 				if c.Command == "" {
 					t.Errorf("%s is stopped by nobody", c.Flow)
 				}
 			}
-			Explain(tables, cuts)
+			analysis.Explain(tables, cuts)
 		}
 	})
 }

@@ -62,7 +62,6 @@ type ruleParser struct {
 	words []string
 	not   bool
 	ipv6  bool
-	proto uint8
 }
 
 func parseRule(r xtables.Rule, ipv6 bool) Rule {
@@ -221,7 +220,6 @@ func (p *ruleParser) protocol(name string) {
 		}
 		number = uint8(n)
 	}
-	p.proto = number
 	p.test(Protocol{number})
 }
 

@@ -160,7 +160,7 @@ func (d *nftDecoder) notUnderstood(what string) {
 	}
 }
 
-// verdict codes that have no name in unix: NF_DROP, NF_ACCEPT and NF_QUEUE.
+// Verdicts that have no name in unix.
 const (
 	nfDrop   = 0
 	nfAccept = 1
@@ -211,11 +211,11 @@ func (d *nftDecoder) lookup(e nfnl.Attributes) {
 		}
 	}
 	if !e.Has(unix.NFTA_LOOKUP_DREG) {
-		any := AnyOf{}
+		var found AnyOf
 		for _, k := range keys {
-			any.Of = append(any.Of, k.tests)
+			found.Of = append(found.Of, k.tests)
 		}
-		d.matches = append(d.matches, Match{Not: e.Uint32(unix.NFTA_LOOKUP_FLAGS)&unix.NFT_LOOKUP_F_INV != 0, Test: any})
+		d.matches = append(d.matches, Match{Not: e.Uint32(unix.NFTA_LOOKUP_FLAGS)&unix.NFT_LOOKUP_F_INV != 0, Test: found})
 		return
 	}
 	if e.Uint32(unix.NFTA_LOOKUP_DREG) != unix.NFT_REG_VERDICT {

@@ -268,8 +268,9 @@ func (d *nftDecoder) byteTest(l load, value []byte) (t Test, ok bool) {
 			return nil, false
 		}
 		return Flags{Mask: l.mask[0], Value: value[0]}, true
-	case fieldReverseRoute: // 0: there is none
-		return Fixed{!isZero(value)}, true
+	case fieldReverseRoute:
+		// That there is none is 0; which one there is, is not known here.
+		return Fixed{!isZero(value)}, isZero(value) || l.length == 1
 	case fieldSourceType, fieldDestinationType:
 		if len(value) != 4 {
 			return nil, false
@@ -297,8 +298,8 @@ func stateOf(mask []byte) State {
 	if len(mask) != 4 {
 		return State{}
 	}
-	bits := binary.NativeEndian.Uint32(mask)
-	return State{New: bits&isNew != 0, Established: bits&established != 0, Untracked: bits&untracked != 0}
+	is := binary.NativeEndian.Uint32(mask)
+	return State{New: is&isNew != 0, Established: is&established != 0, Untracked: is&untracked != 0}
 }
 
 // prefix returns the prefix of an address, which nft shortens to whole bytes, under a
