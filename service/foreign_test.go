@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/virtfirewalld/virtfirewalld/service"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/servicetest"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
@@ -25,7 +26,7 @@ func TestOthersStopTheOutside(t *testing.T) {
 		r.Links.Route(watch.Route{Index: r.Links.Add(watch.Link{Name: "wlan0", Up: true})})
 		r.Links.Tell(watch.Change{Kind: watch.RoutesChanged})
 		pass(time.Second)
-		r.wantFinding("another way out", finding.ForeignDrop, true)
+		r.want("another way out", service.StateDegraded, finding.ForeignDrop)
 		for _, f := range r.status("default").Findings {
 			if f.ID == finding.ForeignDrop && !strings.Contains(f.Remedy, "iptables-nft -t filter -I FORWARD -i virbr0 -o wlan0 -j ACCEPT") {
 				t.Errorf("there is no remedy: %s", f.Remedy)
@@ -33,7 +34,7 @@ func TestOthersStopTheOutside(t *testing.T) {
 		}
 		r.Foreign.Change("*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n", nil)
 		pass(time.Second)
-		r.wantFinding("nobody stops it", finding.ForeignDrop, false)
+		r.want("nobody stops it", service.StateActive, "")
 	})
 }
 

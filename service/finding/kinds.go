@@ -63,6 +63,6 @@ func Kinds() []Kind {
 		{RulesFoughtOver, Warning, Degraded, "Another program undoes the network's rules each time they are put back, so repairs pause, up to a minute."},
 		{RulesUnreadable, Error, Degraded, "The kernel's rules can't be compared with what should be there, so nobody knows whether they are in force."},
 		{TableForeign, Error, Failed, "The service's nft table belongs to another program, which made it and which the kernel lets nobody else change. The network's rules are not in force."},
-		{ForeignDrop, Warning, None, "Rules of another program stop packets that the network is entitled to: the host's firewall has to let them pass too."},
+		{ForeignDrop, Warning, Degraded, "Rules of another program stop packets that the network is entitled to: the host's firewall has to let them pass too."},
 	}
 }

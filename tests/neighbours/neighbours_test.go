@@ -4,7 +4,6 @@ package neighbours
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +28,7 @@ func newBeside(t *testing.T, variant string) *beside {
 	t.Helper()
 	r := rig.New(t)
 	rig.SetIptables(r.Host, variant)
+	r.Announce("state_code=foreign-drop")
 	r.Bridge("virbr0", rig.NatNet, rig.NatNet6)
 	return &beside{r, r.Guest("virbr0", "guest", "192.168.122.10/24", "2001:db8:122::10/64"), r.Internet()}
 }
@@ -78,28 +78,18 @@ func (b *beside) remedy() (summary string, commands []string) {
 	return "", nil
 }
 
-// found waits until Diagnose says that something stops guests, or no longer.
-func (b *beside) found(want bool) {
-	b.T.Helper()
-	b.Until("what Diagnose finds changes", func() bool {
-		var all []map[string]godbus.Variant
-		b.OK(b.Manager("Diagnose"), &all)
-		return want == slices.ContainsFunc(all, func(f map[string]godbus.Variant) bool { return f["Id"].Value() == "foreign-drop" })
-	})
-}
-
 // stopped checks that only some traffic works, that Diagnose names who stops the
 // rest, and that what it says to help does: the commands are taken as they stand.
 func (b *beside) stopped(t *testing.T, works []string, by string) {
 	t.Helper()
-	b.found(true)
+	b.AwaitState("default", "degraded")
 	rig.Same(t, "beside the others", works, b.reaches())
 	summary, commands := b.remedy()
 	rig.WantText(t, "the summary", summary, by)
 	for _, command := range commands {
 		b.Must("sh", "-c", command)
 	}
-	b.found(false)
+	b.AwaitState("default", "active")
 	rig.Same(t, "with what helps", everything(), b.reaches())
 	rig.Guarded(t, b.guest, b.internet, "with what helps")
 }
@@ -119,9 +109,9 @@ func rules(script string) func(b *beside) {
 	return func(b *beside) { b.Must("sh", "-c", script) }
 }
 
-// TestDiagnoseKnowsWhatOthersStop, and what is said to help does: the commands are taken
+// TestStateKnowsWhatOthersStop, and what is said to help does: the commands are taken
 // as they stand.
-func TestDiagnoseKnowsWhatOthersStop(t *testing.T) {
+func TestStateKnowsWhatOthersStop(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		first, later func(b *beside) // before the service, or beside it
@@ -147,7 +137,7 @@ func TestDiagnoseKnowsWhatOthersStop(t *testing.T) {
 				}
 				b.start()
 				if c.later != nil {
-					b.found(false)
+					b.AwaitState("default", "active")
 					rig.Same(t, "before", everything(), b.reaches())
 					c.later(b)
 				}
@@ -157,8 +147,8 @@ func TestDiagnoseKnowsWhatOthersStop(t *testing.T) {
 	}
 }
 
-// TestDiagnoseKnowsWhatOtherTablesStop, which are read and never written.
-func TestDiagnoseKnowsWhatOtherTablesStop(t *testing.T) {
+// TestStateKnowsWhatOtherTablesStop, which are read and never written.
+func TestStateKnowsWhatOtherTablesStop(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		script string
@@ -179,7 +169,7 @@ func TestDiagnoseKnowsWhatOtherTablesStop(t *testing.T) {
 			t.Parallel()
 			b := newBeside(t, "nft")
 			b.start()
-			b.found(false)
+			b.AwaitState("default", "active")
 			_, err := b.RunInput(c.script, "nft", "-f", "-")
 			rig.Must(t, err)
 			b.stopped(t, c.works, "nft table inet")
@@ -188,7 +178,7 @@ func TestDiagnoseKnowsWhatOtherTablesStop(t *testing.T) {
 }
 
 // TestWhatLibvirtsChainsLetPass: with the iptables backend in the same variant no
-// policy stops guests, and Diagnose says so.
+// policy stops guests, and the state says so.
 func TestWhatLibvirtsChainsLetPass(t *testing.T) {
 	t.Parallel()
 	for _, variant := range rig.IptablesVariants {
@@ -198,14 +188,14 @@ func TestWhatLibvirtsChainsLetPass(t *testing.T) {
 			b.start()
 			b.Announce(rig.Uncovered)
 			rules("iptables -w -P FORWARD DROP; iptables -w -P INPUT DROP")(b)
-			b.found(true)
+			b.AwaitState("default", "degraded")
 			b.SwitchTo("iptables")
-			b.found(false)
+			b.AwaitState("default", "active")
 			rig.Same(t, "with libvirt's chains", everything(), b.reaches())
 			b.SwitchTo("nftables")
-			b.found(true)
+			b.AwaitState("default", "degraded")
 			rules("iptables -w -P FORWARD ACCEPT; iptables -w -P INPUT ACCEPT")(b)
-			b.found(false)
+			b.AwaitState("default", "active")
 		})
 	}
 }
