@@ -55,7 +55,9 @@ func (lv *libvirtFollower) round(ctx context.Context) (again time.Time) {
 	lv.lock.during(ctx, func(one context.Context) {
 		last := &lv.last
 		wait, err := lv.look(one, last)
-		if last.failure = lv.complainOnce(ctx, last.failure, err); last.failure.failed {
+		if last.failure = last.failure.then(ctx, err, func(cause string) {
+			lv.log.Warn("what libvirt left behind may still be there", "cause", cause)
+		}); last.failure.failed {
 			last.retry = min(max(2*last.retry, lookPause), maxLookPause)
 			wait = last.retry
 		} else {
@@ -85,26 +87,6 @@ func (lv *libvirtFollower) follow(ctx context.Context) {
 			changed()
 		}
 	}
-}
-
-// failure is how the last look ended.
-type failure struct {
-	failed bool
-	logged string // the complaint: the next round may well fail like this one
-}
-
-// complainOnce logs a failure that is not the first, for a moment in which others
-// change all rules passes, and that was not logged already.
-func (lv *libvirtFollower) complainOnce(ctx context.Context, last failure, err error) failure {
-	if err == nil || ctx.Err() != nil {
-		return failure{}
-	}
-	if last.failed && err.Error() != last.logged {
-		lv.log.Warn("what libvirt left behind may still be there", "cause", err.Error())
-		last.logged = err.Error()
-	}
-	last.failed = true
-	return last
 }
 
 // look looks once, and returns after how long to look again, 0 if

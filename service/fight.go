@@ -141,6 +141,17 @@ func (f fights) end(now time.Time, damaged []string) (ended []string) {
 	return ended
 }
 
+// brewing reports whether there is a fight, or were several repairs of one thing that
+// may become one.
+func (f fights) brewing(now time.Time) bool {
+	for _, one := range f {
+		if (one.on() || len(one.recent) > 1) && now.Before(one.over()) {
+			return true
+		}
+	}
+	return false
+}
+
 // next returns when a fight is over unless the last repair is undone; ok is false
 // where there is no fight, so that a service at rest needs no timer.
 func (f fights) next() (at time.Time, ok bool) {

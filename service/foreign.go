@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/virtfirewalld/virtfirewalld/service/binding"
 	"github.com/virtfirewalld/virtfirewalld/service/finding"
 	"github.com/virtfirewalld/virtfirewalld/service/neighbour/analysis"
+	"github.com/virtfirewalld/virtfirewalld/service/nfnl"
 	"github.com/virtfirewalld/virtfirewalld/service/watch"
 )
 
@@ -25,7 +27,7 @@ const (
 	foreignPatience = 10 * time.Second
 	// foreignRetry is how long a look that failed waits for the next one, and
 	// maxForeignRetry how far that grows.
-	foreignRetry    = 10 * time.Second
+	foreignRetry    = 2 * time.Second
 	maxForeignRetry = 5 * time.Minute
 )
 
@@ -68,18 +70,20 @@ func (f *foreignFollower) round(ctx context.Context) (again time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
 	if f.fighting(ctx) {
-		return time.Now().Add(foreignRetry)
+		return time.Now().Add(fightWindow)
 	}
 	found, err := f.look(ctx)
+	if errors.Is(err, nfnl.ErrChanged) {
+		return time.Now().Add(foreignRetry) // others are busy, and will be done
+	}
+	f.last = f.last.then(ctx, err, func(cause string) {
+		f.log.Warn("it is not known whether other programs' rules stop guests", "cause", cause)
+	})
 	if err != nil {
-		if !f.last.failed || f.last.logged != err.Error() {
-			f.log.complain(ctx, slog.LevelWarn, "it is not known whether other programs' rules stop guests", err)
-		}
-		f.last = failure{true, err.Error()}
 		f.retry = min(max(2*f.retry, foreignRetry), maxForeignRetry)
 		return time.Now().Add(f.retry)
 	}
-	f.last, f.retry = failure{}, 0
+	f.retry = 0
 	suspects := make(map[string]bool)
 	f.lock.during(ctx, func(context.Context) {
 		for _, m := range f.networks.All() {
@@ -116,9 +120,10 @@ func (f *foreignFollower) look(ctx context.Context) (map[string][]finding.Findin
 }
 
 // fighting reports whether another program undoes our own rules each time they are put
-// back: then the networks have a State already, and each look would be one too many.
+// back, or may be beginning to: then each look would be one too many, and slow down
+// the repairs.
 func (f *foreignFollower) fighting(ctx context.Context) (fight bool) {
-	f.lock.during(ctx, func(context.Context) { _, fight = f.ours.repairs.fights.next() })
+	f.lock.during(ctx, func(context.Context) { fight = f.ours.repairs.fights.brewing(time.Now()) })
 	return fight
 }
 

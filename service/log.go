@@ -54,3 +54,24 @@ func (l logger) complain(ctx context.Context, level slog.Level, what string, err
 		l.Log(ctx, level, what, append(attrs, "error", err)...)
 	}
 }
+
+// failure is how the last look at something ended.
+type failure struct {
+	failed bool
+	logged string // the complaint: the next look may well fail like this one
+}
+
+// then is how the look after it ended. It complains of a failure that is not the
+// first, for a moment in which others change all rules passes, and that was not
+// logged already.
+func (f failure) then(ctx context.Context, err error, complain func(cause string)) failure {
+	if err == nil || ctx.Err() != nil {
+		return failure{}
+	}
+	if f.failed && err.Error() != f.logged {
+		complain(err.Error())
+		f.logged = err.Error()
+	}
+	f.failed = true
+	return f
+}
